@@ -1,0 +1,1 @@
+"""gpud turns one GPU box into its owner's own serverless GPU platform."""

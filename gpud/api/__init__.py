@@ -1,0 +1,1 @@
+"""The control API: a handler parses, calls one method, renders."""

@@ -1,0 +1,84 @@
+"""What the box offers to workers, in what health, and who holds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gpud.core.ids import GpuUuid, WorkerId
+
+
+class GpuHealth(StrEnum):
+    """Whether a GPU may be leased.
+
+    `CORDONED` is the operator's word, `QUARANTINED` heals by itself (memory not returned, or
+    a foreign process), `UNHEALTHY` needs an operator or a reboot.
+    """
+
+    HEALTHY = "healthy"
+    CORDONED = "cordoned"
+    QUARANTINED = "quarantined"
+    UNHEALTHY = "unhealthy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One leasable device: a whole GPU, or one MIG device (its parent is then not listed).
+
+    Args:
+        uuid: NVML's UUID.
+        name: Product name, such as `NVIDIA H100 80GB HBM3`.
+        memory_mib: Total memory.
+        index: NVML index, for display only.
+        numa_node: Node the GPU hangs on; -1 when unknown.
+        cpus: CPUs near the GPU, in cpuset spelling such as `0-15,32`; empty when unknown.
+        mig_parent: UUID of the parent GPU, for a MIG device.
+    """
+
+    uuid: GpuUuid
+    name: str
+    memory_mib: int
+    index: int = 0
+    numa_node: int = -1
+    cpus: str = ""
+    mig_parent: GpuUuid | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuUse:
+    """What runs on a GPU at one moment, as NVML says.
+
+    Args:
+        uuid: Of the GPU or MIG device.
+        used_mib: Memory in use.
+        pids: Host process ids with a context on it.
+    """
+
+    uuid: GpuUuid
+    used_mib: int
+    pids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuStatus:
+    """A GPU's health and why.
+
+    Args:
+        reason: Empty when healthy.
+        since_ms: Unix wall time of the last change of health.
+    """
+
+    gpu: Gpu
+    health: GpuHealth = GpuHealth.HEALTHY
+    reason: str = ""
+    since_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuLease:
+    """An exclusive hold of one GPU by one worker, from RESERVED to GONE."""
+
+    gpu_uuid: GpuUuid
+    worker_id: WorkerId

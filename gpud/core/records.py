@@ -1,0 +1,129 @@
+"""What the store is asked to write: changes of fleet state, each one row's worth.
+
+A sequence of changes is one transaction, applied in order, whole or not at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gpud.core.endpoint import Endpoint
+    from gpud.core.gpu import GpuStatus
+    from gpud.core.ids import EndpointName, GpuUuid, WorkerId
+    from gpud.core.metering import Segment
+    from gpud.core.worker import Worker, WorkerState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSaved:
+    """An endpoint was made or changed; its revision is kept for good."""
+
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointDeleted:
+    """An endpoint is gone; its usage and events stay."""
+
+    name: EndpointName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerInserted:
+    """A worker was decided on; the row comes before any effect."""
+
+    worker: Worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerMoved:
+    """A worker changed state; refused unless the row still is at `from_state` and `from_generation`."""
+
+    worker: Worker
+    from_state: WorkerState
+    from_generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseOpened:
+    """A GPU was leased; the unique partial index refuses a second holder."""
+
+    gpu_uuid: GpuUuid
+    worker_id: WorkerId
+    boot_id: str
+    at_boot_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseClosed:
+    """A GPU was given back."""
+
+    gpu_uuid: GpuUuid
+    worker_id: WorkerId
+    at_boot_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentOpened:
+    """A metering segment began."""
+
+    segment: Segment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentClosed:
+    """A metering segment ended; `segment` carries the end."""
+
+    segment: Segment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuHealthSaved:
+    """A GPU's health changed."""
+
+    status: GpuStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRecorded:
+    """Something a person may want to know later.
+
+    Args:
+        kind: `noun.past_tense`, listed in `docs/reference/events.md`.
+        at_ms: Unix wall time.
+        endpoint: Empty when none is concerned.
+        worker_id: Empty when none is concerned.
+        facts: JSON-ready values; units end their names.
+    """
+
+    kind: str
+    at_ms: int
+    endpoint: str = ""
+    worker_id: str = ""
+    facts: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeartbeatWritten:
+    """The daemon was alive at this moment; bounds what a crash can lose."""
+
+    boot_id: str
+    boot_ns: int
+    wall_ms: int
+
+
+FleetChange = (
+    EndpointSaved
+    | EndpointDeleted
+    | WorkerInserted
+    | WorkerMoved
+    | LeaseOpened
+    | LeaseClosed
+    | SegmentOpened
+    | SegmentClosed
+    | GpuHealthSaved
+    | EventRecorded
+    | HeartbeatWritten
+)

@@ -1,0 +1,327 @@
+"""The life of a worker: its states, what can happen to it, and where that leads.
+
+The table is `TRANSITIONS`; `advance` applies one event. A worker holds its GPUs from RESERVED
+to RELEASING, and receives traffic only while READY.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from gpud.errors import InvariantBroken
+
+if TYPE_CHECKING:
+    from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
+
+
+class WorkerState(StrEnum):
+    """Where a worker is in its life."""
+
+    PENDING = "pending"
+    PULLING = "pulling"
+    RESERVED = "reserved"
+    CREATING = "creating"
+    STARTING = "starting"
+    READY = "ready"
+    NOT_READY = "not_ready"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+    RELEASING = "releasing"
+    FAILED = "failed"
+    LOST = "lost"
+    GONE = "gone"
+
+
+class Cause(StrEnum):
+    """Why a worker moved; kept with the worker as the reason of its end."""
+
+    SCALE_UP = "scale_up"
+    IMAGE_ABSENT = "image_absent"
+    PULL_FAILED = "pull_failed"
+    UNWANTED = "unwanted"
+    GPUS_RESERVED = "gpus_reserved"
+    GPU_BUSY = "gpu_busy"
+    GPUS_VERIFIED = "gpus_verified"
+    CONTAINER_STARTED = "container_started"
+    IMAGE_VANISHED = "image_vanished"
+    LAUNCH_FAILED = "launch_failed"
+    PROBE_PASSED = "probe_passed"
+    START_TIMEOUT = "start_timeout"
+    PROBE_FAILED = "probe_failed"
+    NOT_READY_TIMEOUT = "not_ready_timeout"
+    EXITED = "exited"
+    OUT_OF_MEMORY = "out_of_memory"
+    VANISHED = "vanished"
+    INCONSISTENT = "inconsistent"
+    PIN_VIOLATED = "pin_violated"
+    GPU_LOST = "gpu_lost"
+    ENGINE_RESTARTED = "engine_restarted"
+    SCALE_DOWN = "scale_down"
+    IDLE = "idle"
+    NEW_REVISION = "new_revision"
+    ENDPOINT_DELETED = "endpoint_deleted"
+    OPERATOR = "operator"
+    SHUTDOWN = "shutdown"
+    DEMAND_RETURNED = "demand_returned"
+    DRAINED = "drained"
+    DRAIN_TIMEOUT = "drain_timeout"
+    CONTAINER_STOPPED = "container_stopped"
+    STOP_UNANSWERED = "stop_unanswered"
+    SEEN_AGAIN = "seen_again"
+    RELEASED = "released"
+    NOT_RETURNED = "not_returned"
+
+
+START_FAILURES = frozenset(
+    {
+        Cause.PULL_FAILED,
+        Cause.LAUNCH_FAILED,
+        Cause.START_TIMEOUT,
+        Cause.EXITED,
+        Cause.OUT_OF_MEMORY,
+        Cause.VANISHED,
+        Cause.PIN_VIOLATED,
+    }
+)
+"""Causes that count against the revision when they end a worker gpud did not ask to end."""
+
+HOLDS_GPUS = frozenset(
+    {
+        WorkerState.RESERVED,
+        WorkerState.CREATING,
+        WorkerState.STARTING,
+        WorkerState.READY,
+        WorkerState.NOT_READY,
+        WorkerState.DRAINING,
+        WorkerState.STOPPING,
+        WorkerState.RELEASING,
+        WorkerState.FAILED,
+        WorkerState.LOST,
+    }
+)
+"""States in which leased GPUs stay leased."""
+
+COUNTED = frozenset(
+    {
+        WorkerState.PENDING,
+        WorkerState.PULLING,
+        WorkerState.RESERVED,
+        WorkerState.CREATING,
+        WorkerState.STARTING,
+        WorkerState.READY,
+        WorkerState.NOT_READY,
+    }
+)
+"""States that count towards an endpoint's number of workers; the rest are on their way out."""
+
+STARTING_UP = COUNTED - {WorkerState.READY, WorkerState.NOT_READY}
+
+HAS_CONTAINER = frozenset(
+    {
+        WorkerState.CREATING,
+        WorkerState.STARTING,
+        WorkerState.READY,
+        WorkerState.NOT_READY,
+        WorkerState.DRAINING,
+        WorkerState.STOPPING,
+        WorkerState.FAILED,
+        WorkerState.LOST,
+    }
+)
+"""States in which a container of the worker may exist."""
+
+_PRE_LEASE = (WorkerState.PENDING, WorkerState.PULLING)
+_RUNNING = (WorkerState.STARTING, WorkerState.READY, WorkerState.NOT_READY, WorkerState.DRAINING)
+_DRAIN_CAUSES = (
+    Cause.SCALE_DOWN,
+    Cause.IDLE,
+    Cause.NEW_REVISION,
+    Cause.ENDPOINT_DELETED,
+    Cause.OPERATOR,
+    Cause.SHUTDOWN,
+    Cause.GPU_LOST,
+)
+
+
+def _table() -> dict[tuple[WorkerState, Cause], WorkerState]:
+    s, c = WorkerState, Cause
+    table: dict[tuple[WorkerState, Cause], WorkerState] = {
+        (s.PENDING, c.IMAGE_ABSENT): s.PULLING,
+        (s.PULLING, c.PULL_FAILED): s.GONE,
+        (s.RESERVED, c.GPU_BUSY): s.PENDING,
+        (s.RESERVED, c.GPUS_VERIFIED): s.CREATING,
+        (s.CREATING, c.CONTAINER_STARTED): s.STARTING,
+        (s.CREATING, c.IMAGE_VANISHED): s.PENDING,
+        (s.CREATING, c.LAUNCH_FAILED): s.FAILED,
+        (s.STARTING, c.PROBE_PASSED): s.READY,
+        (s.STARTING, c.START_TIMEOUT): s.FAILED,
+        (s.READY, c.PROBE_FAILED): s.NOT_READY,
+        (s.NOT_READY, c.PROBE_PASSED): s.READY,
+        (s.NOT_READY, c.NOT_READY_TIMEOUT): s.DRAINING,
+        (s.DRAINING, c.DEMAND_RETURNED): s.READY,
+        (s.DRAINING, c.DRAINED): s.STOPPING,
+        (s.DRAINING, c.DRAIN_TIMEOUT): s.STOPPING,
+        (s.STOPPING, c.CONTAINER_STOPPED): s.RELEASING,
+        (s.STOPPING, c.STOP_UNANSWERED): s.LOST,
+        (s.FAILED, c.CONTAINER_STOPPED): s.RELEASING,
+        (s.LOST, c.SEEN_AGAIN): s.STOPPING,
+        (s.LOST, c.CONTAINER_STOPPED): s.RELEASING,
+        (s.RELEASING, c.RELEASED): s.GONE,
+        (s.RELEASING, c.NOT_RETURNED): s.GONE,
+    }
+    for state in _PRE_LEASE:
+        table[state, c.GPUS_RESERVED] = s.RESERVED
+        table[state, c.UNWANTED] = s.GONE
+    # Nothing was created yet (RESERVED), or the launch's answer is still out (CREATING): stopping
+    # removes whatever is there by name, so it is right in both.
+    for state in (s.RESERVED, s.CREATING):
+        for cause in (c.UNWANTED, *_DRAIN_CAUSES):
+            table[state, cause] = s.STOPPING
+    for state in (s.STARTING, s.READY, s.NOT_READY):
+        for cause in _DRAIN_CAUSES:
+            table[state, cause] = s.DRAINING
+    for state in (s.RESERVED, s.CREATING, *_RUNNING):
+        for cause in (
+            c.EXITED,
+            c.OUT_OF_MEMORY,
+            c.VANISHED,
+            c.INCONSISTENT,
+            c.PIN_VIOLATED,
+            c.ENGINE_RESTARTED,
+        ):
+            table[state, cause] = s.FAILED
+    return table
+
+
+TRANSITIONS: dict[tuple[WorkerState, Cause], WorkerState] = _table()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """One worker as the reconciler knows it.
+
+    Args:
+        id: Its container is `gpud-<id>`.
+        endpoint: The endpoint it serves.
+        revision: Of the endpoint when the worker was made.
+        state: See `WorkerState`.
+        generation: Grows with every change of state; a change is written only on top of the
+            generation it was decided on.
+        since_s: Loop time of the last change of state.
+        created_at_ms: Unix wall time.
+        gpu_uuids: Leased GPUs; empty before RESERVED and for CPU workers.
+        address: `ip` of the container once started, else empty.
+        port: Where the container listens.
+        cause: Of the last change of state.
+        detail: What a person should know about it: the last error, with what to do.
+        container_started_ns: The engine's StartedAt, Unix nanoseconds; 0 before.
+        container_finished_ns: The engine's FinishedAt, Unix nanoseconds; 0 before.
+        exit_code: Of the container; None while it runs or when unknown.
+        ready_s: Loop time of the first READY; None before.
+        adopted: The daemon found it running at start-up.
+        failed: It ended without gpud asking, which counts against its revision.
+        force: Stop without grace.
+    """
+
+    id: WorkerId
+    endpoint: EndpointName
+    revision: Revision
+    state: WorkerState
+    generation: int
+    since_s: float
+    created_at_ms: int
+    port: int
+    gpu_uuids: tuple[GpuUuid, ...] = ()
+    address: str = ""
+    cause: Cause = Cause.SCALE_UP
+    detail: str = ""
+    container_started_ns: int = 0
+    container_finished_ns: int = 0
+    exit_code: int | None = None
+    ready_s: float | None = None
+    adopted: bool = False
+    failed: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerEvent:
+    """One thing that happened to one worker.
+
+    Args:
+        worker_id: Of the worker it happened to.
+        cause: What happened.
+        detail: For a person; empty keeps what the worker has.
+        gpu_uuids: With GPUS_RESERVED.
+        address: With CONTAINER_STARTED.
+        started_ns: With CONTAINER_STARTED: the engine's StartedAt, Unix nanoseconds.
+        finished_ns: With an end of the container: the engine's FinishedAt; 0 when unknown.
+        exit_code: With an end of the container, if known.
+        permanent: Trying again cannot help (image not found, invalid config).
+        force: Stop without grace.
+    """
+
+    worker_id: WorkerId
+    cause: Cause
+    detail: str = ""
+    gpu_uuids: tuple[GpuUuid, ...] = ()
+    address: str = ""
+    started_ns: int = 0
+    finished_ns: int = 0
+    exit_code: int | None = None
+    permanent: bool = False
+    force: bool = False
+
+
+def next_state(state: WorkerState, cause: Cause) -> WorkerState | None:
+    """Where `cause` leads from `state`; None when it means nothing there any more."""
+    return TRANSITIONS.get((state, cause))
+
+
+def advance(worker: Worker, event: WorkerEvent, *, now_s: float) -> Worker | None:
+    """Apply one event to a worker.
+
+    Args:
+        worker: As it is.
+        event: What happened.
+        now_s: Loop time.
+
+    Returns:
+        The worker after the event, or None when the event is stale: it belongs to a state
+        the worker has left, as late answers do.
+
+    Raises:
+        InvariantBroken: The event is another worker's.
+    """
+    if event.worker_id != worker.id:
+        raise InvariantBroken(f"Event of {event.worker_id} applied to {worker.id}.")
+    target = next_state(worker.state, event.cause)
+    if target is None:
+        return None
+    back_to_pending = target is WorkerState.PENDING
+    return replace(
+        worker,
+        state=target,
+        generation=worker.generation + 1,
+        since_s=now_s,
+        cause=event.cause,
+        detail=event.detail or worker.detail,
+        gpu_uuids=() if back_to_pending else event.gpu_uuids or worker.gpu_uuids,
+        address=event.address or worker.address,
+        container_started_ns=event.started_ns or worker.container_started_ns,
+        container_finished_ns=event.finished_ns or worker.container_finished_ns,
+        exit_code=worker.exit_code if event.exit_code is None else event.exit_code,
+        ready_s=now_s if target is WorkerState.READY and worker.ready_s is None else worker.ready_s,
+        failed=worker.failed or _counts_as_failure(worker, event, target),
+        force=worker.force or event.force,
+    )
+
+
+def _counts_as_failure(worker: Worker, event: WorkerEvent, target: WorkerState) -> bool:
+    if event.cause is Cause.NOT_READY_TIMEOUT:
+        return True
+    asked_to_end = worker.state in (WorkerState.DRAINING, WorkerState.STOPPING)
+    ended = target in (WorkerState.FAILED, WorkerState.GONE)
+    return ended and event.cause in START_FAILURES and not asked_to_end

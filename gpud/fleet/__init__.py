@@ -1,0 +1,1 @@
+"""A worker's life: the one reconciler loop and its hands."""

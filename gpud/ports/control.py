@@ -1,0 +1,186 @@
+"""What the API and the command line may ask of the fleet, and how it shows itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from gpud.core.endpoint import Endpoint, EndpointSpec
+    from gpud.core.gpu import GpuStatus, GpuUse
+    from gpud.core.ids import EndpointName, GpuUuid, WorkerId
+    from gpud.core.worker import Worker
+    from gpud.ports.images import LocalImage, PullProgress
+
+
+class EndpointCondition(StrEnum):
+    """One word for how an endpoint is."""
+
+    READY = "ready"
+    STARTING = "starting"
+    PULLING = "pulling"
+    SLEEPING = "sleeping"
+    WAITING_FOR_GPU = "waiting_for_gpu"
+    FAILING = "failing"
+    PAUSED = "paused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitReason:
+    """Why a wish of an endpoint is not met yet, and what would change it.
+
+    Args:
+        reason: `waiting_for_gpu`, `image_pulling`, `start_limit`, `start_backoff`,
+            `circuit_open`, `gpu_unhealthy`, `worker_starting`, `engine_down`.
+        detail: One sentence for a person.
+        facts: JSON-ready, such as `held_by` or `next_try_s`.
+    """
+
+    reason: str
+    detail: str
+    facts: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointView:
+    """An endpoint as it is now.
+
+    Args:
+        desired: Workers the scale policy wants.
+        scale_reason: The policy's reason for `desired`.
+        workers: Live ones (not GONE), oldest first.
+        waiting: Requests held now.
+        in_flight: Requests at workers now.
+        waits: Unmet wishes; empty when all is as it should be.
+        last_error: Of the last failed start; empty when none failed since the last READY.
+        pull: Progress of its image's pull, while there is one.
+    """
+
+    endpoint: Endpoint
+    condition: EndpointCondition
+    desired: int
+    scale_reason: str
+    workers: tuple[Worker, ...]
+    waiting: int
+    in_flight: int
+    waits: tuple[WaitReason, ...] = ()
+    last_error: str = ""
+    pull: PullProgress | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuView:
+    """A GPU as it is now; `use` is None when the source cannot tell."""
+
+    status: GpuStatus
+    worker_id: WorkerId | None
+    endpoint: EndpointName | None
+    use: GpuUse | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonHealth:
+    """The daemon's own health.
+
+    Args:
+        ready: It serves requests and can start workers.
+        parts: `store`, `engine`, `gpus`: empty string when well, else what is wrong and what to do.
+    """
+
+    ready: bool
+    version: str
+    gpu_source: str
+    uptime_s: float
+    parts: dict[str, str]
+
+
+class FleetControl(Protocol):
+    """The fleet's one door: every change goes through the reconciler's task."""
+
+    async def deploy(self, spec: EndpointSpec) -> tuple[Endpoint, bool]:
+        """Create an endpoint or change it; True when it is new.
+
+        Resolves the image when the spec names one that is not yet deployed.
+
+        Raises:
+            InvalidSpec: The box can never run it (more GPUs than there are, no port known).
+            ImageNotFound, RegistryDenied, ImagePullFailed, NotFound (unknown registry name).
+        """
+        ...
+
+    async def delete_endpoint(self, name: EndpointName) -> None:
+        """Drain and forget an endpoint.
+
+        Raises:
+            NotFound: There is none.
+        """
+        ...
+
+    def endpoints(self) -> tuple[EndpointView, ...]:
+        """Every endpoint, by name."""
+        ...
+
+    def endpoint(self, name: str) -> EndpointView:
+        """One endpoint.
+
+        Raises:
+            NotFound: There is none; the message lists near names.
+        """
+        ...
+
+    def worker(self, worker_id: str) -> Worker:
+        """One live worker.
+
+        Raises:
+            NotFound: There is none.
+        """
+        ...
+
+    async def stop_worker(self, worker_id: WorkerId, *, force: bool) -> None:
+        """Drain a worker, or kill it at once when forced.
+
+        Raises:
+            NotFound: There is none.
+        """
+        ...
+
+    async def retry(self, name: EndpointName) -> None:
+        """Forget an endpoint's start failures, so that it is tried at once."""
+        ...
+
+    async def gpus(self) -> tuple[GpuView, ...]:
+        """Every GPU with its holder."""
+        ...
+
+    async def set_cordon(self, uuid: GpuUuid, *, cordoned: bool) -> None:
+        """Take a GPU out of use, or bring it back whatever its health was.
+
+        Raises:
+            NotFound: There is none.
+        """
+        ...
+
+    async def images(self) -> tuple[LocalImage, ...]:
+        """Images on the box."""
+        ...
+
+    async def prewarm(self, reference: str, registry: str) -> str:
+        """Resolve and pull an image in the background; returns its pin at once."""
+        ...
+
+    async def remove_image(self, pin: str) -> None:
+        """Remove an image that no endpoint uses.
+
+        Raises:
+            Conflict: An endpoint or container uses it.
+        """
+        ...
+
+    def pulls(self) -> dict[str, PullProgress]:
+        """Running pulls by pin."""
+        ...
+
+    def health(self) -> DaemonHealth:
+        """How the daemon itself is."""
+        ...

@@ -1,0 +1,226 @@
+"""What must outlive the process, and how it is read back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from gpud.core.endpoint import Endpoint
+    from gpud.core.gpu import GpuStatus
+    from gpud.core.ids import GpuUuid, KeyId, WorkerId
+    from gpud.core.metering import Segment
+    from gpud.core.records import FleetChange
+    from gpud.core.worker import Worker
+    from gpud.ports.images import RegistryCredential
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetRows:
+    """What the store knows when the daemon starts.
+
+    Args:
+        workers: Not GONE.
+        leases: Open ones, as (gpu, worker).
+        open_segments: At most one a worker.
+        gpu_statuses: Of GPUs whose health was ever not HEALTHY.
+        heartbeat: Last (boot_id, boot_ns, wall_ms), None in a new store.
+    """
+
+    endpoints: tuple[Endpoint, ...]
+    workers: tuple[Worker, ...]
+    leases: tuple[tuple[GpuUuid, WorkerId], ...]
+    open_segments: tuple[Segment, ...]
+    gpu_statuses: tuple[GpuStatus, ...]
+    heartbeat: tuple[str, int, int] | None
+
+
+class FleetStore(Protocol):
+    """Durable fleet state. Every write is on disk when its await returns.
+
+    Raises StorageFull when the disk is full (nothing was written, later writes may succeed).
+    """
+
+    async def load_fleet(self) -> FleetRows:
+        """Read everything the reconciler starts from."""
+        ...
+
+    async def record(self, changes: Sequence[FleetChange]) -> None:
+        """Write changes in one transaction, in order, whole or not at all.
+
+        Raises:
+            InvariantBroken: A row is not in the state the change was decided on, or a GPU
+                would have two holders.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRow:
+    """A recorded event; `seq` orders and pages."""
+
+    seq: int
+    kind: str
+    at_ms: int
+    endpoint: str
+    worker_id: str
+    facts: dict[str, object]
+
+
+class UsageBy(StrEnum):
+    """What a usage report has one line for."""
+
+    ENDPOINT = "endpoint"
+    WORKER = "worker"
+    GPU = "gpu"
+    DAY = "day"
+    HOUR = "hour"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageRow:
+    """One line of a usage report.
+
+    Args:
+        key: The endpoint, worker, GPU UUID, day (`2026-11-21`) or hour (`2026-11-21T14`), UTC.
+        gpu_ns: Billable GPU nanoseconds (time x GPUs).
+        wall_ns: Billable nanoseconds whatever the number of GPUs; what CPU workers have.
+        billed_seconds: Sum over worker sessions of each rounded up once; for day and hour
+            lines the sessions that ended in it.
+        phases_ns: GPU nanoseconds by phase, unbilled ones included.
+    """
+
+    key: str
+    gpu_ns: int
+    wall_ns: int
+    billed_seconds: int
+    sessions: int
+    phases_ns: dict[str, int]
+
+
+class ReadModel(Protocol):
+    """Reads for the API; never blocks the writer."""
+
+    async def list_workers(
+        self, *, endpoint: str = "", include_gone: bool = False, after: str = "", limit: int = 100
+    ) -> tuple[Worker, ...]:
+        """Workers by id, newest first; `after` is the last id of the page before."""
+        ...
+
+    async def list_events(
+        self, *, endpoint: str = "", worker_id: str = "", after_seq: int = 0, limit: int = 100
+    ) -> tuple[EventRow, ...]:
+        """Events in order of `seq`, those above `after_seq`."""
+        ...
+
+    async def latest_events(
+        self, *, endpoint: str = "", worker_id: str = "", before_seq: int = 0, limit: int = 100
+    ) -> tuple[EventRow, ...]:
+        """Events newest first, those below `before_seq` (0: from the newest)."""
+        ...
+
+    async def usage(
+        self, *, by: UsageBy, endpoint: str = "", since_ms: int = 0, until_ms: int = 0
+    ) -> tuple[UsageRow, ...]:
+        """Usage lines; open segments count up to now. `until_ms` 0 means now."""
+        ...
+
+    async def audit(self) -> tuple[str, ...]:
+        """Check the metering and lease invariants; one sentence for each breach."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """A stored key; the secret itself is not.
+
+    Args:
+        scopes: `admin`, `read`, `write`, `metrics`, `invoke:<endpoint>`, `invoke:*`.
+        expires_at_ms: 0 for never.
+        last_used_at_ms: To the minute; 0 for never.
+    """
+
+    id: KeyId
+    label: str
+    secret_sha256: bytes = field(repr=False)
+    scopes: tuple[str, ...]
+    created_at_ms: int
+    expires_at_ms: int = 0
+    disabled: bool = False
+    last_used_at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRegistry:
+    """A registry credential as it is listed: without the password."""
+
+    name: str
+    host: str
+    username: str
+    created_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayedAnswer:
+    """What an Idempotency-Key was answered before."""
+
+    fingerprint: bytes
+    status: int
+    body: bytes
+
+
+class AccessStore(Protocol):
+    """Keys, registry credentials and replayed answers."""
+
+    async def add_key(self, key: ApiKey) -> None:
+        """Store a key.
+
+        Raises:
+            Conflict: The id exists.
+        """
+        ...
+
+    async def list_keys(self) -> tuple[ApiKey, ...]:
+        """Every key, oldest first."""
+        ...
+
+    async def disable_key(self, key_id: KeyId) -> bool:
+        """Disable a key; False when there is none."""
+        ...
+
+    async def note_key_use(self, key_id: KeyId, at_ms: int) -> None:
+        """Remember when a key was used; callers round to the minute."""
+        ...
+
+    async def put_registry(self, name: str, credential: RegistryCredential, at_ms: int) -> None:
+        """Store a credential, encrypted; replaces one of that name."""
+        ...
+
+    async def list_registries(self) -> tuple[StoredRegistry, ...]:
+        """Every credential, by name, without passwords."""
+        ...
+
+    async def registry(self, name: str) -> RegistryCredential | None:
+        """Read one credential back, for a pull."""
+        ...
+
+    async def delete_registry(self, name: str) -> bool:
+        """Forget a credential; False when there is none."""
+        ...
+
+    async def begin_idempotent(
+        self, scope: str, key: str, fingerprint: bytes, at_ms: int
+    ) -> ReplayedAnswer | None:
+        """Claim an Idempotency-Key, or return what it was answered before.
+
+        Raises:
+            Conflict: The first request with this key is still being answered.
+            IdempotencyMismatch: The key was used with another request.
+        """
+        ...
+
+    async def finish_idempotent(self, scope: str, key: str, answer: ReplayedAnswer | None) -> None:
+        """Keep the answer; None gives the key up, so that the request may be repeated."""
+        ...

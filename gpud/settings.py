@@ -1,0 +1,182 @@
+"""gpud.toml, parsed and checked once."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gpud.errors import BadSettings
+from gpud.ports.containers import GpuAttach
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ServerSettings(_Section):
+    """Where gpud listens."""
+
+    listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$")] = "127.0.0.1:8700"
+    """`host:port` of the one TCP port; port 0 takes a free one."""
+    insecure: bool = False
+    """Allow a non-loopback `listen` without TLS in front: keys then travel in the clear."""
+    body_bytes_max: Annotated[int, Field(ge=1024, le=1 << 40)] = 1 << 30
+    """Largest request body forwarded to a worker, in bytes."""
+    shutdown_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 25.0
+    """How long a stopping daemon waits for running requests."""
+
+
+class PathSettings(_Section):
+    """Where gpud keeps things."""
+
+    data_dir: Path = Path("/var/lib/gpud")
+    """Database, keys, logs. Mode 0700; never on a network file system."""
+    run_dir: Path = Path("/run/gpud")
+    """Unix socket of the API and the address file."""
+    volume_roots: tuple[Path, ...] = ()
+    """Host paths below which endpoint volumes may be bound; none by default."""
+
+
+class DockerSettings(_Section):
+    """How gpud reaches the engine."""
+
+    host: str = "unix:///var/run/docker.sock"
+    """Address of the Docker Engine."""
+    network: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$")] = "gpud"
+    """Name of the workers' bridge network; made when missing, inter-container traffic off."""
+    subnet: str = ""
+    """CIDR of that network when gpud makes it; empty lets the engine choose."""
+    call_timeout_s: Annotated[float, Field(ge=1, le=600)] = 60.0
+    """Limit of one engine call; stops and pulls have limits of their own."""
+    parallel_starts: Annotated[int, Field(ge=0, le=256)] = 0
+    """Container starts at once; 0 means twice the number of cores."""
+    pull_stall_timeout_s: Annotated[float, Field(ge=1, le=86_400)] = 120.0
+    """A pull without progress for this long fails."""
+    stop_policy: Literal["keep", "drain"] = "keep"
+    """What happens to workers when the daemon stops: `keep` leaves them for the next start."""
+    log_max_mib: Annotated[int, Field(ge=1, le=10_000)] = 16
+    """Size of one container log file; two are kept."""
+
+
+class StaticGpu(_Section):
+    """A GPU declared by hand, for machines without NVML."""
+
+    uuid: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{4,80}$")]
+    """Any unique id; it is what workers are told."""
+    name: str = "Static GPU"
+    """Product name, for `gpus.model`."""
+    memory_mib: Annotated[int, Field(ge=1)] = 24_576
+    """Memory in MiB, for `gpus.memory_mib`."""
+
+
+class GpuSettings(_Section):
+    """Which GPUs there are and how containers get them."""
+
+    source: Literal["auto", "nvml", "static", "none"] = "auto"
+    """`auto`: NVML where its library loads, else the static GPUs, else none."""
+    attach: GpuAttach = GpuAttach.AUTO
+    """`auto`: device requests (or CDI where only that works); `none` for static GPUs."""
+    static: tuple[StaticGpu, ...] = ()
+    """GPUs declared by hand; used only when `source` is `static`, or `auto` without NVML."""
+    idle_memory_mib_max: Annotated[int, Field(ge=0)] = 512
+    """A GPU with more memory in use than this before a start is quarantined."""
+    release_timeout_s: Annotated[float, Field(ge=0, le=600)] = 10.0
+    """How long a stopped worker's GPU may take to show its memory back."""
+
+
+class ScalingSettings(_Section):
+    """Limits on starting workers, for the whole box."""
+
+    start_backoff_s: Annotated[float, Field(ge=0.05, le=300)] = 1.0
+    """Wait after the first failed start of a revision; doubles with each further one."""
+    start_backoff_s_max: Annotated[float, Field(ge=1, le=3600)] = 300.0
+    """Longest wait between start attempts of a failing revision."""
+    circuit_failures: Annotated[int, Field(ge=1, le=100)] = 3
+    """Consecutive failed starts after which held requests are refused with the error."""
+
+
+class PriceSettings(_Section):
+    """What GPU time costs."""
+
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
+    """ISO 4217 code, for display."""
+    gpu_hour_micros: Annotated[int, Field(ge=0)] = 0
+    """Price of one GPU for one hour, in millionths of the currency."""
+
+
+class LogSettings(_Section):
+    """gpud's own log."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level written."""
+    format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: console on a terminal, JSON elsewhere."""
+    requests: bool = False
+    """One line for each request."""
+
+
+class Settings(_Section):
+    """Every setting of the daemon."""
+
+    server: ServerSettings = ServerSettings()
+    paths: PathSettings = PathSettings()
+    docker: DockerSettings = DockerSettings()
+    gpus: GpuSettings = GpuSettings()
+    scaling: ScalingSettings = ScalingSettings()
+    prices: PriceSettings = PriceSettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        uuids = [gpu.uuid for gpu in self.gpus.static]
+        if len(set(uuids)) != len(uuids):
+            raise ValueError("gpus.static: two GPUs have the same uuid")
+        if self.gpus.source == "static" and not uuids:
+            raise ValueError("gpus.source is 'static' but no [[gpus.static]] is declared")
+        host = self.server.listen.rpartition(":")[0].strip("[]")
+        if not self.server.insecure and host not in ("127.0.0.1", "localhost", "::1"):
+            raise ValueError(
+                f"server.listen: {host} is reachable from other machines and keys would travel in the clear; "
+                "listen on 127.0.0.1 behind a TLS front-end, or set server.insecure = true"
+            )
+        return self
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Read settings from a file; None gives the defaults.
+
+    Raises:
+        BadSettings: The file cannot be read, is not TOML, or says something gpud does not
+            know; the message names file, line or field, and what would be right.
+    """
+    if path is None:
+        return Settings()
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadSettings(
+            f"{path} does not exist. Give another file with --config, or leave it out."
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSettings(f"{path} cannot be read: {error}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise BadSettings(f"{path} is not valid TOML: {error}. Nothing was changed.") from error
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        faults = {_path_of(fault["loc"]): _why(fault["type"], fault["msg"]) for fault in error.errors()}
+        listed = "; ".join(f"{where}: {why}" for where, why in faults.items())
+        raise BadSettings(f"{path} cannot be used: {listed}.", fields=faults) from error
+
+
+def _path_of(loc: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in loc) or "settings"
+
+
+def _why(kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return "unknown setting; see docs/reference/settings.md for the names"
+    return message.removeprefix("Value error, ")
