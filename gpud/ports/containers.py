@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
     from gpud.core.endpoint import PinnedImage, Volume
     from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
     from gpud.core.gpu import Gpu, GpuUse
     from gpud.core.ids import GpuUuid
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
     from gpud.core.endpoint import Endpoint
     from gpud.core.gpu import GpuStatus
     from gpud.core.ids import GpuUuid, KeyId, WorkerId

@@ -1,0 +1,73 @@
+"""What the gateway needs to know of the fleet: one immutable table, swapped whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gpud.core.endpoint import Balance
+
+if TYPE_CHECKING:
+    from gpud.core.ids import EndpointName, WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteWorker:
+    """A READY worker's address."""
+
+    worker_id: WorkerId
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why requests are refused at once instead of held.
+
+    Args:
+        slug: Of the error, such as `start-failed`.
+        detail: What, why, what to do.
+        retry_after_s: When trying again makes sense; None when only a change helps.
+    """
+
+    slug: str
+    detail: str
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """How requests of one endpoint are treated now.
+
+    Args:
+        concurrency: Requests one worker takes at a time.
+        max_queue: Requests held at once.
+        hold_timeout_s: Longest hold.
+        request_timeout_s: From dispatch to the last byte.
+        balance: Which ready worker is next.
+        public: No key is asked for.
+        workers: READY ones, by id.
+        refusal: Set while the endpoint's circuit is open or it is paused; held requests get it too.
+        waiting_for: Reason word for requests whose hold runs out, such as `waiting_for_gpu`.
+        expected_start_s: Median of recent cold starts, for Retry-After; 0 when unknown.
+    """
+
+    endpoint: EndpointName
+    concurrency: int
+    max_queue: int
+    hold_timeout_s: float
+    request_timeout_s: float
+    balance: Balance = Balance.ROUND_ROBIN
+    public: bool = False
+    workers: tuple[RouteWorker, ...] = ()
+    refusal: Refusal | None = None
+    waiting_for: str = ""
+    expected_start_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingTable:
+    """Every route by endpoint name, and endpoint names by OpenAI model name."""
+
+    routes: dict[EndpointName, Route] = field(default_factory=dict)
+    aliases: dict[str, EndpointName] = field(default_factory=dict)

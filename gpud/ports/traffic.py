@@ -1,0 +1,79 @@
+"""Where the fleet and the gateway meet: routes go one way, load comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from gpud.core.ids import EndpointName, WorkerId
+    from gpud.core.routing import RoutingTable
+    from gpud.ports.store import ApiKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointLoad:
+    """Requests of one endpoint, counted from their arrival at the gateway.
+
+    Args:
+        waiting: Held now; clients that left are not counted.
+        in_flight: At workers now.
+        peak: Most waiting plus in flight at any one moment since this was last taken, now included.
+        oldest_wait_s: Age of the oldest held request; 0 without one.
+        last_busy_s: Loop time when waiting plus in flight was last above zero; now while it is.
+    """
+
+    waiting: int = 0
+    in_flight: int = 0
+    peak: int = 0
+    oldest_wait_s: float = 0.0
+    last_busy_s: float = 0.0
+
+
+class TrafficWatcher(Protocol):
+    """Told by the gateway, synchronously and on the event loop; must return at once."""
+
+    def load_changed(self) -> None:
+        """A request was held, an endpoint's load reached a new peak or zero: worth a look."""
+        ...
+
+    def worker_busy(self, worker_id: WorkerId) -> None:
+        """A worker went from no request to one."""
+        ...
+
+    def worker_idle(self, worker_id: WorkerId) -> None:
+        """A worker's last running request ended."""
+        ...
+
+    def worker_unreachable(self, worker_id: WorkerId, detail: str) -> None:
+        """A worker took no connection or reset it before any answer."""
+        ...
+
+
+class Traffic(Protocol):
+    """The gateway as the fleet sees it."""
+
+    def publish(self, table: RoutingTable) -> None:
+        """Swap the routing table; held requests are dispatched or refused accordingly."""
+        ...
+
+    def take_load(self, endpoint: EndpointName) -> EndpointLoad:
+        """Load of an endpoint; resets its peak."""
+        ...
+
+    def worker_in_flight(self, worker_id: WorkerId) -> int:
+        """Requests at one worker now, drained and removed workers included."""
+        ...
+
+
+class KeyRing(Protocol):
+    """Who may do what; in memory, so that the data plane never waits for it."""
+
+    def authorize(self, token: str | None, scope: str) -> ApiKey:
+        """Check a bearer token against a scope such as `invoke:llm` or `read`.
+
+        Raises:
+            Unauthenticated: No token, or an unknown, expired or disabled key.
+            Forbidden: The key lacks the scope.
+        """
+        ...
