@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
+from gpud.core.probing import ProbeOutcome, ProbeResult
 
-class ProbeOutcome(StrEnum):
-    """What one health request came to."""
-
-    OK = "ok"
-    BAD_STATUS = "bad_status"
-    REFUSED = "refused"
-    RESET = "reset"
-    TIMEOUT = "timeout"
-    LOCAL_ERROR = "local_error"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeResult:
-    """One health request's answer; `status` is 0 when there was none."""
-
-    outcome: ProbeOutcome
-    status: int = 0
+__all__ = ["HealthProbe", "ProbeOutcome", "ProbeResult"]
 
 
 class HealthProbe(Protocol):
