@@ -4,13 +4,17 @@
 
     GpudError
     ├── InvalidRequest          400   malformed input; `fields` names each fault
-    │   └── InvalidSpec         422   a spec that parses but cannot be
+    │   ├── InvalidSpec         422   a spec that parses but cannot be
+    │   ├── MethodNotAllowed    405
+    │   └── UnsupportedMediaType 415
     ├── Unauthenticated         401
     ├── Forbidden               403
     ├── NotFound                404
     │   └── ImageNotFound       404
     ├── Conflict                409
     ├── IdempotencyMismatch     422
+    ├── BodyTooLarge            413
+    ├── TooManyAttempts         429   keys that are not valid, from one address
     ├── QueueFull               429
     ├── StartFailed             503   the endpoint's circuit is open
     ├── Unavailable             503   a dependency is away, or gpud is stopping
@@ -21,6 +25,7 @@
     ├── WorkerUnreachable       502
     ├── ColdStartTimeout        504
     ├── NoCapacity              504
+    ├── RequestTimeout          504   the worker took longer than it may
     ├── StorageFull             507
     ├── BadSettings             500   gpud.toml cannot be used
     ├── StoreUnusable           500   the data directory cannot be used
@@ -77,6 +82,22 @@ class InvalidSpec(InvalidRequest):
     title = "The spec is not valid"
 
 
+class MethodNotAllowed(InvalidRequest):
+    """The path exists, and not for this method."""
+
+    slug = "method-not-allowed"
+    status = 405
+    title = "The method is not allowed here"
+
+
+class UnsupportedMediaType(InvalidRequest):
+    """The request's body is of a kind that is not read here."""
+
+    slug = "unsupported-media-type"
+    status = 415
+    title = "The body is of a type that is not read here"
+
+
 class Unauthenticated(GpudError):
     """No key, or one that is unknown, expired or disabled."""
 
@@ -122,6 +143,22 @@ class IdempotencyMismatch(GpudError):
     slug = "idempotency-mismatch"
     status = 422
     title = "The Idempotency-Key belongs to another request"
+
+
+class BodyTooLarge(GpudError):
+    """The request's body exceeds what the daemon forwards."""
+
+    slug = "body-too-large"
+    status = 413
+    title = "The request body is too large"
+
+
+class TooManyAttempts(GpudError):
+    """An address sent too many requests with keys that are not valid."""
+
+    slug = "too-many-attempts"
+    status = 429
+    title = "Too many failed attempts to authenticate"
 
 
 class QueueFull(GpudError):
@@ -208,6 +245,14 @@ class NoCapacity(GpudError):
     slug = "no-capacity"
     status = 504
     title = "No worker had room in time"
+
+
+class RequestTimeout(GpudError):
+    """The worker did not finish its answer within the endpoint's request timeout."""
+
+    slug = "request-timeout"
+    status = 504
+    title = "The worker did not answer in time"
 
 
 class StorageFull(GpudError):
