@@ -96,6 +96,8 @@ class ScalingSettings(_Section):
     """Longest wait between start attempts of a failing revision."""
     circuit_failures: Annotated[int, Field(ge=1, le=100)] = 3
     """Consecutive failed starts after which held requests are refused with the error."""
+    settle_s: Annotated[float, Field(ge=0, le=3600)] = 60.0
+    """After a start of the daemon nothing is scaled down for this long."""
 
 
 class PriceSettings(_Section):

@@ -70,6 +70,8 @@ class Cause(StrEnum):
     CONTAINER_STOPPED = "container_stopped"
     STOP_UNANSWERED = "stop_unanswered"
     SEEN_AGAIN = "seen_again"
+    ADOPTED = "adopted"
+    REBOOTED = "rebooted"
     RELEASED = "released"
     NOT_RETURNED = "not_returned"
 
@@ -150,10 +152,10 @@ def _table() -> dict[tuple[WorkerState, Cause], WorkerState]:
     table: dict[tuple[WorkerState, Cause], WorkerState] = {
         (s.PENDING, c.IMAGE_ABSENT): s.PULLING,
         (s.PULLING, c.PULL_FAILED): s.GONE,
-        (s.RESERVED, c.GPU_BUSY): s.PENDING,
+        (s.RESERVED, c.GPU_BUSY): s.GONE,
         (s.RESERVED, c.GPUS_VERIFIED): s.CREATING,
         (s.CREATING, c.CONTAINER_STARTED): s.STARTING,
-        (s.CREATING, c.IMAGE_VANISHED): s.PENDING,
+        (s.CREATING, c.IMAGE_VANISHED): s.RELEASING,
         (s.CREATING, c.LAUNCH_FAILED): s.FAILED,
         (s.STARTING, c.PROBE_PASSED): s.READY,
         (s.STARTING, c.START_TIMEOUT): s.FAILED,
@@ -163,6 +165,7 @@ def _table() -> dict[tuple[WorkerState, Cause], WorkerState]:
         (s.DRAINING, c.DEMAND_RETURNED): s.READY,
         (s.DRAINING, c.DRAINED): s.STOPPING,
         (s.DRAINING, c.DRAIN_TIMEOUT): s.STOPPING,
+        (s.READY, c.ADOPTED): s.NOT_READY,
         (s.STOPPING, c.CONTAINER_STOPPED): s.RELEASING,
         (s.STOPPING, c.STOP_UNANSWERED): s.LOST,
         (s.FAILED, c.CONTAINER_STOPPED): s.RELEASING,
@@ -192,6 +195,9 @@ def _table() -> dict[tuple[WorkerState, Cause], WorkerState]:
             c.ENGINE_RESTARTED,
         ):
             table[state, cause] = s.FAILED
+    for state in s:
+        if state is not s.GONE:
+            table[state, c.REBOOTED] = s.GONE
     return table
 
 
@@ -300,7 +306,6 @@ def advance(worker: Worker, event: WorkerEvent, *, now_s: float) -> Worker | Non
     target = next_state(worker.state, event.cause)
     if target is None:
         return None
-    back_to_pending = target is WorkerState.PENDING
     return replace(
         worker,
         state=target,
@@ -308,8 +313,9 @@ def advance(worker: Worker, event: WorkerEvent, *, now_s: float) -> Worker | Non
         since_s=now_s,
         cause=event.cause,
         detail=event.detail or worker.detail,
-        gpu_uuids=() if back_to_pending else event.gpu_uuids or worker.gpu_uuids,
+        gpu_uuids=event.gpu_uuids or worker.gpu_uuids,
         address=event.address or worker.address,
+        adopted=worker.adopted or event.cause is Cause.ADOPTED,
         container_started_ns=event.started_ns or worker.container_started_ns,
         container_finished_ns=event.finished_ns or worker.container_finished_ns,
         exit_code=worker.exit_code if event.exit_code is None else event.exit_code,

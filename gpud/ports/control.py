@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
+
+from gpud.core.waiting import WaitReason as WaitReason
 
 if TYPE_CHECKING:
     from gpud.core.endpoint import Endpoint, EndpointSpec
@@ -24,22 +26,6 @@ class EndpointCondition(StrEnum):
     WAITING_FOR_GPU = "waiting_for_gpu"
     FAILING = "failing"
     PAUSED = "paused"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WaitReason:
-    """Why a wish of an endpoint is not met yet, and what would change it.
-
-    Args:
-        reason: `waiting_for_gpu`, `image_pulling`, `start_limit`, `start_backoff`,
-            `circuit_open`, `gpu_unhealthy`, `worker_starting`, `engine_down`.
-        detail: One sentence for a person.
-        facts: JSON-ready, such as `held_by` or `next_try_s`.
-    """
-
-    reason: str
-    detail: str
-    facts: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,268 @@
+"""World -> Plan: the changes that close the gap, and when to ask again."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from gpud.core.gpu import GpuHealth
+from gpud.core.placement import Placement, place
+from gpud.core.scaling import ScaleDecision, ScaleReason, desired_workers
+from gpud.core.surplus import revivable, victims
+from gpud.core.waiting import WaitReason
+from gpud.core.worker import COUNTED, HOLDS_GPUS, STARTING_UP, Cause, Worker, WorkerEvent, WorkerState
+from gpud.core.world import NewWorker, Plan
+
+if TYPE_CHECKING:
+    from gpud.core.ids import EndpointName, GpuUuid
+    from gpud.core.world import EndpointSeen, World
+
+_STOP_UNANSWERED_AFTER_S = 300.0
+
+
+def plan(world: World) -> Plan:
+    """Decide what to do about the world as it is.
+
+    Deterministic: endpoints are visited by priority, then name; workers by age. The caller
+    applies the changes to its state and asks again until there are none, so one change may
+    enable the next (PENDING, RESERVED and CREATING in one go) without any wait between.
+    """
+    planner = _Planner(world)
+    for seen in sorted(
+        world.endpoints.values(), key=lambda s: (-s.endpoint.spec.scale.priority, s.endpoint.name)
+    ):
+        planner.visit(seen)
+    for worker in world.workers.values():
+        if worker.endpoint not in world.endpoints:
+            planner.retire(worker, Cause.ENDPOINT_DELETED)
+        planner.progress(worker)
+    return Plan(
+        changes=tuple(planner.changes),
+        decisions=planner.decisions,
+        waits={name: tuple(reasons) for name, reasons in planner.waits.items()},
+        ask_again_at_s=planner.ask_again_at_s,
+    )
+
+
+class _Planner:
+    """Collects one plan; lives for one call of `plan`."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.changes: list[NewWorker | WorkerEvent] = []
+        self.decisions: dict[EndpointName, ScaleDecision] = {}
+        self.waits: dict[EndpointName, list[WaitReason]] = defaultdict(list)
+        self.ask_again_at_s: float | None = None
+        self._held_by: dict[GpuUuid, EndpointName] = {
+            uuid: worker.endpoint
+            for worker in world.workers.values()
+            if worker.state in HOLDS_GPUS
+            for uuid in worker.gpu_uuids
+        }
+        self._by_endpoint: dict[EndpointName, list[Worker]] = defaultdict(list)
+        for worker in sorted(world.workers.values(), key=lambda w: (w.created_at_ms, w.id)):
+            self._by_endpoint[worker.endpoint].append(worker)
+
+    # -- one endpoint --------------------------------------------------------------------------
+
+    def visit(self, seen: EndpointSeen) -> None:
+        """Bring one endpoint's workers to the number and revision they should have."""
+        endpoint, now_s = seen.endpoint, self.world.now_s
+        span_s = endpoint.spec.scale.idle_timeout_s
+        peak = max(seen.load, seen.window.peak(now_s=now_s, span_s=span_s))
+        decision = desired_workers(endpoint.spec.scale, load_peak=peak)
+        self.decisions[endpoint.name] = decision
+        self._ask_at(seen.window.falls_at_s(now_s=now_s, span_s=span_s))
+        workers = self._by_endpoint[endpoint.name]
+        current = [w for w in workers if w.revision == endpoint.revision and w.state in COUNTED]
+        gap = decision.desired - len(current)
+        if gap > 0:
+            self._grow(seen, workers, current, gap)
+        elif gap < 0:
+            self._shrink(seen, current, -gap, decision)
+        self._replace_old(seen, workers, current)
+        for worker in workers:
+            if worker.state in (WorkerState.PENDING, WorkerState.PULLING):
+                self._seat(seen, worker)
+        self._explain(seen, current, decision)
+
+    def _grow(self, seen: EndpointSeen, workers: list[Worker], current: list[Worker], gap: int) -> None:
+        for worker in revivable(workers, seen.endpoint.revision)[:gap]:
+            self._change(worker, Cause.DEMAND_RETURNED)
+            gap -= 1
+        starts = seen.starts
+        if not starts.may_start(now_s=self.world.now_s):
+            self._ask_at(starts.next_try_s)
+            return
+        if starts.failures:  # half open: one start shows whether more make sense
+            starting = any(w.state in STARTING_UP for w in current)
+            gap = 0 if starting else min(gap, 1)
+        self.changes.extend(NewWorker(endpoint=seen.endpoint.name) for _ in range(gap))
+
+    def _shrink(
+        self, seen: EndpointSeen, current: list[Worker], surplus: int, decision: ScaleDecision
+    ) -> None:
+        world = self.world
+        paused = decision.reason is ScaleReason.PAUSED
+        if world.now_s < world.no_shrink_until_s and not paused:
+            self._ask_at(world.no_shrink_until_s)
+            return
+        cause = Cause.SCALE_DOWN if seen.load else Cause.IDLE
+        for worker in victims(current, world.in_flight)[:surplus]:
+            idle_timeout_s = seen.endpoint.spec.scale.idle_timeout_s
+            if worker.ready_s is not None and not paused:
+                stays_until_s = worker.ready_s + idle_timeout_s
+                if world.now_s < stays_until_s:
+                    self._ask_at(stays_until_s)
+                    continue
+            self.retire(worker, cause)
+
+    def _replace_old(self, seen: EndpointSeen, workers: list[Worker], current: list[Worker]) -> None:
+        """Retire workers of earlier revisions once they are not needed to serve.
+
+        They serve until a new one is READY; they make room at once when the new one waits
+        for a GPU they hold, or when nobody calls.
+        """
+        old = [w for w in workers if w.revision != seen.endpoint.revision and w.state in COUNTED]
+        if not old:
+            return
+        replaced = any(w.state is WorkerState.READY for w in current)
+        needs_room = any(
+            w.state in (WorkerState.PENDING, WorkerState.PULLING)
+            and seen.image_present
+            and not isinstance(self._placement(seen), Placement)
+            for w in current
+        )
+        for worker in old:
+            serving = worker.state in (WorkerState.READY, WorkerState.NOT_READY)
+            if replaced or not serving or not seen.load:
+                self.retire(worker, Cause.NEW_REVISION)
+        still_serving = [w for w in old if w.state in (WorkerState.READY, WorkerState.NOT_READY)]
+        if needs_room and not replaced and seen.load and still_serving:
+            self.retire(victims(still_serving, self.world.in_flight)[0], Cause.NEW_REVISION)
+
+    def _seat(self, seen: EndpointSeen, worker: Worker) -> None:
+        """Give a waiting worker its GPUs once its image is here."""
+        if worker.revision != seen.endpoint.revision:
+            return
+        if not seen.image_present:
+            if worker.state is WorkerState.PENDING and self.world.engine_up:
+                self._change(worker, Cause.IMAGE_ABSENT)
+            return
+        if not self.world.engine_up:
+            return
+        placement = self._placement(seen)
+        if isinstance(placement, WaitReason):
+            self.waits[seen.endpoint.name].append(placement)
+            return
+        self._held_by.update(dict.fromkeys(placement.gpu_uuids, seen.endpoint.name))
+        self.changes.append(
+            WorkerEvent(worker_id=worker.id, cause=Cause.GPUS_RESERVED, gpu_uuids=placement.gpu_uuids)
+        )
+
+    def _placement(self, seen: EndpointSeen) -> Placement | WaitReason:
+        return place(seen.endpoint.spec.gpus, self.world.gpus, self._held_by)
+
+    def _explain(self, seen: EndpointSeen, current: list[Worker], decision: ScaleDecision) -> None:
+        waits, starts, now_s = self.waits[seen.endpoint.name], seen.starts, self.world.now_s
+        ready = sum(w.state is WorkerState.READY for w in current)
+        if decision.reason is ScaleReason.PAUSED:
+            waits.append(WaitReason(reason="paused", detail="max_workers is 0; raise it to serve."))
+        if ready >= decision.desired:
+            return
+        if not self.world.engine_up:
+            waits.append(
+                WaitReason(
+                    reason="engine_down",
+                    detail="The Docker Engine does not answer; workers start when it does.",
+                )
+            )
+        if starts.failures and not starts.may_start(now_s=now_s):
+            waits.append(
+                WaitReason(
+                    reason="circuit_open" if starts.open else "start_backoff",
+                    detail=f"{starts.failures} starts failed in a row; last error: {starts.last_error}",
+                    facts={
+                        "error": starts.last_error,
+                        "failures": starts.failures,
+                        "retry_in_s": round(starts.next_try_s - now_s, 3),
+                    },
+                )
+            )
+        if any(w.state is WorkerState.PULLING for w in current):
+            waits.append(
+                WaitReason(reason="image_pulling", detail=f"Pulling {seen.endpoint.image.reference}.")
+            )
+        starting = [w for w in current if w.state in STARTING_UP - {WorkerState.PENDING, WorkerState.PULLING}]
+        waits.extend(
+            WaitReason(
+                reason="worker_starting",
+                detail=f"Worker {w.id} is {w.state}" + (f": {w.detail}" if w.detail else "."),
+                facts={"worker": w.id, "for_s": round(now_s - w.since_s, 3)},
+            )
+            for w in starting
+        )
+
+    # -- one worker ----------------------------------------------------------------------------
+
+    def retire(self, worker: Worker, cause: Cause) -> None:
+        """Send a worker on its way out, if it is not already."""
+        if worker.state in (WorkerState.PENDING, WorkerState.PULLING):
+            self._change(worker, Cause.UNWANTED)
+        elif worker.state in COUNTED:
+            self._change(worker, cause)
+
+    def progress(self, worker: Worker) -> None:
+        """Move a worker on whose time has come."""
+        seen = self.world.endpoints.get(worker.endpoint)
+        health = seen.endpoint.spec.health if seen else None
+        limits = seen.endpoint.spec.limits if seen else None
+        match worker.state:
+            case WorkerState.RESERVED if not self.world.verify_gpus or not worker.gpu_uuids:
+                self._change(worker, Cause.GPUS_VERIFIED)
+            case WorkerState.STARTING if health:
+                why = (
+                    f"Not ready {health.start_timeout_s:g} s after its start: {worker.detail or 'no answer'}"
+                )
+                self._after(worker, health.start_timeout_s, Cause.START_TIMEOUT, why)
+            case WorkerState.NOT_READY if health:
+                self._after(worker, health.not_ready_timeout_s, Cause.NOT_READY_TIMEOUT)
+            case WorkerState.DRAINING:
+                if worker.force or not self.world.in_flight.get(worker.id):
+                    self._change(worker, Cause.DRAINED)
+                else:
+                    self._after(worker, limits.drain_timeout_s if limits else 0.0, Cause.DRAIN_TIMEOUT)
+            case WorkerState.STOPPING:
+                self._after(worker, _STOP_UNANSWERED_AFTER_S, Cause.STOP_UNANSWERED)
+            case _:
+                pass
+        self._leave_sick_gpu(worker)
+
+    def _leave_sick_gpu(self, worker: Worker) -> None:
+        if worker.state not in COUNTED or not worker.gpu_uuids:
+            return
+        sick = [
+            s
+            for s in self.world.gpus
+            if s.gpu.uuid in worker.gpu_uuids and s.health in (GpuHealth.UNHEALTHY, GpuHealth.CORDONED)
+        ]
+        if sick:
+            dead = any(s.health is GpuHealth.UNHEALTHY for s in sick)
+            listed = "; ".join(f"{s.gpu.uuid} is {s.health}: {s.reason}" for s in sick)
+            self.changes.append(
+                WorkerEvent(worker_id=worker.id, cause=Cause.GPU_LOST, detail=listed, force=dead)
+            )
+
+    def _after(self, worker: Worker, limit_s: float, cause: Cause, detail: str = "") -> None:
+        due_s = worker.since_s + limit_s
+        if self.world.now_s >= due_s:
+            self.changes.append(WorkerEvent(worker_id=worker.id, cause=cause, detail=detail))
+        else:
+            self._ask_at(due_s)
+
+    def _change(self, worker: Worker, cause: Cause) -> None:
+        self.changes.append(WorkerEvent(worker_id=worker.id, cause=cause))
+
+    def _ask_at(self, at_s: float | None) -> None:
+        if at_s is not None and (self.ask_again_at_s is None or at_s < self.ask_again_at_s):
+            self.ask_again_at_s = at_s

@@ -1,0 +1,88 @@
+"""What the core decides on: one frozen picture of the box, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gpud.core.demand import LoadWindow
+from gpud.core.starts import StartRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gpud.core.endpoint import Endpoint
+    from gpud.core.gpu import GpuStatus
+    from gpud.core.ids import EndpointName, WorkerId
+    from gpud.core.scaling import ScaleDecision
+    from gpud.core.waiting import WaitReason
+    from gpud.core.worker import Worker, WorkerEvent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSeen:
+    """An endpoint with its load and its luck.
+
+    Args:
+        window: Load remembered over the idle timeout.
+        load: Waiting plus in flight now.
+        starts: Of the present revision.
+        image_present: The engine has exactly its image.
+    """
+
+    endpoint: Endpoint
+    window: LoadWindow = field(default_factory=LoadWindow)
+    load: int = 0
+    starts: StartRecord = field(default_factory=StartRecord)
+    image_present: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """One consistent picture.
+
+    Args:
+        now_s: Loop time.
+        endpoints: Deployed ones, by name.
+        workers: Not GONE, by id.
+        in_flight: Requests at each worker; absent means none.
+        gpus: All of the box.
+        verify_gpus: The inventory can tell whether a GPU is idle, so it is asked before a start.
+        engine_up: The container engine answers.
+        no_shrink_until_s: Nothing is scaled down before, so that a restarted daemon does not
+            take a moment of silence for the end of demand.
+    """
+
+    now_s: float
+    endpoints: Mapping[EndpointName, EndpointSeen]
+    workers: Mapping[WorkerId, Worker]
+    in_flight: Mapping[WorkerId, int]
+    gpus: tuple[GpuStatus, ...]
+    verify_gpus: bool = False
+    engine_up: bool = True
+    no_shrink_until_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewWorker:
+    """Make a worker of the endpoint's present revision."""
+
+    endpoint: EndpointName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What closes the gap between what should be and what is.
+
+    Args:
+        changes: To be applied in order; a plan of the resulting world may hold more.
+        decisions: How many workers each endpoint should have.
+        waits: Why wishes are unmet, by endpoint.
+        ask_again_at_s: Loop time at which the answer may differ though nothing happens;
+            None when only an event can change it.
+    """
+
+    changes: tuple[NewWorker | WorkerEvent, ...]
+    decisions: Mapping[EndpointName, ScaleDecision]
+    waits: Mapping[EndpointName, tuple[WaitReason, ...]]
+    ask_again_at_s: float | None

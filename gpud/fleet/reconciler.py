@@ -1,0 +1,340 @@
+"""The loop: observe, plan, record, act. Sole owner of fleet state."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+
+from gpud.core.ids import WorkerId
+from gpud.core.reconcile import plan
+from gpud.core.records import EventRecorded, WorkerInserted, WorkerMoved
+from gpud.core.starts import BackoffPolicy, after_failure, after_ready, is_start_failure
+from gpud.core.worker import Cause, Worker, WorkerEvent, WorkerState, advance
+from gpud.core.world import NewWorker
+from gpud.errors import InvariantBroken
+from gpud.fleet.routes import routing_table
+from gpud.fleet.state import StartTimeline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gpud.core.ids import EndpointName
+    from gpud.core.world import Plan
+    from gpud.fleet.executor import Executor
+    from gpud.fleet.journal import Journal
+    from gpud.fleet.meter import Meter
+    from gpud.fleet.state import FleetState
+    from gpud.ports.time import Clock, IdSource
+    from gpud.ports.traffic import Traffic
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+_PASSES_MAX = 200
+_TICK_S = 1.0
+"""Longest sleep between rounds: load peaks are then dated to the second."""
+_FULL_DISK_RETRY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconcilerPolicy:
+    """What the loop is told by settings.
+
+    Args:
+        backoff: Of failing starts.
+        settle_s: No scaling down for this long after the start.
+        verify_gpus: The inventory can tell whether a GPU is idle.
+    """
+
+    backoff: BackoffPolicy
+    settle_s: float
+    verify_gpus: bool
+
+
+class Reconciler:
+    """Applies events and plans to the fleet, and has the executor follow.
+
+    Others send it events with `post` or have it run a change with `change`; everything else
+    reads. It implements `ports.traffic.TrafficWatcher` for the gateway.
+    """
+
+    def __init__(
+        self,
+        *,
+        state: FleetState,
+        journal: Journal,
+        meter: Meter,
+        traffic: Traffic,
+        clock: Clock,
+        ids: IdSource,
+        policy: ReconcilerPolicy,
+    ) -> None:
+        self.state = state
+        self._journal = journal
+        self._meter = meter
+        self._traffic = traffic
+        self._clock = clock
+        self._ids = ids
+        self._policy = policy
+        self._executor: Executor | None = None
+        self._inbox: list[WorkerEvent] = []
+        self._changes: list[tuple[Callable[[], object], asyncio.Future[object]]] = []
+        self._settling: list[tuple[asyncio.Future[object], object]] = []
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._no_shrink_until_s = 0.0
+
+    # -- what others may do --------------------------------------------------------------------
+
+    def post(self, event: WorkerEvent) -> None:
+        """Report what happened to a worker; applied in the next round."""
+        self._inbox.append(event)
+        self._wake.set()
+
+    async def change(self, apply: Callable[[], T]) -> T:
+        """Run a change of fleet state in the owner's task; returns once it is on disk.
+
+        `apply` is synchronous, reads and writes `state`, and adds its rows with `record`.
+        What it raises is raised here, and nothing of it must have been applied then.
+        """
+        settled: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._changes.append((apply, settled))
+        self._wake.set()
+        return await settled  # type: ignore[return-value]
+
+    def wake(self) -> None:
+        """Ask for a round soon."""
+        self._wake.set()
+
+    def record(self, kind: str, *, endpoint: str = "", worker_id: str = "", **facts: object) -> None:
+        """Record an event for people, written with the next round, and log it."""
+        log.info(kind, endpoint=endpoint, worker=worker_id, **facts)
+        event = EventRecorded(
+            kind=kind, at_ms=self._clock.at_ms(), endpoint=endpoint, worker_id=worker_id, facts=dict(facts)
+        )
+        self._journal.add(event)
+
+    # -- TrafficWatcher ------------------------------------------------------------------------
+
+    def load_changed(self) -> None:
+        """A request was held, or load reached a new peak or zero."""
+        self._wake.set()
+
+    def worker_busy(self, worker_id: WorkerId) -> None:
+        """A worker got its first request."""
+        self._meter.busy(worker_id)
+
+    def worker_idle(self, worker_id: WorkerId) -> None:
+        """A worker's last request ended."""
+        self._meter.idle(worker_id)
+        worker = self.state.workers.get(worker_id)
+        if worker is not None and worker.state is WorkerState.DRAINING:
+            self._wake.set()
+
+    def worker_unreachable(self, worker_id: WorkerId, detail: str) -> None:
+        """A worker took no connection: out of rotation until a probe says otherwise."""
+        self.post(WorkerEvent(worker_id=worker_id, cause=Cause.PROBE_FAILED, detail=detail))
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    async def run(self, executor: Executor) -> None:
+        """Go round until `stop`; ends with everything on disk."""
+        self._executor = executor
+        self._no_shrink_until_s = self._clock.now_s() + self._policy.settle_s
+        while not self._stopping:
+            self._wake.clear()
+            sleep_s = await self.round()
+            try:
+                async with asyncio.timeout(sleep_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+        self._meter.settle()
+        await self._journal.flush()
+
+    def stop(self) -> None:
+        """End the loop after the round under way."""
+        self._stopping = True
+        self._wake.set()
+
+    async def round(self) -> float:
+        """One round; returns how long the next may wait, in seconds."""
+        now_s = self._clock.now_s()
+        self._apply_inbox(now_s)
+        self._apply_changes()
+        self.state.observe_load(self._traffic, now_s=now_s)
+        last = self._plan_until_settled(now_s)
+        self.state.decisions, self.state.waits = last.decisions, last.waits
+        # The table goes out before anything is awaited: no request reaches a worker that this
+        # round has started to drain.
+        table = routing_table(self.state, now_s=now_s, full_since_s=self._journal.full_since_s)
+        self._traffic.publish(table)
+        more_to_settle = self._meter.settle()
+        written = await self._journal.flush()
+        self._settle_changes(written=written)
+        if self._executor is not None:
+            self._executor.follow(may_start=written)
+        for worker_id in [w.id for w in self.state.workers.values() if w.state is WorkerState.GONE]:
+            self._forget(worker_id)
+        sleep_s = _TICK_S if written else _FULL_DISK_RETRY_S
+        if more_to_settle:
+            sleep_s = min(sleep_s, 0.1)
+        if last.ask_again_at_s is not None:
+            sleep_s = min(sleep_s, max(last.ask_again_at_s - self._clock.now_s(), 0.0))
+        return sleep_s
+
+    def _apply_inbox(self, now_s: float) -> None:
+        events, self._inbox = self._inbox, []
+        for event in events:
+            self._apply(event, now_s)
+
+    def _apply_changes(self) -> None:
+        changes, self._changes = self._changes, []
+        for apply, settled in changes:
+            try:
+                answer = apply()
+            except Exception as error:  # noqa: BLE001 - it is the asker's, and raised there
+                if not settled.cancelled():
+                    settled.set_exception(error)
+            else:
+                self._settling.append((settled, answer))
+
+    def _settle_changes(self, *, written: bool) -> None:
+        settling, self._settling = self._settling, []
+        for settled, answer in settling:
+            if settled.done():
+                continue
+            if written:
+                settled.set_result(answer)
+            else:
+                self._settling.append((settled, answer))
+
+    def _plan_until_settled(self, now_s: float) -> Plan:
+        for _ in range(_PASSES_MAX):
+            in_flight = {w: self._traffic.worker_in_flight(w) for w in self.state.workers}
+            world = self.state.world(
+                now_s=now_s,
+                in_flight=in_flight,
+                verify_gpus=self._policy.verify_gpus,
+                no_shrink_until_s=self._no_shrink_until_s,
+            )
+            answer = plan(world)
+            applied = [self._apply(change, now_s) for change in answer.changes]
+            if not any(applied):
+                return answer
+        raise InvariantBroken("The plan did not settle: two rules undo each other.")
+
+    # -- applying ------------------------------------------------------------------------------
+
+    def _apply(self, change: NewWorker | WorkerEvent, now_s: float) -> bool:
+        if isinstance(change, NewWorker):
+            self._insert(change.endpoint, now_s)
+            return True
+        worker = self.state.workers.get(change.worker_id)
+        if worker is None:
+            return False
+        after = advance(worker, change, now_s=now_s)
+        if after is None:
+            return False
+        self.state.workers[worker.id] = after
+        in_flight = self._traffic.worker_in_flight(worker.id)
+        self._meter.moved(worker, after, in_flight=in_flight)
+        moved = WorkerMoved(worker=after, from_state=worker.state, from_generation=worker.generation)
+        self._journal.add(moved)
+        self._remember(worker, after, change, now_s)
+        return True
+
+    def _insert(self, name: EndpointName, now_s: float) -> None:
+        endpoint = self.state.endpoints[name]
+        worker = Worker(
+            id=WorkerId(self._ids.new_id("wk")),
+            endpoint=name,
+            revision=endpoint.revision,
+            state=WorkerState.PENDING,
+            generation=1,
+            since_s=now_s,
+            created_at_ms=self._clock.at_ms(),
+            port=endpoint.spec.port,
+        )
+        self.state.workers[worker.id] = worker
+        self.state.made_for[worker.id] = endpoint
+        self.state.timelines[worker.id] = StartTimeline({WorkerState.PENDING: now_s})
+        self._journal.add(WorkerInserted(worker=worker))
+        self.record("worker.requested", endpoint=name, worker_id=worker.id, revision=endpoint.revision)
+
+    def _remember(self, before: Worker, after: Worker, event: WorkerEvent, now_s: float) -> None:
+        timeline = self.state.timelines.get(after.id)
+        if timeline is not None:
+            timeline.reached_s.setdefault(after.state, now_s)
+        endpoint = self.state.endpoints.get(after.endpoint)
+        is_current = endpoint is not None and endpoint.revision == after.revision
+        if after.state is WorkerState.READY and before.state is WorkerState.STARTING:
+            self._note_ready(after, timeline, now_s)
+            if is_current:
+                self.state.recall(after.endpoint).starts = after_ready()
+            return
+        facts: dict[str, object] = {"from": before.state, "to": after.state, "cause": event.cause}
+        if after.detail and after.detail != before.detail:
+            facts["detail"] = after.detail
+        if after.exit_code is not None:
+            facts["exit_code"] = after.exit_code
+        failed_now = after.failed and not before.failed
+        kind = "worker.failed" if failed_now else f"worker.{_VERBS.get(after.state, 'moved')}"
+        self.record(kind, endpoint=after.endpoint, worker_id=after.id, **facts)
+        if failed_now and is_current and is_start_failure(ready_s=after.ready_s, now_s=now_s):
+            memory = self.state.recall(after.endpoint)
+            memory.starts = after_failure(
+                memory.starts,
+                self._policy.backoff,
+                error=after.detail,
+                permanent=event.permanent,
+                now_s=now_s,
+                jitter=self._ids.fraction(),
+            )
+
+    def _note_ready(self, worker: Worker, timeline: StartTimeline | None, now_s: float) -> None:
+        if timeline is None or WorkerState.PENDING not in timeline.reached_s:
+            self.record("worker.ready", endpoint=worker.endpoint, worker_id=worker.id)
+            return
+        reached = timeline.reached_s
+        asked_s = reached[WorkerState.PENDING]
+        reserved_s = reached.get(WorkerState.RESERVED, asked_s)
+        creating_s = reached.get(WorkerState.CREATING, reserved_s)
+        starting_s = reached.get(WorkerState.STARTING, creating_s)
+        create_s = min(timeline.create_s, starting_s - creating_s)
+        phases = {
+            "image": reserved_s - asked_s,
+            "reserve": creating_s - reserved_s,
+            "create": create_s,
+            "start": starting_s - creating_s - create_s,
+            "ready": now_s - starting_s,
+            "total": now_s - asked_s,
+        }
+        self.state.recall(worker.endpoint).cold_starts_s.append(phases["total"])
+        facts = {f"{phase}_ms": round(took_s * 1000, 3) for phase, took_s in phases.items()}
+        self.record("worker.ready", endpoint=worker.endpoint, worker_id=worker.id, **facts)
+
+    def _forget(self, worker_id: WorkerId) -> None:
+        del self.state.workers[worker_id]
+        self.state.made_for.pop(worker_id, None)
+        self.state.timelines.pop(worker_id, None)
+
+
+_VERBS = {
+    WorkerState.PULLING: "pulling",
+    WorkerState.RESERVED: "reserved",
+    WorkerState.CREATING: "creating",
+    WorkerState.STARTING: "started",
+    WorkerState.READY: "ready",
+    WorkerState.NOT_READY: "unready",
+    WorkerState.DRAINING: "draining",
+    WorkerState.STOPPING: "stopping",
+    WorkerState.RELEASING: "stopped",
+    WorkerState.FAILED: "failed",
+    WorkerState.LOST: "lost",
+    WorkerState.GONE: "gone",
+}

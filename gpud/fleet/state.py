@@ -1,0 +1,128 @@
+"""What the reconciler owns: the fleet in memory. No other task writes it."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING
+
+from gpud.core.demand import LoadWindow
+from gpud.core.starts import StartRecord
+from gpud.core.worker import HOLDS_GPUS, WorkerState
+from gpud.core.world import EndpointSeen, World
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gpud.core.endpoint import Endpoint
+    from gpud.core.gpu import GpuStatus
+    from gpud.core.ids import EndpointName, GpuUuid, WorkerId
+    from gpud.core.scaling import ScaleDecision
+    from gpud.core.waiting import WaitReason
+    from gpud.core.worker import Worker
+    from gpud.ports.traffic import EndpointLoad, Traffic
+
+
+@dataclass(slots=True)
+class StartTimeline:
+    """When one worker reached each step of its start, in loop time.
+
+    Args:
+        create_s: Time the engine took to create the container, of the launch as a whole.
+    """
+
+    reached_s: dict[WorkerState, float] = field(default_factory=dict)
+    create_s: float = 0.0
+
+
+@dataclass(slots=True)
+class EndpointMemory:
+    """What is remembered of an endpoint between rounds, and need not survive a restart."""
+
+    window: LoadWindow = field(default_factory=LoadWindow)
+    starts: StartRecord = field(default_factory=StartRecord)
+    cold_starts_s: deque[float] = field(default_factory=lambda: deque(maxlen=20))
+
+
+class FleetState:
+    """Endpoints, workers, GPUs and what is remembered about them."""
+
+    def __init__(self) -> None:
+        self.endpoints: dict[EndpointName, Endpoint] = {}
+        self.workers: dict[WorkerId, Worker] = {}
+        self.made_for: dict[WorkerId, Endpoint] = {}
+        self.memory: dict[EndpointName, EndpointMemory] = {}
+        self.timelines: dict[WorkerId, StartTimeline] = {}
+        self.gpus: dict[GpuUuid, GpuStatus] = {}
+        self.images_present: set[str] = set()
+        self.decisions: Mapping[EndpointName, ScaleDecision] = {}
+        self.waits: Mapping[EndpointName, tuple[WaitReason, ...]] = {}
+        self.loads: dict[EndpointName, EndpointLoad] = {}
+        self.engine_up = True
+        self.engine_down_since_s: float | None = None
+
+    def recall(self, name: EndpointName) -> EndpointMemory:
+        """What is remembered of an endpoint; new when nothing is."""
+        return self.memory.setdefault(name, EndpointMemory())
+
+    def observe_load(self, traffic: Traffic, *, now_s: float) -> None:
+        """Take every endpoint's load into its window."""
+        for name, endpoint in self.endpoints.items():
+            load = traffic.take_load(name)
+            self.loads[name] = load
+            memory = self.recall(name)
+            span_s = endpoint.spec.scale.idle_timeout_s
+            current = load.waiting + load.in_flight
+            # The busy moment lies between two looks: it is dated to when the load was last seen
+            # above zero, so that an idle timeout counts from the last request's end.
+            if load.peak > current:
+                at_s = min(max(load.last_busy_s, memory.window.newest_s), now_s)
+                memory.window = memory.window.observed(load.peak, at_s=at_s, span_s=span_s)
+            memory.window = memory.window.observed(current, at_s=now_s, span_s=span_s)
+
+    def world(
+        self, *, now_s: float, in_flight: Mapping[WorkerId, int], verify_gpus: bool, no_shrink_until_s: float
+    ) -> World:
+        """One frozen picture for the core."""
+        seen = {
+            name: EndpointSeen(
+                endpoint=endpoint,
+                window=self.recall(name).window,
+                load=self.current_load(name),
+                starts=self.recall(name).starts,
+                image_present=endpoint.image.pin in self.images_present,
+            )
+            for name, endpoint in self.endpoints.items()
+        }
+        return World(
+            now_s=now_s,
+            endpoints=seen,
+            workers=dict(self.workers),
+            in_flight=in_flight,
+            gpus=tuple(self.gpus.values()),
+            verify_gpus=verify_gpus,
+            engine_up=self.engine_up,
+            no_shrink_until_s=no_shrink_until_s,
+        )
+
+    def current_load(self, name: EndpointName) -> int:
+        """Waiting plus in flight, as last taken."""
+        load = self.loads.get(name)
+        return load.waiting + load.in_flight if load else 0
+
+    def holder_of(self, uuid: GpuUuid) -> Worker | None:
+        """The worker that holds a GPU."""
+        for worker in self.workers.values():
+            if uuid in worker.gpu_uuids and worker.state in HOLDS_GPUS:
+                return worker
+        return None
+
+    def expected_start_s(self, name: EndpointName) -> float:
+        """Median of the endpoint's recent cold starts; 0 when there was none."""
+        cold_starts_s = self.recall(name).cold_starts_s
+        return median(cold_starts_s) if cold_starts_s else 0.0
+
+    def ready_count(self, name: EndpointName) -> int:
+        """READY workers of an endpoint."""
+        return sum(w.endpoint == name and w.state is WorkerState.READY for w in self.workers.values())
