@@ -287,15 +287,19 @@ class PrivateEngine(Engine):
         came = leftovers.wait_until(
             lambda: condition() or process.poll() is not None, timeout_s=_START_TIMEOUT_S, every_s=0.02
         )
-        if not came or process.poll() is not None:
-            tail = self.log_tail(program)
-            message = f"{program} did not answer within {_START_TIMEOUT_S:g} s; its log ends:\n{tail}"
-            raise EngineFailed(message)
+        ended = process.poll()
+        if ended is not None:
+            raise EngineFailed(f"{program} ended with {ended}; its log ends:\n{self.log_tail(program)}")
+        if not came:
+            limit = f"{_START_TIMEOUT_S:g} s"
+            raise EngineFailed(
+                f"{program} did not answer in {limit}; its log ends:\n{self.log_tail(program)}"
+            )
 
     def _pid(self, program: str) -> int:
         """The pid of a running program of this engine, started here or by another process, or 0."""
-        if program in self._processes and self._processes[program].poll() is not None:
-            return 0
+        if process := self._processes.get(program):
+            return 0 if process.poll() is not None else process.pid
         try:
             pid = int((self.run_dir / f"{program}.pid").read_text())
         except (OSError, ValueError):

@@ -36,8 +36,8 @@ _BASE_CHANGES = (
 )
 
 
-class ImageNotMade(Exception):
-    """A command that makes part of an image failed; the message ends with its output."""
+class BuildFailed(Exception):
+    """A command that builds a part of the rig failed; the message ends with its output."""
 
 
 def cache_dir() -> Path:
@@ -52,12 +52,12 @@ def run_or_explain(*command: str) -> str:
     """Runs a command and returns its output.
 
     Raises:
-        ImageNotMade: It failed.
+        BuildFailed: It failed.
     """
     finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     if finished.returncode != 0:
         output = finished.stdout[-1000:] + finished.stderr[-2000:]
-        raise ImageNotMade(f"{command[0]} ended with {finished.returncode}:\n{output}")
+        raise BuildFailed(f"{command[0]} ended with {finished.returncode}:\n{output}")
     return finished.stdout
 
 

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tests.rig.images import ImageNotMade, cache_dir, run_or_explain
+from tests.rig.images import BuildFailed, cache_dir, run_or_explain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -138,7 +138,7 @@ class NvmlStandIn:
     def load_in_process(self) -> None:
         """Makes this process's pynvml see these GPUs; the last stand-in to call this is the one seen.
 
-        The loader knows libraries by the name they carry, so pynvml's own load by name finds the one loaded here.
+        The loader knows libraries by the name they carry, so pynvml's own load by name finds this one.
 
         Raises:
             RuntimeError: Another library of that name was loaded before, a real driver's for one.
@@ -161,7 +161,7 @@ class NvmlStandIn:
         self._write()
 
     def set_processes(self, uuid: str, processes: Iterable[StandInProcess]) -> None:
-        """Replaces the processes of a GPU or of a MIG device, named by its UUID; memory in use follows them."""
+        """Replaces the processes of a GPU or MIG device, named by its UUID; memory in use follows them."""
         wanted = tuple(processes)
         facts: dict[str, Any] = {
             "processes": wanted,
@@ -267,7 +267,7 @@ def build_library() -> Path:
     """Compiles the stand-in library, once for each version of its source; returns its path.
 
     Raises:
-        ImageNotMade: gcc or NVIDIA's header is missing, or the source does not compile.
+        BuildFailed: gcc or NVIDIA's header is missing, or the source does not compile.
     """
     digest = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]
     library = cache_dir() / f"nvml-{digest}" / SONAME
@@ -295,4 +295,4 @@ def _header_dir() -> Path:
     for folder in (spec.submodule_search_locations or []) if spec else []:
         for header in sorted(Path(folder).glob("*/include/nvml.h")):
             return header.parent
-    raise ImageNotMade("nvml.h is not installed: pip install nvidia-nvml-dev")
+    raise BuildFailed("nvml.h is not installed: pip install nvidia-nvml-dev")
