@@ -1,0 +1,328 @@
+"""Gives each request a slot of a worker, now or later, or says why not.
+
+The `Dispatcher` is the gateway as the fleet sees it (`ports.traffic.Traffic`) and the one owner of
+the routing table, the held requests and the counts. It knows nothing of HTTP or sockets, and every
+method is synchronous on the event loop, so that no two decisions interleave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from gpud.core.admission import Admission, admit
+from gpud.core.balancing import Rotation, pick
+from gpud.core.routing import RoutingTable
+from gpud.errors import NotFound, WorkerUnreachable
+from gpud.gateway import refusals
+from gpud.gateway.hold import Held, HoldState, Waiter
+from gpud.gateway.inflight import LoadBook
+from gpud.gateway.lane import RETRY_BUDGET, Lane, Slot
+
+if TYPE_CHECKING:
+    from gpud.core.ids import EndpointName, WorkerId
+    from gpud.core.routing import RouteWorker
+    from gpud.errors import GpudError
+    from gpud.ports.time import Clock
+    from gpud.ports.traffic import EndpointLoad, TrafficWatcher
+
+RETRIES_MAX = 2
+"""Workers a request may be moved to after it could not reach the one it was given."""
+RETRY_EARNED = 0.2
+LAST_WORKER_WAIT_S = 5.0
+"""How long a request that could reach no worker waits for the fleet to replace it."""
+_SERVICE_WEIGHT = 0.05
+
+
+class Dispatcher:
+    """Admits, holds, balances and counts; implements `ports.traffic.Traffic`.
+
+    Args:
+        clock: `now_s` is the event loop's time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._book = LoadBook(clock)
+        self._lanes: dict[EndpointName, Lane] = {}
+        self._stopping = False
+        self._emptied: list[asyncio.Future[None]] = []
+        self.table = RoutingTable()
+
+    def watch(self, watcher: TrafficWatcher) -> None:
+        """Set who is told of load; until then nobody is."""
+        self._book.watcher = watcher
+
+    def publish(self, table: RoutingTable) -> None:
+        """Swap the routing table; held requests are dispatched or refused accordingly."""
+        self.table = table
+        for name in [name for name in self._lanes if name not in table.routes]:
+            lane = self._lanes.pop(name)
+            for held in lane.held:
+                self._refuse(
+                    lane, held, NotFound(f"The endpoint {name} was deleted while the request waited.")
+                )
+            self._book.forget(name)
+        for name, route in table.routes.items():
+            known = self._lanes.get(name)
+            if known is None:
+                self._lanes[name] = Lane(route, self._book.endpoint(name))
+                continue
+            if known.route.workers != route.workers:
+                known.rotation = Rotation.of(route.workers)
+            known.route = route
+            self._dispatch_held(known)
+            if route.refusal is not None and not route.workers:
+                for held in known.held:
+                    self._refuse(known, held, refusals.refused(route.refusal))
+
+    def take_load(self, endpoint: EndpointName) -> EndpointLoad:
+        """Load of an endpoint; resets its peak."""
+        lane = self._lanes.get(endpoint)
+        first = lane.held.first if lane is not None else None
+        oldest_wait_s = self._clock.now_s() - first.since_s if first is not None else 0.0
+        return self._book.take(endpoint, oldest_wait_s)
+
+    def worker_in_flight(self, worker_id: WorkerId) -> int:
+        """Requests at one worker now, drained and removed workers included."""
+        return self._book.by_worker.get(worker_id, 0)
+
+    async def drained(self) -> None:
+        """Wait until no request is at any worker."""
+        while self._book.by_worker:
+            emptied: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._emptied.append(emptied)
+            await emptied
+
+    def total_in_flight(self) -> int:
+        """Requests at all workers now."""
+        return sum(self._book.by_worker.values())
+
+    def stop(self) -> None:
+        """Refuse who waits and who comes from now on; running requests are left alone."""
+        self._stopping = True
+        for lane in self._lanes.values():
+            for held in lane.held:
+                self._refuse(lane, held, refusals.stopping())
+
+    def acquire_nowait(self, endpoint: EndpointName, waiter: Waiter, affinity: bytes = b"") -> Slot | Held:
+        """Take a slot, or join those who wait for one.
+
+        Args:
+            endpoint: Whose worker.
+            waiter: Told when the hold ends; not called for a slot that is returned.
+            affinity: Session of the request; empty for none.
+
+        Raises:
+            NotFound: No such endpoint.
+            QueueFull: As many wait as may.
+            StartFailed: Or what else the endpoint's refusal says.
+            Unavailable: gpud is stopping.
+        """
+        lane = self._lanes.get(endpoint)
+        if lane is None:
+            raise NotFound(f"There is no endpoint named {endpoint}. `gpud endpoint ls` lists them.")
+        if self._stopping:
+            raise refusals.stopping()
+        lane.retry_budget = min(RETRY_BUDGET, lane.retry_budget + RETRY_EARNED)
+        worker = None if lane.held else self._pick(lane, (), affinity)
+        match admit(lane.route, waiting=len(lane.held), free_slot=worker is not None):
+            case Admission.PASS if worker is not None:
+                now_s = self._clock.now_s()
+                self._book.dispatched(lane.count, worker.worker_id, was_held=False)
+                return Slot(self, lane, worker, now_s, arrived_s=now_s)
+            case Admission.REFUSE if lane.route.refusal is not None:
+                raise refusals.refused(lane.route.refusal)
+            case Admission.QUEUE_FULL:
+                raise refusals.queue_full(lane.route, len(lane.held), lane.service_s)
+            case _:
+                cold = not lane.route.workers
+                held = Held(waiter, self._clock.now_s(), cold=cold, affinity=affinity)
+                lane.held.append(held)
+                held.timer = self._timer(lane, held, lane.route.hold_timeout_s)
+                self._book.held(lane.count)
+                return held
+
+    async def acquire(self, endpoint: EndpointName) -> Slot:
+        """Take a slot, waiting for it as long as the endpoint allows; cancelling leaves the queue.
+
+        Raises:
+            GpudError: As `acquire_nowait`, and ColdStartTimeout or NoCapacity.
+        """
+        waiter = _FutureWaiter()
+        return await self._settled(endpoint, waiter, self.acquire_nowait(endpoint, waiter))
+
+    async def acquire_other(self, endpoint: EndpointName, slot: Slot, detail: str) -> Slot:
+        """Give up a slot whose worker could not be reached, and wait for another worker's.
+
+        Raises:
+            GpudError: As `acquire`, and WorkerUnreachable after the last retry.
+        """
+        waiter = _FutureWaiter()
+        return await self._settled(endpoint, waiter, slot.unreachable(waiter, detail))
+
+    async def _settled(self, endpoint: EndpointName, waiter: _FutureWaiter, got: Slot | Held) -> Slot:
+        if isinstance(got, Slot):
+            return got
+        try:
+            return await waiter.future
+        except asyncio.CancelledError:
+            self.abandon(endpoint, got)
+            waiter.give_up()
+            raise
+
+    def abandon(self, endpoint: EndpointName, held: Held) -> None:
+        """The client of a held request has left: it is never dispatched. Safe to repeat."""
+        lane = self._lanes.get(endpoint)
+        if lane is not None and held.swap(HoldState.ABANDONED):
+            lane.held.remove(held)
+            self._book.unheld(lane.count)
+
+    def retry(
+        self,
+        lane: Lane,
+        worker: RouteWorker,
+        waiter: Waiter,
+        detail: str,
+        *,
+        tried: frozenset[WorkerId],
+        arrived_s: float,
+    ) -> Slot | Held:
+        """Move a request whose worker could not be reached; see `Slot.unreachable`."""
+        self._book.watcher.worker_unreachable(worker.worker_id, detail)
+        if len(tried) > RETRIES_MAX or lane.retry_budget < 1.0 or self._stopping:
+            raise WorkerUnreachable(
+                refusals.unreachable_text(lane.name, detail), extra={"worker": worker.worker_id}
+            )
+        if self._lanes.get(lane.name) is not lane:
+            raise NotFound(f"The endpoint {lane.name} was deleted while the request waited.")
+        lane.retry_budget -= 1.0
+        other = self._pick(lane, tried)
+        if other is not None:
+            self._book.dispatched(lane.count, other.worker_id, was_held=False)
+            return Slot(self, lane, other, self._clock.now_s(), arrived_s=arrived_s, tried=tried)
+        held = Held(waiter, arrived_s, cold=False, tried=tried)
+        lane.held.put_back(held)
+        held.timer = self._timer(lane, held, min(LAST_WORKER_WAIT_S, lane.route.hold_timeout_s))
+        self._book.held(lane.count)
+        return held
+
+    def slot_released(self, lane: Lane, worker_id: WorkerId, since_s: float) -> None:
+        """A slot came back; whoever waits longest gets it."""
+        lane.service_s += _SERVICE_WEIGHT * (self._clock.now_s() - since_s - lane.service_s)
+        self._book.released(lane.count, worker_id)
+        if lane.held:
+            self._dispatch_held(lane)
+        if self._lanes.get(lane.name) is not lane:
+            self._book.forget(lane.name)
+        if self._emptied and not self._book.by_worker:
+            for emptied in self._emptied:
+                if not emptied.done():
+                    emptied.set_result(None)
+            self._emptied.clear()
+
+    def _pick(
+        self, lane: Lane, tried: frozenset[WorkerId] | tuple[()], affinity: bytes = b""
+    ) -> RouteWorker | None:
+        worker = pick(
+            lane.route.balance,
+            lane.rotation,
+            in_flight=self._book.by_worker,
+            concurrency=lane.route.concurrency,
+            cursor=lane.cursor,
+            skip=tried,
+            affinity=affinity,
+        )
+        if worker is not None:
+            lane.cursor = worker.worker_id
+        return worker
+
+    def _dispatch_held(self, lane: Lane) -> None:
+        """Hand free slots to waiting requests, longest wait first.
+
+        A waiter may release its slot, or hold another request, while it is told; that only
+        leaves more for the loop to do, so an inner call returns and the outer one goes on.
+        """
+        if lane.dispatching:
+            return
+        lane.dispatching = True
+        try:
+            while (found := self._next_pair(lane)) is not None:
+                held, worker = found
+                lane.held.remove(held)
+                if not held.swap(HoldState.DISPATCHED):
+                    continue
+                self._book.dispatched(lane.count, worker.worker_id, was_held=True)
+                now_s = self._clock.now_s()
+                slot = Slot(
+                    self, lane, worker, now_s, arrived_s=held.since_s, cold=held.cold, tried=held.tried
+                )
+                held.waiter.granted(slot)
+        finally:
+            lane.dispatching = False
+
+    def _next_pair(self, lane: Lane) -> tuple[Held, RouteWorker] | None:
+        """Find who is next and where to; a request is passed over only for workers it has tried."""
+        first = lane.held.first
+        if first is None:
+            return None
+        worker = self._pick(lane, first.tried, first.affinity)
+        if worker is not None or not first.tried:
+            return (first, worker) if worker is not None else None
+        for held in lane.held:
+            worker = self._pick(lane, held.tried, held.affinity)
+            if worker is not None:
+                return held, worker
+            if not held.tried:
+                return None
+        return None
+
+    def _refuse(self, lane: Lane, held: Held, error: GpudError) -> None:
+        if held.swap(HoldState.REFUSED):
+            lane.held.remove(held)
+            self._book.unheld(lane.count)
+            held.waiter.refused(error)
+
+    def _timer(self, lane: Lane, held: Held, after_s: float) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(after_s, self._hold_ended, lane, held)
+
+    def _hold_ended(self, lane: Lane, held: Held) -> None:
+        held.timer = None
+        route = lane.route
+        waited_s = self._clock.now_s() - held.since_s
+        ready = {worker.worker_id for worker in route.workers}
+        left_s = route.hold_timeout_s - waited_s
+        if held.tried and not (held.tried & ready) and left_s > 0:
+            held.timer = self._timer(lane, held, left_s)  # the fleet replaces them: wait like anyone
+            return
+        if held.tried & ready:
+            detail = f"No worker of {lane.name} took a connection for {LAST_WORKER_WAIT_S:g} s"
+            self._refuse(lane, held, WorkerUnreachable(refusals.unreachable_text(lane.name, detail)))
+            return
+        self._refuse(lane, held, refusals.hold_ended(route, waited_s, len(lane.held), lane.service_s))
+
+
+class _FutureWaiter:
+    """Turns the two callbacks into a future."""
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
+
+    def granted(self, slot: Slot) -> None:
+        """Resolve, or give the slot straight back when nobody waits any more."""
+        if self.future.done():
+            slot.release()
+        else:
+            self.future.set_result(slot)
+
+    def refused(self, error: GpudError) -> None:
+        """Fail the wait."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def give_up(self) -> None:
+        """The waiting task was cancelled, maybe in the moment in which the slot was granted."""
+        if self.future.cancelled() or not self.future.done():
+            return
+        if self.future.exception() is None:
+            self.future.result().release()

@@ -1,0 +1,125 @@
+"""Counts load per endpoint and worker, and tells the fleet when it changes in a way that matters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gpud.ports.traffic import EndpointLoad
+
+if TYPE_CHECKING:
+    from gpud.core.ids import EndpointName, WorkerId
+    from gpud.ports.time import Clock
+    from gpud.ports.traffic import TrafficWatcher
+
+
+class NobodyWatches:
+    """Stands in until a watcher is set, and in tests that need none."""
+
+    def load_changed(self) -> None:
+        """Ignore."""
+
+    def worker_busy(self, worker_id: WorkerId) -> None:
+        """Ignore."""
+
+    def worker_idle(self, worker_id: WorkerId) -> None:
+        """Ignore."""
+
+    def worker_unreachable(self, worker_id: WorkerId, detail: str) -> None:
+        """Ignore."""
+
+
+class EndpointCount:
+    """Load of one endpoint."""
+
+    __slots__ = ("in_flight", "last_busy_s", "peak", "waiting")
+
+    def __init__(self, now_s: float) -> None:
+        self.waiting = 0
+        self.in_flight = 0
+        self.peak = 0
+        self.last_busy_s = now_s
+
+
+class LoadBook:
+    """Every count the gateway keeps. All methods are synchronous and run on the event loop."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._endpoints: dict[EndpointName, EndpointCount] = {}
+        self.by_worker: dict[WorkerId, int] = {}
+        """Requests at each worker that has any."""
+        self.watcher: TrafficWatcher = NobodyWatches()
+
+    def endpoint(self, name: EndpointName) -> EndpointCount:
+        """The counts of an endpoint, made on first use."""
+        count = self._endpoints.get(name)
+        if count is None:
+            count = self._endpoints[name] = EndpointCount(self._clock.now_s())
+        return count
+
+    def forget(self, name: EndpointName) -> None:
+        """Drop an endpoint's counts, unless requests of it are still running."""
+        count = self._endpoints.get(name)
+        if count is not None and not count.waiting and not count.in_flight:
+            del self._endpoints[name]
+
+    def held(self, count: EndpointCount) -> None:
+        """A request began to wait."""
+        count.waiting += 1
+        self._note_peak(count)
+        self.watcher.load_changed()
+
+    def unheld(self, count: EndpointCount) -> None:
+        """A request stopped waiting without reaching a worker."""
+        count.waiting -= 1
+        self._note_end(count)
+
+    def dispatched(self, count: EndpointCount, worker_id: WorkerId, *, was_held: bool) -> None:
+        """A slot of a worker was taken."""
+        count.in_flight += 1
+        if was_held:
+            count.waiting -= 1
+        elif count.waiting + count.in_flight > count.peak:
+            self._note_peak(count)
+            self.watcher.load_changed()
+        at_worker = self.by_worker.get(worker_id, 0)
+        self.by_worker[worker_id] = at_worker + 1
+        if at_worker == 0:
+            self.watcher.worker_busy(worker_id)
+
+    def released(self, count: EndpointCount, worker_id: WorkerId) -> None:
+        """A slot of a worker was given back."""
+        count.in_flight -= 1
+        at_worker = self.by_worker[worker_id] - 1
+        if at_worker:
+            self.by_worker[worker_id] = at_worker
+        else:
+            del self.by_worker[worker_id]
+            self.watcher.worker_idle(worker_id)
+        self._note_end(count)
+
+    def take(self, name: EndpointName, oldest_wait_s: float) -> EndpointLoad:
+        """Read an endpoint's load and start a new peak."""
+        count = self._endpoints.get(name)
+        if count is None:
+            return EndpointLoad()
+        total = count.waiting + count.in_flight
+        if total:
+            count.last_busy_s = self._clock.now_s()
+        load = EndpointLoad(
+            waiting=count.waiting,
+            in_flight=count.in_flight,
+            peak=max(count.peak, total),
+            oldest_wait_s=oldest_wait_s,
+            last_busy_s=count.last_busy_s,
+        )
+        count.peak = total
+        return load
+
+    def _note_peak(self, count: EndpointCount) -> None:
+        count.peak = max(count.peak, count.waiting + count.in_flight)
+
+    def _note_end(self, count: EndpointCount) -> None:
+        if count.waiting + count.in_flight == 0:
+            count.last_busy_s = self._clock.now_s()
+            self.watcher.load_changed()

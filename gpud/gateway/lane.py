@@ -1,0 +1,104 @@
+"""What the dispatcher keeps for each endpoint, and the place at a worker it hands out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gpud.core.balancing import Rotation
+from gpud.errors import WorkerUnreachable
+from gpud.gateway.hold import HoldQueue
+
+if TYPE_CHECKING:
+    from gpud.core.ids import WorkerId
+    from gpud.core.routing import Route, RouteWorker
+    from gpud.gateway.dispatch import Dispatcher
+    from gpud.gateway.hold import Held, Waiter
+    from gpud.gateway.inflight import EndpointCount
+
+RETRY_BUDGET = 10.0
+"""Retries an endpoint may spend at once; each request earns a fifth of one."""
+_FIRST_SERVICE_S = 10.0
+
+
+class Slot:
+    """A reserved place at a worker: counted from its making until `release`.
+
+    Args:
+        lane: The endpoint.
+        worker: Where to connect.
+        cold: The request was held and no worker was ready when it came.
+        queue_s: How long it was held.
+    """
+
+    __slots__ = ("_dispatcher", "_held_since_s", "_lane", "_since_s", "_tried", "cold", "queue_s", "worker")
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        lane: Lane,
+        worker: RouteWorker,
+        now_s: float,
+        *,
+        arrived_s: float,
+        cold: bool = False,
+        tried: frozenset[WorkerId] = frozenset(),
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._lane: Lane | None = lane
+        self._since_s = now_s
+        self._held_since_s = arrived_s
+        self._tried = tried
+        self.worker = worker
+        self.cold = cold
+        self.queue_s = now_s - arrived_s
+
+    def release(self) -> None:
+        """Give the place back; safe to repeat."""
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            self._dispatcher.slot_released(lane, self.worker.worker_id, self._since_s)
+
+    def unreachable(self, waiter: Waiter, detail: str) -> Slot | Held:
+        """Give the place back because nothing reached the worker, and ask for another worker's.
+
+        Returns:
+            Another slot, or the hold in which the request waits for one.
+
+        Raises:
+            WorkerUnreachable: Tried often enough.
+        """
+        lane = self._lane
+        if lane is None:
+            raise WorkerUnreachable(detail)
+        self.release()
+        tried = self._tried | {self.worker.worker_id}
+        return self._dispatcher.retry(
+            lane, self.worker, waiter, detail, tried=tried, arrived_s=self._held_since_s
+        )
+
+
+class Lane:
+    """One endpoint: its route, who waits, and who was chosen last."""
+
+    __slots__ = (
+        "count",
+        "cursor",
+        "dispatching",
+        "held",
+        "name",
+        "retry_budget",
+        "rotation",
+        "route",
+        "service_s",
+    )
+
+    def __init__(self, route: Route, count: EndpointCount) -> None:
+        self.name = route.endpoint
+        self.route = route
+        self.rotation = Rotation.of(route.workers)
+        self.held = HoldQueue()
+        self.count = count
+        self.cursor = ""
+        self.service_s = _FIRST_SERVICE_S
+        self.retry_budget = RETRY_BUDGET
+        self.dispatching = False

@@ -1,0 +1,66 @@
+"""Why a request gets no slot, said so that its sender knows what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gpud.core.admission import queue_retry_after_s
+from gpud.errors import ColdStartTimeout, GpudError, NoCapacity, QueueFull, Unavailable
+
+if TYPE_CHECKING:
+    from gpud.core.routing import Refusal, Route
+
+
+def refused(refusal: Refusal) -> GpudError:
+    """Make the error an endpoint's refusal stands for; its slug may be of any class."""
+    kinds: list[type[GpudError]] = [GpudError]
+    while kinds:
+        kind = kinds.pop()
+        if kind.slug == refusal.slug:
+            return kind(refusal.detail, retry_after_s=refusal.retry_after_s)
+        kinds.extend(kind.__subclasses__())
+    reason: dict[str, object] = {"reason": refusal.slug}
+    return Unavailable(refusal.detail, retry_after_s=refusal.retry_after_s, extra=reason)
+
+
+def hold_ended(route: Route, waited_s: float, waiting: int, service_s: float) -> GpudError:
+    """Say why a request was held in vain: no worker, or workers without room."""
+    name = route.endpoint
+    extra: dict[str, object] = {"waited_s": round(waited_s, 3), "workers": len(route.workers)}
+    if route.workers:
+        return NoCapacity(
+            f"All {len(route.workers)} workers of {name} were full for {waited_s:.1f} s. "
+            "Try again later, or raise scale.max_workers or scale.concurrency.",
+            retry_after_s=queue_retry_after_s(route, waiting=waiting, service_s=service_s),
+            extra={**extra, "reason": "no_capacity"},
+        )
+    because = f" ({route.waiting_for})" if route.waiting_for else ""
+    return ColdStartTimeout(
+        f"No worker of {name} became ready within {waited_s:.1f} s{because}. "
+        f"`gpud endpoint show {name}` says what it waits for.",
+        retry_after_s=max(1.0, route.expected_start_s),
+        extra={**extra, "reason": route.waiting_for or "cold_start_timeout"},
+    )
+
+
+def queue_full(route: Route, waiting: int, service_s: float) -> QueueFull:
+    """Say that no more may wait, and when the queue should have drained."""
+    return QueueFull(
+        f"{waiting} requests of {route.endpoint} are waiting, as many as limits.max_queue allows. "
+        "Try again later, or raise max_queue, max_workers or concurrency.",
+        retry_after_s=queue_retry_after_s(route, waiting=waiting, service_s=service_s),
+        extra={"waiting": waiting, "max_queue": route.max_queue},
+    )
+
+
+def unreachable_text(endpoint: str, detail: str) -> str:
+    """Add to what happened what to do about it."""
+    return (
+        f"{detail.rstrip('.')}. `gpud worker ls --endpoint {endpoint}` shows its workers; "
+        "nothing reached one, so it is safe to try again."
+    )
+
+
+def stopping() -> Unavailable:
+    """Say that the daemon is going down."""
+    return Unavailable("gpud is stopping; try again in a moment.", retry_after_s=1.0)

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gpud.core.ids import EndpointName, WorkerId
+from gpud.core.routing import Refusal, RouteWorker, RoutingTable
+from tests.contract.gateway_rig import Reply, Rig, refusing_port, route
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.contract.gateway_rig import Answer, RawClient, ScriptedWorker
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    rig = await Rig().start()
+    yield rig
+    await rig.stop()
+
+
+async def _hold(rig: Rig, count: int, target: str = "/e/llm/job/{}") -> list[RawClient]:
+    """Send requests one after the other, each only once the one before it is held."""
+    clients = []
+    already = rig.waiting()
+    for i in range(count):
+        client = await rig.client()
+        client.send("GET", target.format(i))
+        await rig.until(lambda i=i: rig.waiting() == already + i + 1)
+        clients.append(client)
+    return clients
+
+
+async def test_twenty_held_requests_are_all_answered_in_order_of_arrival(rig: Rig) -> None:
+    rig.publish(concurrency=1)
+    clients = await _hold(rig, 20)
+    worker = await rig.worker()
+
+    rig.publish(worker, concurrency=1)
+
+    replies = await asyncio.gather(*(client.reply() for client in clients))
+    assert [reply.status for reply in replies] == [200] * 20
+    assert [seen.target for seen in worker.seen] == [f"/job/{i}" for i in range(20)]
+    assert {reply.header("X-Gpud-Cold-Start") for reply in replies} == {"true"}
+    await rig.until(lambda: rig.in_flight() == 0)
+    assert rig.waiting() == 0
+
+
+async def test_five_hundred_held_requests_are_all_answered_in_order_of_arrival(rig: Rig) -> None:
+    rig.publish(concurrency=1, max_queue=500)
+    clients = await _hold(rig, 500)
+    worker = await rig.worker()
+
+    rig.publish(worker, concurrency=1, max_queue=500)
+
+    replies = await asyncio.gather(*(client.reply() for client in clients))
+    assert [reply.status for reply in replies] == [200] * 500
+    assert [seen.target for seen in worker.seen] == [f"/job/{i}" for i in range(500)]
+
+
+async def test_a_held_request_whose_client_left_never_reaches_a_worker(rig: Rig) -> None:
+    rig.publish(concurrency=1)
+    clients = await _hold(rig, 3)
+    clients[1].leave()
+    await rig.until(lambda: rig.waiting() == 2)
+    worker = await rig.worker()
+
+    rig.publish(worker, concurrency=1)
+
+    await clients[0].reply()
+    await clients[2].reply()
+    assert [seen.target for seen in worker.seen] == ["/job/0", "/job/2"]
+
+
+async def test_a_full_queue_refuses_with_429_and_retry_after(rig: Rig) -> None:
+    rig.publish(max_queue=2)
+    await _hold(rig, 2)
+
+    reply = await rig.get("/e/llm/")
+
+    assert reply.status == 429
+    assert int(reply.header("Retry-After") or 0) >= 1
+    problem = _problem(reply)
+    assert problem["type"] == "/problems/queue-full"
+    assert problem["max_queue"] == 2
+
+
+async def test_a_hold_that_runs_out_says_what_it_waited_for(rig: Rig) -> None:
+    rig.publish(hold_timeout_s=0.1, waiting_for="waiting_for_gpu")
+
+    reply = await rig.get("/e/llm/")
+
+    assert reply.status == 504
+    problem = _problem(reply)
+    assert problem["type"] == "/problems/cold-start-timeout"
+    assert problem["reason"] == "waiting_for_gpu"
+    assert rig.waiting() == 0
+
+
+async def test_a_hold_that_runs_out_beside_full_workers_says_so(rig: Rig) -> None:
+    worker = await rig.worker(answer=_answer_never)
+    rig.publish(worker, concurrency=1, hold_timeout_s=0.1)
+    busy = await rig.client()
+    busy.send("GET", "/e/llm/")
+    await worker.until(lambda: len(worker.seen) == 1)
+
+    reply = await rig.get("/e/llm/")
+
+    assert reply.status == 504
+    assert _problem(reply)["type"] == "/problems/no-capacity"
+
+
+async def test_a_refusal_ends_holds_at_once_with_its_detail(rig: Rig) -> None:
+    rig.publish()
+    (client,) = await _hold(rig, 1)
+
+    rig.publish(refusal=Refusal(slug="start-failed", detail="It exits with code 3.", retry_after_s=7.2))
+
+    for reply in (await client.reply(), await rig.get("/e/llm/")):
+        assert reply.status == 503
+        assert reply.header("Retry-After") == "8"
+        assert _problem(reply)["detail"] == "It exits with code 3."
+        assert _problem(reply)["type"] == "/problems/start-failed"
+
+
+async def test_deleting_an_endpoint_ends_its_holds(rig: Rig) -> None:
+    rig.publish()
+    (client,) = await _hold(rig, 1)
+
+    rig.dispatcher.publish(RoutingTable())
+
+    assert (await client.reply()).status == 404
+
+
+async def test_a_released_slot_goes_to_the_one_who_waited_longest(rig: Rig) -> None:
+    release = asyncio.Event()
+
+    async def answer(
+        worker: ScriptedWorker, _seen: object, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        if len(worker.seen) == 1:
+            await release.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    worker = await rig.worker(answer=answer)
+    rig.publish(worker, concurrency=1)
+    first = await rig.client()
+    first.send("GET", "/e/llm/first")
+    await worker.until(lambda: len(worker.seen) == 1)
+    second, third = await _hold(rig, 2, "/e/llm/then/{}")
+    release.set()
+
+    replies = [await first.reply(), await second.reply(), await third.reply()]
+
+    assert [seen.target for seen in worker.seen] == ["/first", "/then/0", "/then/1"]
+    assert [reply.header("X-Gpud-Cold-Start") for reply in replies] == ["false", "false", "false"]
+    assert int(replies[2].header("X-Gpud-Queue-Ms") or -1) >= 0
+
+
+async def test_requests_go_round_the_workers_in_turn(rig: Rig) -> None:
+    workers = [await rig.worker(i) for i in range(3)]
+    rig.publish(*workers)
+
+    bodies = [(await rig.get("/e/llm/")).header("X-Gpud-Worker") for _ in range(6)]
+
+    assert bodies == [worker.worker_id for worker in workers] * 2
+
+
+async def test_a_refused_connection_is_retried_on_another_worker(rig: Rig) -> None:
+    dead = RouteWorker(worker_id=WorkerId("wk_0000000000000000"), address="127.0.0.1", port=refusing_port())
+    alive = await rig.worker(1)
+    rig.publish(dead, alive)
+
+    replies = [await rig.get("/e/llm/x", method="POST", body=b"hello") for _ in range(4)]
+
+    assert [reply.status for reply in replies] == [200] * 4
+    assert {seen.body for seen in alive.seen} == {b"hello"}
+    assert "unreachable wk_0000000000000000" in rig.watcher.told
+    await rig.until(lambda: rig.in_flight() == 0)
+    assert rig.dispatcher.worker_in_flight(dead.worker_id) == 0
+
+
+async def test_a_request_that_reached_no_worker_waits_for_the_next_one(rig: Rig) -> None:
+    dead = RouteWorker(worker_id=WorkerId("wk_0000000000000000"), address="127.0.0.1", port=refusing_port())
+    rig.publish(dead)
+    client = await rig.client()
+    client.send("GET", "/e/llm/")
+    await rig.until(lambda: rig.waiting() == 1)
+    alive = await rig.worker(1)
+
+    rig.publish(alive)
+
+    assert (await client.reply()).status == 200
+
+
+async def test_load_is_told_to_the_fleet(rig: Rig) -> None:
+    name = EndpointName("llm")
+    worker = await rig.worker(answer=_answer_never)
+    rig.publish(concurrency=1)
+    clients = await _hold(rig, 2)
+    load = rig.dispatcher.take_load(name)
+    assert (load.waiting, load.in_flight) == (2, 0)
+    assert load.oldest_wait_s > 0
+    assert "load" in rig.watcher.told
+
+    rig.publish(worker, concurrency=1)
+    await worker.until(lambda: len(worker.seen) == 1)
+    load = rig.dispatcher.take_load(name)
+    assert (load.waiting, load.in_flight, load.peak) == (1, 1, 2)
+    assert rig.dispatcher.worker_in_flight(worker.worker_id) == 1
+
+    for client in clients:
+        client.leave()
+    await rig.until(lambda: rig.waiting() + rig.in_flight() == 0)
+    assert rig.dispatcher.worker_in_flight(worker.worker_id) == 0
+    assert f"busy {worker.worker_id}" in rig.watcher.told
+    assert rig.watcher.told[-2:] == [f"idle {worker.worker_id}", "load"]
+
+
+async def test_a_stopping_gateway_refuses_who_waits(rig: Rig) -> None:
+    rig.publish()
+    (client,) = await _hold(rig, 1)
+
+    rig.dispatcher.stop()
+
+    reply = await client.reply()
+    assert reply.status == 503
+    assert _problem(reply)["type"] == "/problems/unavailable"
+
+
+def test_a_route_for_tests_is_legal() -> None:
+    assert route(name="llm").endpoint == "llm"
+
+
+def _problem(reply: Reply) -> dict[str, object]:
+    assert reply.header("Content-Type") == "application/problem+json"
+    assert reply.header("Gpud-Origin") == "gateway"
+    problem: dict[str, object] = json.loads(reply.body)
+    assert problem["status"] == reply.status
+    assert problem["instance"] == reply.header("X-Gpud-Request-Id")
+    return problem
+
+
+async def _never(
+    _worker: ScriptedWorker, _seen: object, reader: asyncio.StreamReader, _writer: asyncio.StreamWriter
+) -> None:
+    await reader.read()
+
+
+_answer_never: Answer = _never
