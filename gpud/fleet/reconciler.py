@@ -14,12 +14,12 @@ from gpud.core.records import EventRecorded, WorkerInserted, WorkerMoved
 from gpud.core.starts import BackoffPolicy, after_failure, after_ready, is_start_failure
 from gpud.core.worker import Cause, Worker, WorkerEvent, WorkerState, advance
 from gpud.core.world import NewWorker
-from gpud.errors import InvariantBroken
+from gpud.errors import InvariantBroken, StorageFull
 from gpud.fleet.routes import routing_table
 from gpud.fleet.state import StartTimeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from gpud.core.ids import EndpointName
     from gpud.core.world import Plan
@@ -38,6 +38,7 @@ _PASSES_MAX = 200
 _TICK_S = 1.0
 """Longest sleep between rounds: load peaks are then dated to the second."""
 _FULL_DISK_RETRY_S = 0.5
+_FULL = "The disk of gpud's data directory is full. Free some space; gpud goes on by itself."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,7 @@ class Reconciler:
         self._ids = ids
         self._policy = policy
         self._executor: Executor | None = None
-        self._inbox: list[WorkerEvent] = []
+        self._inbox: list[WorkerEvent | Callable[[], None]] = []
         self._changes: list[tuple[Callable[[], object], asyncio.Future[object]]] = []
         self._settling: list[tuple[asyncio.Future[object], object]] = []
         self._wake = asyncio.Event()
@@ -93,6 +94,11 @@ class Reconciler:
     def post(self, event: WorkerEvent) -> None:
         """Report what happened to a worker; applied in the next round."""
         self._inbox.append(event)
+        self._wake.set()
+
+    def tell(self, observation: Callable[[], None]) -> None:
+        """Have the owner take note of something seen; applied in order with the events."""
+        self._inbox.append(observation)
         self._wake.set()
 
     async def change(self, apply: Callable[[], T]) -> T:
@@ -110,9 +116,12 @@ class Reconciler:
         """Ask for a round soon."""
         self._wake.set()
 
-    def record(self, kind: str, *, endpoint: str = "", worker_id: str = "", **facts: object) -> None:
+    def record(
+        self, kind: str, facts: Mapping[str, object], *, endpoint: str = "", worker_id: str = ""
+    ) -> None:
         """Record an event for people, written with the next round, and log it."""
-        log.info(kind, endpoint=endpoint, worker=worker_id, **facts)
+        named = {"endpoint": endpoint, "worker": worker_id}
+        log.info(kind, **{name: value for name, value in named.items() if value}, **facts)
         event = EventRecorded(
             kind=kind, at_ms=self._clock.at_ms(), endpoint=endpoint, worker_id=worker_id, facts=dict(facts)
         )
@@ -190,11 +199,17 @@ class Reconciler:
     def _apply_inbox(self, now_s: float) -> None:
         events, self._inbox = self._inbox, []
         for event in events:
-            self._apply(event, now_s)
+            if isinstance(event, WorkerEvent):
+                self._apply(event, now_s)
+            else:
+                event()
 
     def _apply_changes(self) -> None:
         changes, self._changes = self._changes, []
         for apply, settled in changes:
+            if self._journal.full_since_s is not None:
+                settled.set_exception(StorageFull(_FULL))
+                continue
             try:
                 answer = apply()
             except Exception as error:  # noqa: BLE001 - it is the asker's, and raised there
@@ -211,7 +226,7 @@ class Reconciler:
             if written:
                 settled.set_result(answer)
             else:
-                self._settling.append((settled, answer))
+                settled.set_exception(StorageFull(f"{_FULL} This change is kept and written then."))
 
     def _plan_until_settled(self, now_s: float) -> Plan:
         for _ in range(_PASSES_MAX):
@@ -264,7 +279,7 @@ class Reconciler:
         self.state.made_for[worker.id] = endpoint
         self.state.timelines[worker.id] = StartTimeline({WorkerState.PENDING: now_s})
         self._journal.add(WorkerInserted(worker=worker))
-        self.record("worker.requested", endpoint=name, worker_id=worker.id, revision=endpoint.revision)
+        self.record("worker.requested", {"revision": endpoint.revision}, endpoint=name, worker_id=worker.id)
 
     def _remember(self, before: Worker, after: Worker, event: WorkerEvent, now_s: float) -> None:
         timeline = self.state.timelines.get(after.id)
@@ -284,7 +299,9 @@ class Reconciler:
             facts["exit_code"] = after.exit_code
         failed_now = after.failed and not before.failed
         kind = "worker.failed" if failed_now else f"worker.{_VERBS.get(after.state, 'moved')}"
-        self.record(kind, endpoint=after.endpoint, worker_id=after.id, **facts)
+        self.record(kind, facts, endpoint=after.endpoint, worker_id=after.id)
+        if event.cause is Cause.IMAGE_VANISHED and endpoint is not None:
+            self.state.images_present.discard(endpoint.image.pin)
         if failed_now and is_current and is_start_failure(ready_s=after.ready_s, now_s=now_s):
             memory = self.state.recall(after.endpoint)
             memory.starts = after_failure(
@@ -298,7 +315,7 @@ class Reconciler:
 
     def _note_ready(self, worker: Worker, timeline: StartTimeline | None, now_s: float) -> None:
         if timeline is None or WorkerState.PENDING not in timeline.reached_s:
-            self.record("worker.ready", endpoint=worker.endpoint, worker_id=worker.id)
+            self.record("worker.ready", {}, endpoint=worker.endpoint, worker_id=worker.id)
             return
         reached = timeline.reached_s
         asked_s = reached[WorkerState.PENDING]
@@ -316,7 +333,7 @@ class Reconciler:
         }
         self.state.recall(worker.endpoint).cold_starts_s.append(phases["total"])
         facts = {f"{phase}_ms": round(took_s * 1000, 3) for phase, took_s in phases.items()}
-        self.record("worker.ready", endpoint=worker.endpoint, worker_id=worker.id, **facts)
+        self.record("worker.ready", facts, endpoint=worker.endpoint, worker_id=worker.id)
 
     def _forget(self, worker_id: WorkerId) -> None:
         del self.state.workers[worker_id]

@@ -61,6 +61,7 @@ class FleetState:
         self.loads: dict[EndpointName, EndpointLoad] = {}
         self.engine_up = True
         self.engine_down_since_s: float | None = None
+        self.engine_error = ""
 
     def recall(self, name: EndpointName) -> EndpointMemory:
         """What is remembered of an endpoint; new when nothing is."""

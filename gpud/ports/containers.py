@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from gpud.core.endpoint import PinnedImage, Volume
     from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
@@ -73,6 +73,8 @@ class SeenContainer:
         started_ns: Unix nanoseconds; 0 when never started.
         finished_ns: Unix nanoseconds; 0 while running or never started.
         pid: Host pid of its first process; 0 unless running.
+        error: The engine's own words on a failed start.
+        create_s: How long this very call took to create the container; 0 when it was there.
     """
 
     worker_id: WorkerId
@@ -89,6 +91,7 @@ class SeenContainer:
     out_of_memory: bool = False
     pid: int = 0
     error: str = ""
+    create_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +166,7 @@ class ContainerRuntime(Protocol):
         """Host pids of the container's processes; empty when absent."""
         ...
 
-    def watch(self) -> AsyncIterator[WorkerId]:
+    def watch(self) -> AsyncGenerator[WorkerId, None]:
         """Yield workers whose container started, died, ran out of memory or was removed.
 
         Hints only: events may be lost, repeated or late. Ends when the engine's stream ends.

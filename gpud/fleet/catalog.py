@@ -1,0 +1,237 @@
+"""Creates, changes and deletes endpoints, and answers what the fleet is doing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from gpud import __version__
+from gpud.core.endpoint import Endpoint, EndpointSpec, PinnedImage, revision_of
+from gpud.core.gpu import GpuHealth
+from gpud.core.ids import EndpointName, GpuUuid, WorkerId
+from gpud.core.placement import impossible
+from gpud.core.records import EndpointDeleted, EndpointSaved
+from gpud.core.starts import StartRecord
+from gpud.core.worker import Cause, Worker, WorkerEvent
+from gpud.errors import Conflict, DependencyDown, InvalidSpec, NotFound
+from gpud.fleet.views import view_endpoint, view_gpus
+from gpud.ports.control import DaemonHealth, EndpointView, GpuView
+
+if TYPE_CHECKING:
+    from gpud.fleet.gpu_keeper import GpuKeeper
+    from gpud.fleet.hands import Hands
+    from gpud.fleet.journal import Journal
+    from gpud.fleet.prewarmer import Prewarmer
+    from gpud.ports.images import LocalImage, PullProgress
+
+
+class Catalog:
+    """The fleet's one door (`ports.control.FleetControl`)."""
+
+    def __init__(
+        self, *, hands: Hands, journal: Journal, prewarmer: Prewarmer, gpu_keeper: GpuKeeper
+    ) -> None:
+        self._hands = hands
+        self._journal = journal
+        self._prewarmer = prewarmer
+        self._gpu_keeper = gpu_keeper
+        self._began_s = hands.clock.now_s()
+
+    # -- endpoints -----------------------------------------------------------------------------
+
+    async def deploy(self, spec: EndpointSpec) -> tuple[Endpoint, bool]:
+        """Create an endpoint or change it; True when it is new."""
+        fault = impossible(spec.gpus, tuple(self._hands.state.gpus.values()))
+        if fault:
+            raise InvalidSpec(f"Endpoint {spec.name} can never start here: {fault}.", fields={"gpus": fault})
+        image = await self._pin(spec)
+        spec = await self._with_port(spec, image)
+
+        def apply() -> tuple[Endpoint, bool]:
+            state, now_ms = self._hands.state, self._hands.clock.at_ms()
+            self._refuse_taken_aliases(spec)
+            before = state.endpoints.get(spec.name)
+            endpoint = Endpoint(
+                spec=spec,
+                image=image,
+                revision=revision_of(spec, image),
+                created_at_ms=before.created_at_ms if before else now_ms,
+                updated_at_ms=now_ms,
+            )
+            state.endpoints[spec.name] = endpoint
+            if before is None or before.revision != endpoint.revision:
+                state.recall(spec.name).starts = StartRecord()
+            self._journal.add(EndpointSaved(endpoint=endpoint))
+            facts = {"image": image.reference, "pin": image.pin, "revision": endpoint.revision}
+            kind = "endpoint.changed" if before else "endpoint.created"
+            self._hands.reconciler.record(kind, facts, endpoint=spec.name)
+            return endpoint, before is None
+
+        endpoint, is_new = await self._hands.reconciler.change(apply)
+        self._prewarmer.start(endpoint.image, endpoint.spec.registry)
+        return endpoint, is_new
+
+    async def delete_endpoint(self, name: EndpointName) -> None:
+        """Drain and forget an endpoint."""
+
+        def apply() -> None:
+            self.endpoint(name)
+            del self._hands.state.endpoints[name]
+            self._hands.state.memory.pop(name, None)
+            self._journal.add(EndpointDeleted(name=name))
+            self._hands.reconciler.record("endpoint.deleted", {}, endpoint=name)
+
+        await self._hands.reconciler.change(apply)
+
+    def endpoints(self) -> tuple[EndpointView, ...]:
+        """Every endpoint, by name."""
+        return tuple(self._view(endpoint) for _, endpoint in sorted(self._hands.state.endpoints.items()))
+
+    def endpoint(self, name: str) -> EndpointView:
+        """One endpoint."""
+        endpoint = self._hands.state.endpoints.get(EndpointName(name))
+        if endpoint is None:
+            raise self._unknown("endpoint", name, list(self._hands.state.endpoints))
+        return self._view(endpoint)
+
+    async def retry(self, name: EndpointName) -> None:
+        """Forget an endpoint's start failures, so that it is tried at once."""
+
+        def apply() -> None:
+            self.endpoint(name)
+            self._hands.state.recall(name).starts = StartRecord()
+
+        await self._hands.reconciler.change(apply)
+
+    # -- workers and GPUs ----------------------------------------------------------------------
+
+    def worker(self, worker_id: str) -> Worker:
+        """One live worker."""
+        worker = self._hands.state.workers.get(WorkerId(worker_id))
+        if worker is None:
+            raise self._unknown("worker", worker_id, list(self._hands.state.workers))
+        return worker
+
+    async def stop_worker(self, worker_id: WorkerId, *, force: bool) -> None:
+        """Drain a worker, or kill it at once when forced."""
+        worker = self.worker(worker_id)
+        cause = Cause.OPERATOR
+        self._hands.reconciler.post(WorkerEvent(worker_id=worker.id, cause=cause, force=force))
+        self._hands.reconciler.post(WorkerEvent(worker_id=worker.id, cause=Cause.UNWANTED))
+        await self._hands.reconciler.change(lambda: None)
+
+    async def gpus(self) -> tuple[GpuView, ...]:
+        """Every GPU with its holder."""
+        state = self._hands.state
+        try:
+            uses = await self._hands.gpus.usage(tuple(state.gpus))
+        except DependencyDown:
+            uses = ()
+        return view_gpus(state, {use.uuid: use for use in uses})
+
+    async def set_cordon(self, uuid: GpuUuid, *, cordoned: bool) -> None:
+        """Take a GPU out of use, or bring it back whatever its health was."""
+        health = GpuHealth.CORDONED if cordoned else GpuHealth.HEALTHY
+        reason = "Cordoned by the operator" if cordoned else ""
+        await self._hands.reconciler.change(lambda: self._gpu_keeper.apply(uuid, health, reason))
+
+    # -- images --------------------------------------------------------------------------------
+
+    async def images(self) -> tuple[LocalImage, ...]:
+        """Images on the box."""
+        return await self._hands.images.list_images()
+
+    async def prewarm(self, reference: str, registry: str) -> str:
+        """Resolve and pull an image in the background; returns its pin at once."""
+        credential = await self._prewarmer.credential(registry)
+        image = await self._hands.images.resolve(reference, credential)
+        self._prewarmer.start(image, registry)
+        return image.pin
+
+    async def remove_image(self, pin: str) -> None:
+        """Remove an image that no endpoint uses."""
+        users = [
+            name for name, e in self._hands.state.endpoints.items() if pin in (e.image.pin, e.image.reference)
+        ]
+        if users:
+            raise Conflict(
+                f"Image {pin} is used by {', '.join(sorted(users))}. Delete the endpoint or deploy another image."
+            )
+        await self._hands.images.remove(pin)
+
+    def pulls(self) -> dict[str, PullProgress]:
+        """Running pulls by pin."""
+        return dict(self._prewarmer.progress)
+
+    # -- the daemon ----------------------------------------------------------------------------
+
+    def health(self) -> DaemonHealth:
+        """How the daemon itself is."""
+        state = self._hands.state
+        full = self._journal.full_since_s is not None
+        parts = {
+            "store": "The disk of the data directory is full. Free some space; gpud goes on by itself."
+            if full
+            else "",
+            "engine": "" if state.engine_up else state.engine_error,
+            "gpus": self._gpu_keeper.fault,
+        }
+        return DaemonHealth(
+            ready=not parts["store"] and not parts["engine"],
+            version=__version__,
+            gpu_source=self._hands.gpus.source,
+            uptime_s=self._hands.clock.now_s() - self._began_s,
+            parts=parts,
+        )
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _view(self, endpoint: Endpoint) -> EndpointView:
+        state = self._hands.state
+        load = state.loads.get(endpoint.name)
+        return view_endpoint(
+            state,
+            endpoint,
+            pulls=self._prewarmer.progress,
+            in_flight=sum(
+                self._hands.traffic.worker_in_flight(w.id)
+                for w in state.workers.values()
+                if w.endpoint == endpoint.name
+            ),
+            waiting=load.waiting if load else 0,
+        )
+
+    async def _pin(self, spec: EndpointSpec) -> PinnedImage:
+        """Resolve the image, once: the same reference deployed again keeps its digest only if it still has it."""
+        credential = await self._prewarmer.credential(spec.registry)
+        return await self._hands.images.resolve(spec.image, credential)
+
+    async def _with_port(self, spec: EndpointSpec, image: PinnedImage) -> EndpointSpec:
+        if spec.port:
+            return spec
+        ports = image.exposed_ports
+        if not ports:
+            await self._prewarmer.ensure(image, spec.registry)
+            ports = await self._hands.images.exposed_ports(image)
+        if len(ports) == 1:
+            return replace(spec, port=ports[0])
+        found = f"exposes {', '.join(map(str, ports))}" if ports else "exposes no port"
+        raise InvalidSpec(
+            f"Image {spec.image} {found}: say where it listens with --port.",
+            fields={"port": f"the image {found}; say which one it listens on"},
+        )
+
+    def _refuse_taken_aliases(self, spec: EndpointSpec) -> None:
+        for name, endpoint in self._hands.state.endpoints.items():
+            if name == spec.name:
+                continue
+            taken = sorted({*endpoint.spec.aliases, name} & {*spec.aliases, spec.name})
+            if taken:
+                raise Conflict(f"{', '.join(taken)} already names endpoint {name}. Choose another alias.")
+
+    @staticmethod
+    def _unknown(kind: str, name: str, known: list[EndpointName] | list[WorkerId]) -> NotFound:
+        near = get_close_matches(name, known, n=3)
+        hint = f" Did you mean {' or '.join(near)}?" if near else f" `gpud {kind} ls` lists those there are."
+        return NotFound(f"There is no {kind} {name!r}.{hint}")

@@ -1,0 +1,95 @@
+"""The end of a worker: stop its container, keep its last words, give its GPUs back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from gpud.core.gpu import GpuHealth
+from gpud.core.worker import Cause, WorkerEvent
+from gpud.errors import DependencyDown
+
+if TYPE_CHECKING:
+    from gpud.core.gpu import GpuUse
+    from gpud.core.ids import GpuUuid, WorkerId
+    from gpud.fleet.gpu_keeper import GpuKeeper
+    from gpud.fleet.hands import Hands
+
+_LOG_TAIL_BYTES = 65_536
+_RELEASE_POLL_S = 0.25
+_DEFAULT_GRACE_S = 30.0
+
+
+class Ending:
+    """The efforts of STOPPING, FAILED, LOST and RELEASING workers."""
+
+    def __init__(self, hands: Hands, gpu_keeper: GpuKeeper) -> None:
+        self._hands = hands
+        self._gpu_keeper = gpu_keeper
+
+    async def stop(self, worker_id: WorkerId) -> None:
+        """SIGTERM, grace, SIGKILL; tells when the container really ended."""
+        worker = self._hands.state.workers.get(worker_id)
+        if worker is None:
+            return
+        endpoint = self._hands.endpoint_of(worker)
+        grace_s = endpoint.spec.limits.stop_grace_s if endpoint else _DEFAULT_GRACE_S
+        await self._stop_container(worker_id, grace_s=0.0 if worker.force else grace_s)
+
+    async def bury(self, worker_id: WorkerId) -> None:
+        """Keep a failed worker's output, then make sure that nothing of it runs."""
+        runtime = self._hands.runtime
+        tail = await runtime.log_tail(worker_id, bytes_max=_LOG_TAIL_BYTES)
+        worker = self._hands.state.workers.get(worker_id)
+        if worker is None:
+            return
+        if tail:
+            endpoint = worker.endpoint
+            self._hands.reconciler.tell(
+                lambda: self._hands.reconciler.record(
+                    "worker.log_kept", {"log_tail": tail}, endpoint=endpoint, worker_id=worker_id
+                )
+            )
+        await self._stop_container(worker_id, grace_s=0.0)
+
+    async def release(self, worker_id: WorkerId) -> None:
+        """Remove the container; the GPUs are free once the driver shows their memory back."""
+        hands = self._hands
+        worker = hands.state.workers.get(worker_id)
+        if worker is None:
+            return
+        await hands.runtime.remove_worker(worker_id)
+        if not hands.verifies(worker.gpu_uuids):
+            hands.reconciler.post(WorkerEvent(worker_id=worker_id, cause=Cause.RELEASED))
+            return
+        holdouts = await self._await_release(worker.gpu_uuids)
+        for use in holdouts:
+            pids = f", processes {', '.join(map(str, use.pids))}" if use.pids else ""
+            why = f"{use.used_mib} MiB still in use after {worker_id} ended{pids}"
+            self._gpu_keeper.mark(use.uuid, GpuHealth.QUARANTINED, why)
+        cause = Cause.NOT_RETURNED if holdouts else Cause.RELEASED
+        hands.reconciler.post(WorkerEvent(worker_id=worker_id, cause=cause))
+
+    async def _stop_container(self, worker_id: WorkerId, *, grace_s: float) -> None:
+        seen = await self._hands.runtime.stop_worker(worker_id, grace_s=grace_s)
+        event = WorkerEvent(
+            worker_id=worker_id,
+            cause=Cause.CONTAINER_STOPPED,
+            finished_ns=seen.finished_ns if seen else 0,
+            exit_code=seen.exit_code if seen else None,
+        )
+        self._hands.reconciler.post(event)
+
+    async def _await_release(self, uuids: tuple[GpuUuid, ...]) -> tuple[GpuUse, ...]:
+        """Poll until the GPUs are clean; those that are not in time are returned."""
+        settings, clock = self._hands.settings, self._hands.clock
+        deadline_s = clock.now_s() + settings.release_timeout_s
+        while True:
+            try:
+                uses = await self._hands.gpus.usage(uuids)
+            except DependencyDown:
+                return ()  # the driver hangs: the next start verifies before it takes them
+            dirty = tuple(u for u in uses if u.pids or u.used_mib > settings.idle_memory_mib_max)
+            if not dirty or clock.now_s() >= deadline_s:
+                return dirty
+            await asyncio.sleep(_RELEASE_POLL_S)

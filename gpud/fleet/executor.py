@@ -1,0 +1,125 @@
+"""Has one effort going for every worker that needs one; outcomes return as events."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from gpud.core.actions import Action, action_for
+from gpud.errors import DependencyDown
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from gpud.core.ids import WorkerId
+    from gpud.core.worker import Worker
+    from gpud.fleet.state import FleetState
+
+log = structlog.get_logger(__name__)
+
+_RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+_STARTS_SOMETHING = frozenset({Action.PULL_IMAGE, Action.VERIFY_GPUS, Action.LAUNCH})
+
+
+@dataclass(slots=True)
+class _Running:
+    action: Action
+    generation: int
+    task: asyncio.Task[None]
+    rounds_done: int = 0
+
+
+class Executor:
+    """Starts, keeps and ends the efforts that the workers' states ask for.
+
+    Level-triggered: `follow` compares what runs with what should, so a lost outcome costs a
+    round and nothing else. An effort that is no longer wanted is cancelled, except a launch:
+    its thread cannot be stopped, so whatever comes next for that worker waits for its answer.
+
+    Args:
+        state: The fleet, to read.
+        efforts: What to run for each action; each ends by posting an event.
+        tasks: Owns the tasks; an unknown exception in one ends the daemon.
+    """
+
+    def __init__(
+        self,
+        state: FleetState,
+        efforts: Mapping[Action, Callable[[WorkerId], Awaitable[None]]],
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self._state = state
+        self._efforts = efforts
+        self._tasks = tasks
+        self._running: dict[WorkerId, _Running] = {}
+        self._closed = False
+
+    def follow(self, *, may_start: bool) -> None:
+        """Bring the running efforts in line with the workers' states.
+
+        Args:
+            may_start: False while changes are not on disk: what they decided is then not
+                begun, and what ends a worker goes on.
+        """
+        if self._closed:
+            return
+        for worker_id in [w for w in self._running if w not in self._state.workers]:
+            self._running.pop(worker_id).task.cancel()
+        for worker in self._state.workers.values():
+            action = action_for(worker.state)
+            running = self._running.get(worker.id)
+            if running is not None and running.action is action and not self._must_repeat(running, worker):
+                continue
+            if action is None:
+                if running is not None and running.action is not Action.LAUNCH:
+                    running.task.cancel()
+                continue
+            if not may_start and action in _STARTS_SOMETHING:
+                continue
+            self._start(worker, action, running)
+
+    def close(self) -> None:
+        """Start nothing more and cancel everything; containers stay as they are."""
+        self._closed = True
+        for running in self._running.values():
+            running.task.cancel()
+
+    def _must_repeat(self, running: _Running, worker: Worker) -> bool:
+        """An effort that ended two rounds ago and changed nothing was in vain."""
+        if not running.task.done():
+            return False
+        running.rounds_done += 1
+        return running.rounds_done > 2 and running.generation == worker.generation
+
+    def _start(self, worker: Worker, action: Action, before: _Running | None) -> None:
+        previous = before.task if before is not None else None
+        if previous is not None and before is not None and before.action is not Action.LAUNCH:
+            previous.cancel()
+        coroutine = self._run(worker.id, action, previous)
+        task = self._tasks.create_task(coroutine, name=f"{action}:{worker.id}")
+        self._running[worker.id] = _Running(action=action, generation=worker.generation, task=task)
+
+    async def _run(self, worker_id: WorkerId, action: Action, previous: asyncio.Task[None] | None) -> None:
+        if previous is not None and not previous.done():
+            await asyncio.wait([previous])
+        effort = self._efforts[action]
+        attempt = 0
+        while True:
+            try:
+                await effort(worker_id)
+            except DependencyDown as error:
+                wait_s = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
+                log.warning(
+                    "worker.action_postponed",
+                    worker=worker_id,
+                    action=action,
+                    error=error.detail,
+                    retry_in_s=wait_s,
+                )
+                attempt += 1
+                await asyncio.sleep(wait_s)
+            else:
+                return

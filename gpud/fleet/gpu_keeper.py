@@ -1,0 +1,122 @@
+"""Keeps the list of GPUs and their health: faults take one out, a clean stretch brings it back."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from gpud.core.gpu import GpuHealth, GpuStatus
+from gpud.core.records import GpuHealthSaved
+from gpud.errors import DependencyDown, NotFound
+
+if TYPE_CHECKING:
+    from gpud.core.gpu import Gpu
+    from gpud.core.ids import GpuUuid
+    from gpud.fleet.journal import Journal
+    from gpud.fleet.reconciler import Reconciler
+    from gpud.ports.gpus import GpuInventory
+    from gpud.ports.time import Clock
+
+log = structlog.get_logger(__name__)
+
+_POLL_S = 15.0
+_CLEAN_FOR_S = 60.0
+"""A quarantined GPU returns after this long without memory in use or processes."""
+
+
+class GpuKeeper:
+    """Reports the inventory and every change of health to the reconciler."""
+
+    def __init__(
+        self,
+        *,
+        gpus: GpuInventory,
+        reconciler: Reconciler,
+        journal: Journal,
+        clock: Clock,
+        idle_memory_mib_max: int,
+    ) -> None:
+        self._gpus = gpus
+        self._reconciler = reconciler
+        self._journal = journal
+        self._clock = clock
+        self._idle_memory_mib_max = idle_memory_mib_max
+        self._clean_since_s: dict[GpuUuid, float] = {}
+        self.fault = ""
+
+    def load(self, found: tuple[Gpu, ...], remembered: tuple[GpuStatus, ...]) -> None:
+        """Set the inventory at start-up; the operator's cordons and old faults still hold."""
+        before = {status.gpu.uuid: status for status in remembered}
+        gpus = self._reconciler.state.gpus
+        gpus.clear()
+        for gpu in found:
+            known = before.get(gpu.uuid)
+            gpus[gpu.uuid] = replace(known, gpu=gpu) if known else GpuStatus(gpu=gpu)
+
+    async def run(self) -> None:
+        """Poll the driver for as long as the daemon runs."""
+        while True:
+            try:
+                await self.poll()
+            except DependencyDown as error:
+                if self.fault != error.detail:
+                    log.warning("gpu.telemetry_stale", error=error.detail)
+                self.fault = error.detail
+            else:
+                self.fault = ""
+            await asyncio.sleep(_POLL_S)
+
+    async def poll(self) -> None:
+        """Look once: what is there, what broke, what is clean again."""
+        found = {gpu.uuid: gpu for gpu in await self._gpus.list_gpus()}
+        for fault in await self._gpus.faults():
+            self.mark(fault.uuid, GpuHealth.UNHEALTHY, fault.detail)
+        for uuid, status in list(self._reconciler.state.gpus.items()):
+            if uuid not in found and status.health is not GpuHealth.UNHEALTHY:
+                self.mark(uuid, GpuHealth.UNHEALTHY, "The driver no longer lists this GPU")
+        new = [gpu for uuid, gpu in found.items() if uuid not in self._reconciler.state.gpus]
+        if new:
+            self._reconciler.tell(lambda: self._add(new))
+        await self._heal()
+
+    def mark(self, uuid: GpuUuid, health: GpuHealth, reason: str) -> None:
+        """Change a GPU's health, with the reason people will read."""
+        self._reconciler.tell(lambda: self.apply(uuid, health, reason))
+
+    def apply(self, uuid: GpuUuid, health: GpuHealth, reason: str) -> None:
+        """Change a GPU's health, in the reconciler's own task.
+
+        Raises:
+            NotFound: There is no such GPU.
+        """
+        status = self._reconciler.state.gpus.get(uuid)
+        if status is None:
+            raise NotFound(f"There is no GPU {uuid}. `gpud gpu ls` lists those there are.")
+        if status.health is health and status.reason == reason:
+            return
+        changed = GpuStatus(gpu=status.gpu, health=health, reason=reason, since_ms=self._clock.at_ms())
+        self._reconciler.state.gpus[uuid] = changed
+        self._clean_since_s.pop(uuid, None)
+        self._journal.add(GpuHealthSaved(status=changed))
+        facts = {"gpu_uuid": uuid, "health": health, "reason": reason}
+        self._reconciler.record("gpu.health_changed", facts)
+
+    def _add(self, new: list[Gpu]) -> None:
+        for gpu in new:
+            self._reconciler.state.gpus[gpu.uuid] = GpuStatus(gpu=gpu)
+            self._reconciler.record("gpu.appeared", {"gpu_uuid": gpu.uuid, "name": gpu.name})
+
+    async def _heal(self) -> None:
+        statuses = self._reconciler.state.gpus.values()
+        quarantined = [s.gpu.uuid for s in statuses if s.health is GpuHealth.QUARANTINED]
+        if not quarantined:
+            return
+        now_s = self._clock.now_s()
+        for use in await self._gpus.usage(quarantined):
+            if use.pids or use.used_mib > self._idle_memory_mib_max:
+                self._clean_since_s.pop(use.uuid, None)
+            elif now_s - self._clean_since_s.setdefault(use.uuid, now_s) >= _CLEAN_FOR_S:
+                self.mark(use.uuid, GpuHealth.HEALTHY, "")

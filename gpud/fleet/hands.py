@@ -1,0 +1,76 @@
+"""What the parts of the fleet share: the ports, the clock and the way back to the reconciler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gpud.core.endpoint import Endpoint
+    from gpud.core.ids import GpuUuid, WorkerId
+    from gpud.core.worker import Worker
+    from gpud.fleet.reconciler import Reconciler
+    from gpud.fleet.state import FleetState
+    from gpud.ports.containers import ContainerRuntime, GpuAttach
+    from gpud.ports.gpus import GpuInventory
+    from gpud.ports.images import ImageStore
+    from gpud.ports.probes import HealthProbe
+    from gpud.ports.store import AccessStore
+    from gpud.ports.time import Clock, IdSource
+    from gpud.ports.traffic import Traffic
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetSettings:
+    """What the fleet is told by gpud.toml, in the core's words.
+
+    Args:
+        parallel_starts: Container starts at once.
+        gpu_attach: How the engine is told which GPUs a container gets.
+        idle_memory_mib_max: More than this in use before a start, and the GPU is quarantined.
+        release_timeout_s: How long a GPU may take to show its memory back.
+    """
+
+    parallel_starts: int
+    gpu_attach: GpuAttach
+    idle_memory_mib_max: int
+    release_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hands:
+    """Everything an action needs; built once by the composition root."""
+
+    runtime: ContainerRuntime
+    images: ImageStore
+    gpus: GpuInventory
+    probe: HealthProbe
+    access: AccessStore
+    traffic: Traffic
+    clock: Clock
+    ids: IdSource
+    reconciler: Reconciler
+    settings: FleetSettings
+
+    @property
+    def state(self) -> FleetState:
+        """The fleet, to read."""
+        return self.reconciler.state
+
+    def endpoint_of(self, worker: Worker) -> Endpoint | None:
+        """The endpoint as it was when the worker was made, or as it is now after a restart."""
+        return self.state.made_for.get(worker.id) or self.state.endpoints.get(worker.endpoint)
+
+    def note(self, worker_id: WorkerId, detail: str) -> None:
+        """Say what a worker is waiting for; shown to people, written with its next move."""
+
+        def apply() -> None:
+            worker = self.state.workers.get(worker_id)
+            if worker is not None and worker.detail != detail:
+                self.state.workers[worker_id] = replace(worker, detail=detail)
+
+        self.reconciler.tell(apply)
+
+    def verifies(self, gpu_uuids: tuple[GpuUuid, ...]) -> bool:
+        """Whether the inventory can tell what runs on these GPUs."""
+        return bool(gpu_uuids) and self.gpus.source == "nvml"

@@ -1,0 +1,150 @@
+"""Asks workers whether they are well: until ready, and from then on."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gpud.core.probing import (
+    FIRST_PROBE_S,
+    ProbeOutcome,
+    ProbeStreak,
+    ReadinessVerdict,
+    describe,
+    judge,
+    startup_interval_s,
+)
+from gpud.core.worker import Cause, WorkerEvent, WorkerState
+from gpud.errors import DependencyDown
+from gpud.fleet.outcomes import ended_event
+from gpud.ports.containers import ContainerStatus
+
+if TYPE_CHECKING:
+    from gpud.core.ids import WorkerId
+    from gpud.core.probing import ProbeResult
+    from gpud.core.worker import Worker
+    from gpud.fleet.hands import Hands
+
+_INSPECT_EVERY_S = 1.0
+_PIN_CHECK_EVERY_S = 60.0
+
+
+class Prober:
+    """The efforts of STARTING, READY and NOT_READY workers."""
+
+    def __init__(self, hands: Hands) -> None:
+        self._hands = hands
+
+    async def await_ready(self, worker_id: WorkerId) -> None:
+        """Probe a starting worker until it answers well, or its container ended."""
+        clock = self._hands.clock
+        worker = self._hands.state.workers.get(worker_id)
+        if worker is None:
+            return
+        began_s = clock.now_s()
+        inspected_s = began_s
+        await asyncio.sleep(FIRST_PROBE_S)
+        while True:
+            result = await self._probe(worker)
+            if result is None:
+                return
+            if result.outcome is ProbeOutcome.OK:
+                self._hands.reconciler.post(WorkerEvent(worker_id=worker_id, cause=Cause.PROBE_PASSED))
+                return
+            now_s = clock.now_s()
+            if now_s - inspected_s >= _INSPECT_EVERY_S:
+                inspected_s = now_s
+                self._hands.note(worker_id, self._describe(worker, result))
+                if await self._has_ended(worker_id):
+                    return
+            await asyncio.sleep(startup_interval_s(now_s - began_s))
+
+    async def watch_health(self, worker_id: WorkerId) -> None:
+        """Probe a worker that has been ready once, for as long as it serves."""
+        hands = self._hands
+        worker = hands.state.workers.get(worker_id)
+        endpoint = hands.endpoint_of(worker) if worker else None
+        if worker is None or endpoint is None:
+            return
+        health = endpoint.spec.health
+        pin_checked_s = float("-inf")
+        streak = ProbeStreak()
+        if worker.state is WorkerState.READY:
+            await asyncio.sleep(health.period_s * hands.ids.fraction())
+        while True:
+            worker = hands.state.workers.get(worker_id)
+            if worker is None:
+                return
+            # Readiness may have changed without us (a refused connection at the gateway), so the
+            # streak starts from what the worker is, not from what was judged last.
+            streak = replace(streak, ready=worker.state is WorkerState.READY)
+            result = await self._probe(worker)
+            if result is None:
+                return
+            streak, verdict = judge(
+                streak,
+                result,
+                in_flight=hands.traffic.worker_in_flight(worker_id),
+                fail_threshold=health.fail_threshold,
+            )
+            self._report(worker, verdict, result)
+            if hands.clock.now_s() - pin_checked_s >= _PIN_CHECK_EVERY_S:
+                pin_checked_s = hands.clock.now_s()
+                if not await self._pin_holds(worker):
+                    return
+            eager = worker.state is not WorkerState.READY
+            await asyncio.sleep(min(health.period_s, 1.0 if eager else health.period_s))
+
+    def _report(self, worker: Worker, verdict: ReadinessVerdict, result: ProbeResult) -> None:
+        post = self._hands.reconciler.post
+        if verdict is ReadinessVerdict.BECAME_READY:
+            post(WorkerEvent(worker_id=worker.id, cause=Cause.PROBE_PASSED))
+        elif verdict is ReadinessVerdict.BECAME_NOT_READY:
+            detail = self._describe(worker, result)
+            post(WorkerEvent(worker_id=worker.id, cause=Cause.PROBE_FAILED, detail=detail))
+
+    async def _probe(self, worker: Worker) -> ProbeResult | None:
+        endpoint = self._hands.endpoint_of(worker)
+        if endpoint is None:
+            return None
+        health = endpoint.spec.health
+        return await self._hands.probe.probe(
+            worker.address, worker.port, health.path, timeout_s=health.timeout_s
+        )
+
+    def _describe(self, worker: Worker, result: ProbeResult) -> str:
+        endpoint = self._hands.endpoint_of(worker)
+        path = endpoint.spec.health.path if endpoint else "/"
+        return describe(result, address=worker.address, port=worker.port, path=path)
+
+    async def _has_ended(self, worker_id: WorkerId) -> bool:
+        try:
+            seen = await self._hands.runtime.inspect_worker(worker_id)
+        except DependencyDown:
+            return False
+        if seen is None or seen.status is not ContainerStatus.EXITED:
+            return False
+        self._hands.reconciler.post(await ended_event(self._hands, worker_id, seen))
+        return True
+
+    async def _pin_holds(self, worker: Worker) -> bool:
+        """Whether the container's processes are on its own GPUs and on no others."""
+        hands = self._hands
+        if hands.gpus.source != "nvml" or not worker.gpu_uuids:
+            return True
+        try:
+            pids = set(await hands.runtime.pids(worker.id))
+            uses = await hands.gpus.usage(tuple(hands.state.gpus))
+        except DependencyDown:
+            return True
+        strayed = [u.uuid for u in uses if u.uuid not in worker.gpu_uuids and pids & set(u.pids)]
+        if not strayed:
+            return True
+        detail = (
+            f"Processes of the container run on {', '.join(strayed)}, which are not its GPUs "
+            f"({', '.join(worker.gpu_uuids)}). It was stopped. Does the image start with elevated "
+            f"device access, or set its own NVIDIA_VISIBLE_DEVICES?"
+        )
+        hands.reconciler.post(WorkerEvent(worker_id=worker.id, cause=Cause.PIN_VIOLATED, detail=detail))
+        return False

@@ -1,0 +1,167 @@
+"""Compares the engine with the rows: at start-up, on every hint, and every fifteen seconds."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import structlog
+
+from gpud.core.adoption import ContainerFacts, Verdict, judge_containers
+from gpud.core.worker import Cause, WorkerEvent
+from gpud.errors import DependencyDown
+from gpud.fleet.outcomes import ended_event
+from gpud.ports.containers import ContainerStatus
+
+if TYPE_CHECKING:
+    from gpud.core.ids import WorkerId
+    from gpud.fleet.hands import Hands
+    from gpud.fleet.prewarmer import Prewarmer
+    from gpud.ports.containers import SeenContainer
+
+log = structlog.get_logger(__name__)
+
+_SWEEP_S = 15.0
+_RECONNECT_S = (0.2, 1.0, 5.0)
+_STRAY_AGE_NS = 60_000_000_000
+
+
+class Sweeper:
+    """Finds out what happened to containers that gpud did not do itself."""
+
+    def __init__(self, hands: Hands, prewarmer: Prewarmer) -> None:
+        self._hands = hands
+        self._prewarmer = prewarmer
+        self._engine_answered_ns = hands.clock.wall_ns()
+        self._was_down = False
+
+    async def run_sweeps(self) -> None:
+        """Sweep for as long as the daemon runs; notices when the engine goes and returns."""
+        attempt = 0
+        while True:
+            try:
+                await self._hands.runtime.ping()
+                if self._was_down:
+                    await self._hands.runtime.prepare()
+                await self.sweep()
+            except DependencyDown as error:
+                self._note_engine(up=False, error=error.detail)
+                await asyncio.sleep(_RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)])
+                attempt += 1
+            else:
+                self._note_engine(up=True)
+                attempt = 0
+                await asyncio.sleep(_SWEEP_S)
+
+    async def run_watch(self) -> None:
+        """Follow the engine's events, which only make things sooner."""
+        attempt = 0
+        while True:
+            try:
+                async with aclosing(self._hands.runtime.watch()) as hints:
+                    async for worker_id in hints:
+                        attempt = 0
+                        await self.look_at(worker_id)
+                log.warning("engine.events_ended")
+            except DependencyDown as error:
+                log.warning("engine.events_unavailable", error=error.detail)
+                self._hands.reconciler.tell(self._hands.reconciler.wake)
+            await asyncio.sleep(_RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)])
+            attempt += 1
+
+    async def sweep(self, *, strays_before_ns: int | None = None) -> None:
+        """Compare every container and every endpoint's image with what is believed."""
+        hands = self._hands
+        before_ns = hands.clock.wall_ns()
+        seen = {container.worker_id: container for container in await hands.runtime.list_workers()}
+        findings = judge_containers(
+            dict(hands.state.workers),
+            [_facts(container) for container in seen.values()],
+            strays_before_ns=before_ns - _STRAY_AGE_NS if strays_before_ns is None else strays_before_ns,
+        )
+        for finding in findings:
+            await self._act(finding.worker_id, finding.verdict, seen.get(finding.worker_id))
+        for endpoint in list(hands.state.endpoints.values()):
+            await self._prewarmer.look(endpoint.image)
+        self._engine_answered_ns = before_ns
+
+    async def look_at(self, worker_id: WorkerId) -> None:
+        """Look at one worker whose container an event named."""
+        if worker_id not in self._hands.state.workers:
+            return
+        seen = await self._hands.runtime.inspect_worker(worker_id)
+        worker = self._hands.state.workers.get(worker_id)
+        if worker is None:
+            return
+        facts = [_facts(seen)] if seen else []
+        for finding in judge_containers({worker_id: worker}, facts, strays_before_ns=0):
+            await self._act(worker_id, finding.verdict, seen)
+
+    async def _act(self, worker_id: WorkerId, verdict: Verdict, seen: SeenContainer | None) -> None:
+        hands = self._hands
+        match verdict:
+            case Verdict.ALIVE:
+                return
+            case Verdict.ENDED if seen is not None:
+                hands.reconciler.post(await self._how_it_ended(worker_id, seen))
+            case Verdict.MISSING:
+                # Never on the word of a single listing.
+                if await hands.runtime.inspect_worker(worker_id) is None:
+                    detail = "The container was removed by somebody else."
+                    event = WorkerEvent(worker_id=worker_id, cause=Cause.VANISHED, detail=detail)
+                    hands.reconciler.post(event)
+            case Verdict.MISMATCHED:
+                detail = "The container's GPUs are not those leased to it; it was stopped."
+                event = WorkerEvent(worker_id=worker_id, cause=Cause.INCONSISTENT, detail=detail)
+                hands.reconciler.post(event)
+            case Verdict.STRAY:
+                await self._remove_stray(worker_id)
+            case _:
+                pass
+
+    async def _how_it_ended(self, worker_id: WorkerId, seen: SeenContainer) -> WorkerEvent:
+        """An end while the engine was away is the engine's doing, not the worker's failure."""
+        event = await ended_event(self._hands, worker_id, seen)
+        engine_was_away = self._was_down and seen.finished_ns >= self._engine_answered_ns
+        if not engine_was_away:
+            return event
+        return WorkerEvent(
+            worker_id=worker_id,
+            cause=Cause.ENGINE_RESTARTED,
+            detail="The Docker Engine was restarted and took the container with it.",
+            finished_ns=seen.finished_ns,
+            exit_code=seen.exit_code,
+        )
+
+    async def _remove_stray(self, worker_id: WorkerId) -> None:
+        runtime, reconciler = self._hands.runtime, self._hands.reconciler
+        tail = await runtime.log_tail(worker_id, bytes_max=4096)
+        await runtime.remove_worker(worker_id)
+        reconciler.tell(
+            lambda: reconciler.record("worker.stray_removed", {"log_tail": tail}, worker_id=worker_id)
+        )
+
+    def _note_engine(self, *, up: bool, error: str = "") -> None:
+        """Tell the reconciler when the engine went away or came back."""
+        if up is not self._was_down:
+            return
+        self._was_down = not up
+        state, reconciler, now_s = self._hands.state, self._hands.reconciler, self._hands.clock.now_s()
+
+        def apply() -> None:
+            state.engine_up = up
+            state.engine_down_since_s = None if up else now_s
+            state.engine_error = error
+            reconciler.record("engine.returned" if up else "engine.lost", {} if up else {"error": error})
+
+        reconciler.tell(apply)
+
+
+def _facts(container: SeenContainer) -> ContainerFacts:
+    return ContainerFacts(
+        worker_id=container.worker_id,
+        running=container.status is ContainerStatus.RUNNING,
+        gpu_uuids=container.gpu_uuids,
+        created_ns=container.created_ns,
+    )

@@ -1,0 +1,79 @@
+"""The fleet as people see it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gpud.core.worker import STARTING_UP, WorkerState
+from gpud.ports.control import EndpointCondition, EndpointView, GpuView
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gpud.core.endpoint import Endpoint
+    from gpud.core.gpu import GpuUse
+    from gpud.core.ids import GpuUuid
+    from gpud.core.waiting import WaitReason
+    from gpud.core.worker import Worker
+    from gpud.fleet.state import FleetState
+    from gpud.ports.images import PullProgress
+
+
+def view_endpoint(
+    state: FleetState, endpoint: Endpoint, *, pulls: Mapping[str, PullProgress], in_flight: int, waiting: int
+) -> EndpointView:
+    """Show one endpoint as it is now."""
+    name = endpoint.name
+    workers = sorted(
+        (w for w in state.workers.values() if w.endpoint == name), key=lambda w: (w.created_at_ms, w.id)
+    )
+    decision = state.decisions.get(name)
+    waits = state.waits.get(name, ())
+    starts = state.recall(name).starts
+    return EndpointView(
+        endpoint=endpoint,
+        condition=_condition(endpoint, workers, waits, failing=bool(starts.failures)),
+        desired=decision.desired if decision else 0,
+        scale_reason=decision.reason if decision else "",
+        workers=tuple(workers),
+        waiting=waiting,
+        in_flight=in_flight,
+        waits=waits,
+        last_error=starts.last_error,
+        pull=pulls.get(endpoint.image.pin),
+    )
+
+
+def view_gpus(state: FleetState, uses: Mapping[GpuUuid, GpuUse]) -> tuple[GpuView, ...]:
+    """Show every GPU with its holder."""
+    views = []
+    for uuid, status in state.gpus.items():
+        holder = state.holder_of(uuid)
+        view = GpuView(
+            status=status,
+            worker_id=holder.id if holder else None,
+            endpoint=holder.endpoint if holder else None,
+            use=uses.get(uuid),
+        )
+        views.append(view)
+    return tuple(views)
+
+
+def _condition(
+    endpoint: Endpoint, workers: list[Worker], waits: tuple[WaitReason, ...], *, failing: bool
+) -> EndpointCondition:
+    states = {worker.state for worker in workers}
+    reasons = {wait.reason for wait in waits}
+    if endpoint.spec.scale.max_workers == 0:
+        return EndpointCondition.PAUSED
+    if WorkerState.READY in states:
+        return EndpointCondition.READY
+    if failing:
+        return EndpointCondition.FAILING
+    if reasons & {"waiting_for_gpu", "gpu_unhealthy"}:
+        return EndpointCondition.WAITING_FOR_GPU
+    if WorkerState.PULLING in states:
+        return EndpointCondition.PULLING
+    if states & (STARTING_UP | {WorkerState.NOT_READY}):
+        return EndpointCondition.STARTING
+    return EndpointCondition.SLEEPING
