@@ -1,0 +1,350 @@
+"""Runs the workers' containers on a Docker Engine."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from docker.errors import APIError, NotFound
+
+from gpud.adapters.docker_client import DockerClients, stream_items
+from gpud.adapters.docker_errors import engine_errors, is_missing_network, launch_failed
+from gpud.adapters.docker_launch import attach_for, create_body, mounts_for
+from gpud.adapters.docker_network import ensure_network
+from gpud.adapters.docker_seen import LABEL_INSTALL, LABEL_WORKER, engine_info, seen_container
+from gpud.adapters.threads import Threads
+from gpud.core.ids import WORKER_ID, WorkerId, container_name
+from gpud.errors import DependencyDown, LaunchFailed
+from gpud.ports.containers import ContainerStatus, EngineInfo, GpuAttach, SeenContainer, WorkerLaunch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    import docker
+
+    from gpud.settings import DockerSettings
+
+log = structlog.get_logger()
+
+_STOPS_MAX = 32
+"""Stops at once. Each holds a thread for as long as its worker takes to end, so they have their own."""
+_KILL_TIMEOUT_S = 20.0
+"""How long the engine may take beyond the grace time to report the end of a killed container."""
+_LOG_LINES = 1000
+_NAME_TAKEN_TRIES = 50
+_NAME_TAKEN_PAUSE_S = 0.1
+_EVENTS = ("start", "die", "oom", "destroy")
+
+
+class DockerRuntime:
+    """The `ContainerRuntime` of a Docker Engine, through its SDK on a bounded thread pool.
+
+    Args:
+        settings: The engine and the workers' network.
+        install_id: Value of the label that tells this install's containers from all others.
+        threads: For every call but stops and the event stream.
+        attach: How GPUs are attached where a launch leaves it to `auto`.
+        volume_roots: Host paths below which volumes may be bound.
+    """
+
+    def __init__(
+        self,
+        settings: DockerSettings,
+        install_id: str,
+        threads: Threads,
+        attach: GpuAttach = GpuAttach.AUTO,
+        volume_roots: Sequence[Path] = (),
+    ) -> None:
+        self._settings = settings
+        self._install_id = install_id
+        self._threads = threads
+        self._stops = Threads(_STOPS_MAX, name="gpud-stop")
+        self._attach = attach
+        self._volume_roots = tuple(volume_roots)
+        self._clients = DockerClients(settings.host, call_timeout_s=settings.call_timeout_s)
+        self._engine: EngineInfo | None = None
+        self._running: dict[str, SeenContainer] = {}
+        host = settings.host
+        self._socket = Path(host.removeprefix("unix://")) if host.startswith("unix://") else None
+
+    async def close(self) -> None:
+        """Stop waiting for stops; what the engine was told to stop still stops."""
+        await self._stops.close(timeout_s=1.0)
+
+    async def ping(self) -> EngineInfo:
+        """Ask the engine who it is, and speak its API version from now on."""
+        with engine_errors(self._settings.host):
+            return await self._threads.run(self._ping, timeout_s=self._settings.call_timeout_s)
+
+    async def prepare(self) -> None:
+        """Make the network of the workers if it is missing.
+
+        Raises:
+            BadSettings: A network of that name is of another making or lets workers meet.
+        """
+        with engine_errors(self._settings.host):
+            await self._threads.run(self._prepare, timeout_s=self._settings.call_timeout_s)
+
+    async def start_worker(self, launch: WorkerLaunch) -> SeenContainer:
+        """Create and start the container of one worker and tell where it listens.
+
+        Three calls: create, start, one inspect. Safe to repeat: the container is named after its
+        worker, so a second call adopts what an earlier one left behind, even one whose answer was
+        lost. A container whose start the engine refused is left for `remove_worker`.
+
+        Raises:
+            ImageNotFound: The engine has no such image; this never pulls.
+            LaunchFailed: The engine refused; `permanent` when the same again cannot help.
+        """
+        given_up = threading.Event()
+        try:
+            with engine_errors(self._settings.host):
+                return await self._threads.run(
+                    self._start, launch, given_up, timeout_s=self._settings.call_timeout_s
+                )
+        finally:
+            # The thread runs on when its caller was cancelled; let it not begin another step.
+            given_up.set()
+
+    async def inspect_worker(self, worker_id: WorkerId) -> SeenContainer | None:
+        """Look at one worker's container; None when there is none."""
+        with engine_errors(self._settings.host):
+            found = await self._threads.run(self._find, worker_id, timeout_s=self._settings.call_timeout_s)
+            return found and found[1]
+
+    async def list_workers(self) -> tuple[SeenContainer, ...]:
+        """Look at every container with this install's label, running or not.
+
+        One call, and one inspect for each container that was not seen running before.
+        """
+        with engine_errors(self._settings.host):
+            return await self._threads.run(self._list, timeout_s=self._settings.call_timeout_s)
+
+    async def stop_worker(self, worker_id: WorkerId, *, grace_s: float) -> SeenContainer | None:
+        """Send the image's stop signal, wait `grace_s` (rounded up to seconds), SIGKILL.
+
+        Returns:
+            The exited container, None when absent.
+        """
+        limit_s = self._settings.call_timeout_s + grace_s + _KILL_TIMEOUT_S
+        with engine_errors(self._settings.host):
+            return await self._stops.run(self._stop, worker_id, math.ceil(grace_s), timeout_s=limit_s)
+
+    async def remove_worker(self, worker_id: WorkerId) -> None:
+        """Remove the container and its anonymous volumes, running or not; absent is fine."""
+        with engine_errors(self._settings.host):
+            await self._threads.run(self._remove, worker_id, timeout_s=self._settings.call_timeout_s)
+
+    async def log_tail(self, worker_id: WorkerId, *, bytes_max: int) -> str:
+        """The last output of the container, stdout and stderr together; empty when absent."""
+        with engine_errors(self._settings.host):
+            return await self._threads.run(
+                self._log_tail, worker_id, bytes_max, timeout_s=self._settings.call_timeout_s
+            )
+
+    async def pids(self, worker_id: WorkerId) -> tuple[int, ...]:
+        """Host pids of the container's processes; empty when absent or not running."""
+        with engine_errors(self._settings.host):
+            return await self._threads.run(self._pids, worker_id, timeout_s=self._settings.call_timeout_s)
+
+    async def watch(self) -> AsyncGenerator[WorkerId]:
+        """Yield workers whose container started, died, ran out of memory or was removed.
+
+        Hints only. Ends when the engine's stream ends; leaving the iteration ends the stream.
+        """
+        since_s = time.time()  # What happens before the engine has answered is told too.
+        filters = {
+            "type": ["container"],
+            "label": [f"{LABEL_INSTALL}={self._install_id}"],
+            "event": list(_EVENTS),
+        }
+        events = stream_items(lambda: self._clients.open_events(filters, since_s=since_s), name="gpud-events")
+        with engine_errors(self._settings.host):
+            try:
+                async for event in events:
+                    worker_id = event["Actor"]["Attributes"].get(LABEL_WORKER, "")
+                    if WORKER_ID.match(worker_id):
+                        yield WorkerId(worker_id)
+            finally:
+                await events.aclose()
+
+    def _ping(self) -> EngineInfo:
+        client = self._clients.get()
+        version = client.version(api_version=False)
+        self._clients.pin_version(version["ApiVersion"])
+        self._engine = engine_info(version, self._clients.get().info())
+        return self._engine
+
+    def _prepare(self) -> None:
+        ensure_network(
+            self._clients.get(),
+            name=self._settings.network,
+            subnet=self._settings.subnet,
+            install_id=self._install_id,
+        )
+
+    def _start(self, launch: WorkerLaunch, given_up: threading.Event) -> SeenContainer:
+        wanted = launch.gpu_attach if launch.gpu_attach is not GpuAttach.AUTO else self._attach
+        if wanted is GpuAttach.AUTO and launch.gpu_uuids:
+            wanted = attach_for(wanted, self._engine or self._ping())
+        body = create_body(
+            launch,
+            install_id=self._install_id,
+            network=self._settings.network,
+            attach=wanted,
+            mounts=mounts_for(launch.volumes, roots=self._volume_roots, forbidden=self._socket),
+            log_max_mib=self._settings.log_max_mib,
+        )
+        client = self._clients.get()
+        try:
+            container_id, earlier = self._create(client, launch, body, given_up)
+            if earlier is not None and earlier.status is not ContainerStatus.CREATED:
+                return earlier
+            self._start_created(client, container_id, given_up)
+        except APIError as error:
+            raise launch_failed(error, launch.image) from error
+        return self._read(client.inspect_container(container_id), launch)
+
+    def _create(
+        self, client: docker.APIClient, launch: WorkerLaunch, body: dict[str, Any], given_up: threading.Event
+    ) -> tuple[str, SeenContainer | None]:
+        """Create the container, or find the one an earlier call created."""
+        name = container_name(launch.worker_id)
+        for _ in range(_NAME_TAKEN_TRIES):
+            if given_up.is_set():
+                break
+            try:
+                return client.create_container_from_config(body, name=name)["Id"], None
+            except APIError as error:
+                if error.status_code != 409:
+                    raise
+            try:
+                inspected = client.inspect_container(name)
+                return inspected["Id"], self._read(inspected, launch)
+            except NotFound:
+                # The name is taken while a container is being made or removed; it shows soon or is free.
+                time.sleep(_NAME_TAKEN_PAUSE_S)
+        raise LaunchFailed(f"The name {name} is still taken by a container that is being removed.")
+
+    def _start_created(self, client: docker.APIClient, container_id: str, given_up: threading.Event) -> None:
+        if given_up.is_set():
+            raise LaunchFailed("The start was given up.")
+        try:
+            client.start(container_id)
+        except APIError as error:
+            if not is_missing_network(error):
+                raise
+            log.warning("network.missing", network=self._settings.network)
+            self._prepare()
+            client.start(container_id)
+
+    def _read(self, inspected: dict[str, Any], launch: WorkerLaunch) -> SeenContainer:
+        seen = self._seen(inspected)
+        if seen is None or (seen.worker_id, seen.generation) != (launch.worker_id, launch.generation):
+            raise LaunchFailed(
+                f"A container named {container_name(launch.worker_id)} exists and is not the one that is "
+                "to be started. Remove it with `docker rm -f`.",
+                permanent=True,
+            )
+        return seen
+
+    def _seen(self, inspected: dict[str, Any]) -> SeenContainer | None:
+        return seen_container(inspected, install_id=self._install_id, network=self._settings.network)
+
+    def _find(self, worker_id: WorkerId) -> tuple[str, SeenContainer] | None:
+        """Engine's id and look of the worker's container; None when absent or not ours."""
+        try:
+            inspected = self._clients.get().inspect_container(container_name(worker_id))
+        except NotFound:
+            return None
+        seen = self._seen(inspected)
+        if seen is None or seen.worker_id != worker_id:
+            return None
+        return inspected["Id"], seen
+
+    def _list(self) -> tuple[SeenContainer, ...]:
+        client = self._clients.get()
+        listed = client.containers(all=True, filters={"label": f"{LABEL_INSTALL}={self._install_id}"})
+        running: dict[str, SeenContainer] = {}
+        found: list[SeenContainer] = []
+        for row in listed:
+            container_id = row["Id"]
+            seen = self._running.get(container_id)
+            if seen is None or row["State"] != "running" or seen.address != self._listed_address(row):
+                try:
+                    seen = self._seen(client.inspect_container(container_id))
+                except NotFound:
+                    continue  # Removed between the two calls.
+            if seen is None:
+                continue
+            found.append(seen)
+            if seen.status is ContainerStatus.RUNNING:
+                running[container_id] = seen
+        self._running = running
+        return tuple(sorted(found, key=lambda seen: (seen.created_ns, seen.worker_id)))
+
+    def _listed_address(self, row: dict[str, Any]) -> str:
+        networks = row["NetworkSettings"]["Networks"]
+        return str((networks.get(self._settings.network) or {}).get("IPAddress", ""))
+
+    def _stop(self, worker_id: WorkerId, grace_whole_s: int) -> SeenContainer | None:
+        found = self._find(worker_id)
+        if found is None:
+            return None
+        container_id, seen = found
+        if seen.status is not ContainerStatus.RUNNING:
+            return seen
+        client = self._clients.get()
+        try:
+            # The SDK adds the grace time to its own limit for the answer.
+            client.stop(container_id, timeout=grace_whole_s)
+            after = self._seen(client.inspect_container(container_id))
+        except NotFound:
+            return None
+        if after is not None and after.status is ContainerStatus.RUNNING:
+            raise DependencyDown(
+                f"The container of {worker_id} still runs after SIGKILL. A process in it waits for a "
+                "device or a disk; gpud tries again and keeps its GPUs leased until then."
+            )
+        return after
+
+    def _remove(self, worker_id: WorkerId) -> None:
+        found = self._find(worker_id)
+        if found is None:
+            return
+        try:
+            self._clients.get().remove_container(found[0], force=True, v=True)
+        except APIError as error:
+            # 409: another call is removing it already.
+            if error.status_code not in (404, 409) or (error.status_code == 409 and self._find(worker_id)):
+                raise
+
+    def _log_tail(self, worker_id: WorkerId, bytes_max: int) -> str:
+        found = self._find(worker_id)
+        if found is None:
+            return ""
+        try:
+            output: bytes = self._clients.get().logs(found[0], tail=_LOG_LINES)
+        except NotFound:
+            return ""
+        return output[-bytes_max:].decode(errors="replace") if bytes_max > 0 else ""
+
+    def _pids(self, worker_id: WorkerId) -> tuple[int, ...]:
+        found = self._find(worker_id)
+        if found is None or found[1].status is not ContainerStatus.RUNNING:
+            return ()
+        try:
+            processes = self._clients.get().top(found[0], ps_args="-eo pid")
+        except APIError as error:
+            if error.status_code in (404, 409):
+                return ()
+            after = self._find(worker_id)  # 20.10 answers 500 when it ended between the two calls.
+            if after is None or after[1].status is not ContainerStatus.RUNNING:
+                return ()
+            raise
+        column = processes["Titles"].index("PID")
+        return tuple(int(row[column]) for row in processes["Processes"] or ())
