@@ -42,6 +42,7 @@ class LoneThread:
         self._thread: threading.Thread | None = None
         self._running: Future[Any] | None = None
         self._late: Future[Any] | None = None
+        self._closed = False
 
     @property
     def stuck(self) -> bool:
@@ -52,8 +53,11 @@ class LoneThread:
         """Run a call on the thread and return what it returns, or raise what it raises.
 
         Raises:
-            DependencyDown: The budget is spent, or an earlier call still hangs.
+            DependencyDown: The budget is spent, or an earlier call still hangs, or the thread
+                was closed.
         """
+        if self._closed:
+            raise DependencyDown(f"{self._name} is not asked any more, because gpud is stopping.")
         if self.stuck:
             raise DependencyDown(self._complaint)
         if self._late is not None:
@@ -77,7 +81,8 @@ class LoneThread:
             raise DependencyDown(self._complaint) from error
 
     def close(self) -> None:
-        """Let the thread end after the calls it already has; never waits."""
+        """Let the thread end after the calls it already has, and take no more; never waits."""
+        self._closed = True
         self._calls.put(None)
 
     def _serve(self) -> None:

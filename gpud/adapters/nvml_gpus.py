@@ -109,6 +109,7 @@ class NvmlGpus:
 
     async def close(self) -> None:
         """Close the session with the driver, unless the driver hangs; never waits for that."""
+        self._watcher.stop(timeout_s=0)
         with contextlib.suppress(DependencyDown):
             await self._thread.run(self._close)
         self._thread.close()
