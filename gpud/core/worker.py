@@ -63,6 +63,7 @@ class Cause(StrEnum):
     NEW_REVISION = "new_revision"
     ENDPOINT_DELETED = "endpoint_deleted"
     OPERATOR = "operator"
+    KILLED = "killed"
     SHUTDOWN = "shutdown"
     DEMAND_RETURNED = "demand_returned"
     DRAINED = "drained"
@@ -145,6 +146,14 @@ _DRAIN_CAUSES = (
     Cause.SHUTDOWN,
     Cause.GPU_LOST,
 )
+_BREAKS = (
+    Cause.EXITED,
+    Cause.OUT_OF_MEMORY,
+    Cause.VANISHED,
+    Cause.INCONSISTENT,
+    Cause.PIN_VIOLATED,
+    Cause.ENGINE_RESTARTED,
+)
 
 
 def _table() -> dict[tuple[WorkerState, Cause], WorkerState]:
@@ -174,31 +183,26 @@ def _table() -> dict[tuple[WorkerState, Cause], WorkerState]:
         (s.RELEASING, c.RELEASED): s.GONE,
         (s.RELEASING, c.NOT_RETURNED): s.GONE,
     }
-    for state in _PRE_LEASE:
-        table[state, c.GPUS_RESERVED] = s.RESERVED
-        table[state, c.UNWANTED] = s.GONE
-    # Nothing was created yet (RESERVED), or the launch's answer is still out (CREATING): stopping
-    # removes whatever is there by name, so it is right in both.
-    for state in (s.RESERVED, s.CREATING):
-        for cause in (c.UNWANTED, *_DRAIN_CAUSES):
-            table[state, cause] = s.STOPPING
-    for state in (s.STARTING, s.READY, s.NOT_READY):
-        for cause in _DRAIN_CAUSES:
-            table[state, cause] = s.DRAINING
-    for state in (s.RESERVED, s.CREATING, *_RUNNING):
-        for cause in (
-            c.EXITED,
-            c.OUT_OF_MEMORY,
-            c.VANISHED,
-            c.INCONSISTENT,
-            c.PIN_VIOLATED,
-            c.ENGINE_RESTARTED,
-        ):
-            table[state, cause] = s.FAILED
-    for state in s:
-        if state is not s.GONE:
-            table[state, c.REBOOTED] = s.GONE
-    return table
+    return table | _endings()
+
+
+def _endings() -> dict[tuple[WorkerState, Cause], WorkerState]:
+    """What may happen in several states alike."""
+    s, c = WorkerState, Cause
+    rules: tuple[tuple[tuple[WorkerState, ...], tuple[Cause, ...], WorkerState], ...] = (
+        (_PRE_LEASE, (c.GPUS_RESERVED,), s.RESERVED),
+        (_PRE_LEASE, (c.UNWANTED,), s.GONE),
+        # Nothing was created yet (RESERVED), or the launch's answer is still out (CREATING):
+        # stopping removes whatever is there by name, so it is right in both.
+        ((s.RESERVED, s.CREATING), (c.UNWANTED, *_DRAIN_CAUSES), s.STOPPING),
+        ((s.RESERVED, s.CREATING, *_RUNNING), (c.KILLED,), s.STOPPING),
+        ((s.STARTING, s.READY, s.NOT_READY), _DRAIN_CAUSES, s.DRAINING),
+        ((s.RESERVED, s.CREATING, *_RUNNING), _BREAKS, s.FAILED),
+        (tuple(state for state in s if state is not s.GONE), (c.REBOOTED,), s.GONE),
+    )
+    return {
+        (state, cause): target for states, causes, target in rules for state in states for cause in causes
+    }
 
 
 TRANSITIONS: dict[tuple[WorkerState, Cause], WorkerState] = _table()

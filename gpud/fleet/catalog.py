@@ -116,7 +116,7 @@ class Catalog:
     async def stop_worker(self, worker_id: WorkerId, *, force: bool) -> None:
         """Drain a worker, or kill it at once when forced."""
         worker = self.worker(worker_id)
-        cause = Cause.OPERATOR
+        cause = Cause.KILLED if force else Cause.OPERATOR
         self._hands.reconciler.post(WorkerEvent(worker_id=worker.id, cause=cause, force=force))
         self._hands.reconciler.post(WorkerEvent(worker_id=worker.id, cause=Cause.UNWANTED))
         await self._hands.reconciler.change(lambda: None)
@@ -151,12 +151,11 @@ class Catalog:
 
     async def remove_image(self, pin: str) -> None:
         """Remove an image that no endpoint uses."""
-        users = [
-            name for name, e in self._hands.state.endpoints.items() if pin in (e.image.pin, e.image.reference)
-        ]
+        endpoints = self._hands.state.endpoints.items()
+        users = sorted(name for name, e in endpoints if pin in (e.image.pin, e.image.reference))
         if users:
             raise Conflict(
-                f"Image {pin} is used by {', '.join(sorted(users))}. Delete the endpoint or deploy another image."
+                f"Image {pin} is used by {', '.join(users)}. Delete the endpoint or deploy another image."
             )
         await self._hands.images.remove(pin)
 
@@ -203,7 +202,6 @@ class Catalog:
         )
 
     async def _pin(self, spec: EndpointSpec) -> PinnedImage:
-        """Resolve the image, once: the same reference deployed again keeps its digest only if it still has it."""
         credential = await self._prewarmer.credential(spec.registry)
         return await self._hands.images.resolve(spec.image, credential)
 

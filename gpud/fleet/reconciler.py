@@ -88,6 +88,8 @@ class Reconciler:
         self._wake = asyncio.Event()
         self._stopping = False
         self._no_shrink_until_s = 0.0
+        self._closed = False
+        self._round_ended = asyncio.Event()
 
     # -- what others may do --------------------------------------------------------------------
 
@@ -165,6 +167,17 @@ class Reconciler:
         self._meter.settle()
         await self._journal.flush()
 
+    def close_doors(self) -> None:
+        """Make no more workers: the daemon is going down and takes its workers with it."""
+        self._closed = True
+        self._wake.set()
+
+    async def emptied(self) -> None:
+        """Wait until no worker is left, or the engine went away and none can be stopped."""
+        while self.state.workers and self.state.engine_up:
+            self._round_ended.clear()
+            await self._round_ended.wait()
+
     def stop(self) -> None:
         """End the loop after the round under way."""
         self._stopping = True
@@ -189,6 +202,7 @@ class Reconciler:
             self._executor.follow(may_start=written)
         for worker_id in [w.id for w in self.state.workers.values() if w.state is WorkerState.GONE]:
             self._forget(worker_id)
+        self._round_ended.set()
         sleep_s = _TICK_S if written else _FULL_DISK_RETRY_S
         if more_to_settle:
             sleep_s = min(sleep_s, 0.1)
@@ -247,6 +261,8 @@ class Reconciler:
 
     def _apply(self, change: NewWorker | WorkerEvent, now_s: float) -> bool:
         if isinstance(change, NewWorker):
+            if self._closed:
+                return False
             self._insert(change.endpoint, now_s)
             return True
         worker = self.state.workers.get(change.worker_id)

@@ -46,11 +46,11 @@ class Sweeper:
                     await self._hands.runtime.prepare()
                 await self.sweep()
             except DependencyDown as error:
-                self._note_engine(up=False, error=error.detail)
+                self.note_engine(up=False, error=error.detail)
                 await asyncio.sleep(_RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)])
                 attempt += 1
             else:
-                self._note_engine(up=True)
+                self.note_engine(up=True)
                 attempt = 0
                 await asyncio.sleep(_SWEEP_S)
 
@@ -142,7 +142,7 @@ class Sweeper:
             lambda: reconciler.record("worker.stray_removed", {"log_tail": tail}, worker_id=worker_id)
         )
 
-    def _note_engine(self, *, up: bool, error: str = "") -> None:
+    def note_engine(self, *, up: bool, error: str = "") -> None:
         """Tell the reconciler when the engine went away or came back."""
         if up is not self._was_down:
             return

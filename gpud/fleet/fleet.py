@@ -1,0 +1,228 @@
+"""Puts the fleet together from its ports, and runs it: the same for the daemon and the simulation."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from gpud.core.actions import Action
+from gpud.core.records import HeartbeatWritten
+from gpud.core.worker import Cause, WorkerEvent
+from gpud.errors import DependencyDown
+from gpud.fleet.adoption import Adoption
+from gpud.fleet.catalog import Catalog
+from gpud.fleet.ending import Ending
+from gpud.fleet.executor import Executor
+from gpud.fleet.gpu_keeper import GpuKeeper
+from gpud.fleet.hands import FleetSettings, Hands
+from gpud.fleet.journal import Journal
+from gpud.fleet.launching import Launching
+from gpud.fleet.meter import Meter
+from gpud.fleet.prewarmer import Prewarmer
+from gpud.fleet.prober import Prober
+from gpud.fleet.reconciler import Reconciler, ReconcilerPolicy
+from gpud.fleet.state import FleetState
+from gpud.fleet.sweeper import Sweeper
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from gpud.core.ids import WorkerId
+    from gpud.ports.containers import ContainerRuntime
+    from gpud.ports.gpus import GpuInventory
+    from gpud.ports.images import ImageStore
+    from gpud.ports.probes import HealthProbe
+    from gpud.ports.store import AccessStore, FleetStore
+    from gpud.ports.time import Clock, IdSource
+    from gpud.ports.traffic import Traffic
+
+    Effort = Callable[[WorkerId], Awaitable[None]]
+
+log = structlog.get_logger(__name__)
+
+_HEARTBEAT_S = 5.0
+_RETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetPorts:
+    """What the fleet needs from the world."""
+
+    runtime: ContainerRuntime
+    images: ImageStore
+    gpus: GpuInventory
+    probe: HealthProbe
+    store: FleetStore
+    access: AccessStore
+    traffic: Traffic
+    clock: Clock
+    ids: IdSource
+
+
+class Fleet:
+    """Every loop of the fleet.
+
+    Use: `load()` once, then `run()` in a task; `control` answers from the first on. `stop()`
+    ends it and leaves the containers running, for the next daemon to adopt.
+
+    Args:
+        ports: The world.
+        settings: For the hands.
+        policy: For the reconciler.
+        tasks: Owns every task the fleet starts; an unknown exception in one ends the daemon.
+    """
+
+    def __init__(
+        self, ports: FleetPorts, settings: FleetSettings, policy: ReconcilerPolicy, tasks: asyncio.TaskGroup
+    ) -> None:
+        self._ports = ports
+        self._tasks = tasks
+        self.state = FleetState()
+        self.journal = Journal(ports.store, ports.clock)
+        self.meter = Meter(ports.clock, self.journal.add)
+        self.reconciler = Reconciler(
+            state=self.state,
+            journal=self.journal,
+            meter=self.meter,
+            traffic=ports.traffic,
+            clock=ports.clock,
+            ids=ports.ids,
+            policy=policy,
+        )
+        self.hands = Hands(
+            runtime=ports.runtime,
+            images=ports.images,
+            gpus=ports.gpus,
+            probe=ports.probe,
+            access=ports.access,
+            traffic=ports.traffic,
+            clock=ports.clock,
+            ids=ports.ids,
+            reconciler=self.reconciler,
+            settings=settings,
+        )
+        self.prewarmer = Prewarmer(
+            images=ports.images,
+            access=ports.access,
+            reconciler=self.reconciler,
+            clock=ports.clock,
+            tasks=tasks,
+        )
+        self.gpu_keeper = GpuKeeper(
+            gpus=ports.gpus,
+            reconciler=self.reconciler,
+            journal=self.journal,
+            clock=ports.clock,
+            idle_memory_mib_max=settings.idle_memory_mib_max,
+        )
+        self._sweeper = Sweeper(self.hands, self.prewarmer)
+        self._executor = Executor(self.state, self._efforts(), tasks)
+        self.control = Catalog(
+            hands=self.hands, journal=self.journal, prewarmer=self.prewarmer, gpu_keeper=self.gpu_keeper
+        )
+        self._loops: list[asyncio.Task[None]] = []
+
+    async def load(self) -> None:
+        """Take over from the daemon before: rows, GPUs, then what still runs."""
+        rows = await self._ports.store.load_fleet()
+        adoption = Adoption(self.hands, self.meter, rows)
+        adoption.load()
+        try:
+            found = await self._ports.gpus.list_gpus()
+        except DependencyDown as error:
+            log.warning("gpu.inventory_unavailable", error=error.detail)
+            self.gpu_keeper.load(tuple(s.gpu for s in rows.gpu_statuses), rows.gpu_statuses)
+        else:
+            self.gpu_keeper.load(found, rows.gpu_statuses)
+        self._adoption = adoption
+
+    async def adopt(self) -> None:
+        """Match containers with rows; waits for the engine, however long it is away."""
+        told = ""
+        while True:
+            try:
+                await self._ports.runtime.ping()
+                await self._ports.runtime.prepare()
+                self._adoption.settle(await self._ports.runtime.list_workers())
+                # No daemon but this one makes containers of this install: every container that
+                # no row explains is a stray, whatever its age.
+                await self._sweeper.sweep(strays_before_ns=self._ports.clock.wall_ns())
+            except DependencyDown as error:
+                if error.detail != told:
+                    log.warning("engine.unavailable", error=error.detail)
+                    told = error.detail
+                self._sweeper.note_engine(up=False, error=error.detail)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
+
+    def start(self) -> None:
+        """Start every loop."""
+        loops = {
+            "reconciler": self.reconciler.run(self._executor),
+            "heartbeat": self._beat(),
+            "adoption": self._adopt_then_watch(),
+            "gpu_keeper": self.gpu_keeper.run(),
+        }
+        self._loops = [self._tasks.create_task(loop, name=name) for name, loop in loops.items()]
+
+    async def stop(self, *, drain: bool) -> None:
+        """End every loop, with everything on disk.
+
+        Args:
+            drain: Stop every worker first; otherwise containers stay for the next daemon.
+        """
+        if drain:
+            await self._drain()
+        reconciler, *others = self._loops
+        for loop in others:
+            loop.cancel()
+        self._executor.close()
+        self.prewarmer.close()
+        self._add_heartbeat()
+        self.reconciler.stop()
+        await asyncio.wait([reconciler])
+
+    async def _drain(self) -> None:
+        for worker in list(self.state.workers.values()):
+            self.reconciler.post(WorkerEvent(worker_id=worker.id, cause=Cause.SHUTDOWN))
+            self.reconciler.post(WorkerEvent(worker_id=worker.id, cause=Cause.UNWANTED))
+        self.reconciler.close_doors()
+        await self.reconciler.emptied()
+
+    async def _adopt_then_watch(self) -> None:
+        watching = self._tasks.create_task(self._sweeper.run_watch(), name="engine_events")
+        try:
+            await self.adopt()
+            await self._sweeper.run_sweeps()
+        finally:
+            watching.cancel()
+
+    async def _beat(self) -> None:
+        while True:
+            self._add_heartbeat()
+            self.reconciler.wake()
+            await asyncio.sleep(_HEARTBEAT_S)
+
+    def _add_heartbeat(self) -> None:
+        clock = self._ports.clock
+        beat = HeartbeatWritten(boot_id=clock.boot_id, boot_ns=clock.boot_ns(), wall_ms=clock.at_ms())
+        self.journal.add(beat)
+
+    def _efforts(self) -> dict[Action, Effort]:
+        launching = Launching(self.hands, self.prewarmer, self.gpu_keeper)
+        prober = Prober(self.hands)
+        ending = Ending(self.hands, self.gpu_keeper)
+        return {
+            Action.PULL_IMAGE: launching.pull_image,
+            Action.VERIFY_GPUS: launching.verify_gpus,
+            Action.LAUNCH: launching.launch,
+            Action.AWAIT_READY: prober.await_ready,
+            Action.WATCH_HEALTH: prober.watch_health,
+            Action.STOP: ending.stop,
+            Action.BURY: ending.bury,
+            Action.RELEASE: ending.release,
+        }
