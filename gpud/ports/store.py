@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
+
+from gpud.core.usage import UsageBy, UsageRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +17,19 @@ if TYPE_CHECKING:
     from gpud.core.records import FleetChange
     from gpud.core.worker import Worker
     from gpud.ports.images import RegistryCredential
+
+__all__ = [
+    "AccessStore",
+    "ApiKey",
+    "EventRow",
+    "FleetRows",
+    "FleetStore",
+    "ReadModel",
+    "ReplayedAnswer",
+    "StoredRegistry",
+    "UsageBy",
+    "UsageRow",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,37 +82,6 @@ class EventRow:
     endpoint: str
     worker_id: str
     facts: dict[str, object]
-
-
-class UsageBy(StrEnum):
-    """What a usage report has one line for."""
-
-    ENDPOINT = "endpoint"
-    WORKER = "worker"
-    GPU = "gpu"
-    DAY = "day"
-    HOUR = "hour"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsageRow:
-    """One line of a usage report.
-
-    Args:
-        key: The endpoint, worker, GPU UUID, day (`2026-11-21`) or hour (`2026-11-21T14`), UTC.
-        gpu_ns: Billable GPU nanoseconds (time x GPUs).
-        wall_ns: Billable nanoseconds whatever the number of GPUs; what CPU workers have.
-        billed_seconds: Sum over worker sessions of each rounded up once; for day and hour
-            lines the sessions that ended in it.
-        phases_ns: GPU nanoseconds by phase, unbilled ones included.
-    """
-
-    key: str
-    gpu_ns: int
-    wall_ns: int
-    billed_seconds: int
-    sessions: int
-    phases_ns: dict[str, int]
 
 
 class ReadModel(Protocol):

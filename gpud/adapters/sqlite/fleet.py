@@ -1,0 +1,180 @@
+"""Fleet state on disk: what the reconciler starts from, and every change of it."""
+
+from __future__ import annotations
+
+import sqlite3
+from functools import partial
+from typing import TYPE_CHECKING, assert_never
+
+from gpud.adapters.sqlite import rows
+from gpud.adapters.sqlite.statements import SQL
+from gpud.core.ids import GpuUuid, WorkerId
+from gpud.core.records import (
+    EndpointDeleted,
+    EndpointSaved,
+    EventRecorded,
+    FleetChange,
+    GpuHealthSaved,
+    HeartbeatWritten,
+    LeaseClosed,
+    LeaseOpened,
+    SegmentClosed,
+    SegmentOpened,
+    WorkerInserted,
+    WorkerMoved,
+)
+from gpud.errors import InvariantBroken
+from gpud.ports.store import FleetRows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gpud.adapters.sqlite.committer import GroupCommitter
+
+
+class SqliteFleetStore:
+    """Durable fleet state (port `FleetStore`)."""
+
+    def __init__(self, committer: GroupCommitter) -> None:
+        self._committer = committer
+
+    async def load_fleet(self) -> FleetRows:
+        """Read everything the reconciler starts from."""
+        return await self._committer.write(_load)
+
+    async def record(self, changes: Sequence[FleetChange]) -> None:
+        """Write changes in one transaction, in order, whole or not at all.
+
+        Raises:
+            InvariantBroken: A row is not in the state the change was decided on, or a GPU
+                would have two holders.
+            StorageFull: The disk is full; nothing was written.
+        """
+        if changes:
+            await self._committer.write(partial(record_changes, tuple(changes)))
+
+
+def record_changes(changes: tuple[FleetChange, ...], connection: sqlite3.Connection) -> None:
+    """Apply changes inside the transaction that is open.
+
+    Raises:
+        InvariantBroken: As `SqliteFleetStore.record`.
+    """
+    for change in changes:
+        try:
+            _apply(change, connection)
+        except sqlite3.IntegrityError as error:
+            raise InvariantBroken(f"{_named(change)} contradicts the store: {error}.") from error
+
+
+def _apply(change: FleetChange, connection: sqlite3.Connection) -> None:  # noqa: C901 - one arm a change
+    match change:
+        case EndpointSaved(endpoint=endpoint):
+            params = rows.endpoint_params(endpoint)
+            connection.execute(SQL["endpoint_revision_keep"], params)
+            connection.execute(SQL["endpoint_save"], params)
+        case EndpointDeleted(name=name):
+            connection.execute(SQL["endpoint_delete"], {"name": name})
+        case WorkerInserted(worker=worker):
+            connection.execute(SQL["worker_insert"], rows.worker_params(worker))
+        case WorkerMoved():
+            _move_worker(change, connection)
+        case LeaseOpened():
+            _open_lease(change, connection)
+        case LeaseClosed():
+            _close_lease(change, connection)
+        case SegmentOpened(segment=segment):
+            connection.execute(SQL["segment_open"], rows.segment_params(segment))
+        case SegmentClosed():
+            _close_segment(change, connection)
+        case GpuHealthSaved(status=status):
+            connection.execute(SQL["gpu_health_save"], rows.gpu_health_params(status))
+        case EventRecorded():
+            connection.execute(SQL["event_insert"], rows.event_params(change))
+        case HeartbeatWritten(boot_id=boot_id, boot_ns=boot_ns, wall_ms=wall_ms):
+            beat = {"boot_id": boot_id, "boot_ns": boot_ns, "wall_ms": wall_ms}
+            connection.execute(SQL["heartbeat_write"], beat)
+        case _:
+            assert_never(change)
+
+
+def _move_worker(change: WorkerMoved, connection: sqlite3.Connection) -> None:
+    params = rows.worker_params(change.worker) | {
+        "from_state": change.from_state,
+        "from_generation": change.from_generation,
+    }
+    if connection.execute(SQL["worker_move"], params).rowcount == 1:
+        return
+    row = connection.execute(SQL["worker_place"], {"id": change.worker.id}).fetchone()
+    found = "has no row" if row is None else f"is {row['state']} at generation {row['generation']}"
+    raise InvariantBroken(
+        f"Worker {change.worker.id} was to move from {change.from_state} at generation "
+        f"{change.from_generation} to {change.worker.state}, but it {found}."
+    )
+
+
+def _open_lease(change: LeaseOpened, connection: sqlite3.Connection) -> None:
+    params = {
+        "gpu_uuid": change.gpu_uuid,
+        "worker_id": change.worker_id,
+        "boot_id": change.boot_id,
+        "at_boot_ns": change.at_boot_ns,
+    }
+    try:
+        connection.execute(SQL["lease_open"], params)
+    except sqlite3.IntegrityError as error:
+        holder = connection.execute(SQL["lease_holder"], {"gpu_uuid": change.gpu_uuid}).fetchone()
+        if holder is None:
+            raise
+        raise InvariantBroken(
+            f"GPU {change.gpu_uuid} was to be leased to {change.worker_id}, "
+            f"but {holder['worker_id']} holds it."
+        ) from error
+
+
+def _close_lease(change: LeaseClosed, connection: sqlite3.Connection) -> None:
+    params = {
+        "gpu_uuid": change.gpu_uuid,
+        "worker_id": change.worker_id,
+        "at_boot_ns": change.at_boot_ns,
+    }
+    if connection.execute(SQL["lease_close"], params).rowcount != 1:
+        raise InvariantBroken(f"Worker {change.worker_id} holds no open lease of GPU {change.gpu_uuid}.")
+
+
+def _close_segment(change: SegmentClosed, connection: sqlite3.Connection) -> None:
+    segment = change.segment
+    if segment.end_boot_ns is None:
+        raise InvariantBroken(
+            f"Segment {segment.seq} of {segment.worker_id} was to be closed without an end."
+        )
+    if connection.execute(SQL["segment_close"], rows.segment_params(segment)).rowcount != 1:
+        raise InvariantBroken(
+            f"Worker {segment.worker_id} has no open {segment.phase} segment {segment.seq} "
+            f"that began at {segment.start_boot_ns}."
+        )
+
+
+def _named(change: FleetChange) -> str:
+    match change:
+        case WorkerInserted(worker=worker) | WorkerMoved(worker=worker):
+            return f"{type(change).__name__} of {worker.id}"
+        case SegmentOpened(segment=segment) | SegmentClosed(segment=segment):
+            return f"{type(change).__name__} {segment.seq} of {segment.worker_id}"
+        case _:
+            return type(change).__name__
+
+
+def _load(connection: sqlite3.Connection) -> FleetRows:
+    beat = connection.execute(SQL["heartbeat_read"]).fetchone()
+    return FleetRows(
+        endpoints=tuple(map(rows.endpoint_of, connection.execute(SQL["endpoints_all"]))),
+        workers=tuple(map(rows.worker_of, connection.execute(SQL["workers_live"]))),
+        leases=tuple(
+            (GpuUuid(row["gpu_uuid"]), WorkerId(row["worker_id"]))
+            for row in connection.execute(SQL["leases_open"])
+        ),
+        open_segments=tuple(map(rows.segment_of, connection.execute(SQL["segments_open"]))),
+        gpu_statuses=tuple(map(rows.gpu_status_of, connection.execute(SQL["gpu_health_all"]))),
+        heartbeat=None if beat is None else (beat["boot_id"], beat["boot_ns"], beat["wall_ms"]),
+    )

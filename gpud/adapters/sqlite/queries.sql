@@ -1,0 +1,256 @@
+-- Every statement gpud runs on its rows. `statements.py` reads this file; a test prepares each one.
+
+-- name: install_insert
+-- Runs once, when the database is made.
+INSERT INTO install (id, install_id, created_at_ms) VALUES (1, :install_id, :created_at_ms);
+
+-- name: install_read
+SELECT install_id, created_at_ms, master_key_check FROM install WHERE id = 1;
+
+-- name: install_key_check_write
+UPDATE install SET master_key_check = :master_key_check WHERE id = 1;
+
+-- name: endpoint_revision_keep
+-- A revision is written once and kept for good.
+INSERT INTO endpoint_revision (endpoint, revision, spec, image, created_at_ms)
+VALUES (:name, :revision, :spec, :image, :updated_at_ms)
+ON CONFLICT (endpoint, revision) DO NOTHING;
+
+-- name: endpoint_save
+INSERT INTO endpoint (name, revision, spec, image, created_at_ms, updated_at_ms)
+VALUES (:name, :revision, :spec, :image, :created_at_ms, :updated_at_ms)
+ON CONFLICT (name) DO UPDATE SET
+    revision = excluded.revision,
+    spec = excluded.spec,
+    image = excluded.image,
+    created_at_ms = excluded.created_at_ms,
+    updated_at_ms = excluded.updated_at_ms;
+
+-- name: endpoint_delete
+DELETE FROM endpoint WHERE name = :name;
+
+-- name: endpoints_all
+SELECT revision, spec, image, created_at_ms, updated_at_ms FROM endpoint ORDER BY name;
+
+-- name: worker_insert
+INSERT INTO worker (
+    id, endpoint, revision, state, generation, since_s, created_at_ms, port, gpu_uuids, address, cause, detail,
+    container_started_ns, container_finished_ns, exit_code, ready_s, adopted, failed, force
+) VALUES (
+    :id, :endpoint, :revision, :state, :generation, :since_s, :created_at_ms, :port, :gpu_uuids, :address, :cause,
+    :detail, :container_started_ns, :container_finished_ns, :exit_code, :ready_s, :adopted, :failed, :force
+);
+
+-- name: worker_move
+-- Changes nothing unless the row is still where the move was decided.
+UPDATE worker SET
+    state = :state,
+    generation = :generation,
+    since_s = :since_s,
+    port = :port,
+    gpu_uuids = :gpu_uuids,
+    address = :address,
+    cause = :cause,
+    detail = :detail,
+    container_started_ns = :container_started_ns,
+    container_finished_ns = :container_finished_ns,
+    exit_code = :exit_code,
+    ready_s = :ready_s,
+    adopted = :adopted,
+    failed = :failed,
+    force = :force
+WHERE id = :id AND state = :from_state AND generation = :from_generation;
+
+-- name: worker_place
+SELECT state, generation FROM worker WHERE id = :id;
+
+-- name: workers_live
+SELECT * FROM worker WHERE state <> 'gone' ORDER BY id;
+
+-- name: workers_gone_with_holds
+-- None, unless something is wrong.
+SELECT * FROM worker
+WHERE state = 'gone' AND id IN (
+    SELECT l.worker_id FROM gpu_lease AS l WHERE l.released_boot_ns IS NULL
+    UNION
+    SELECT s.worker_id FROM usage_segment AS s WHERE s.end_boot_ns IS NULL
+)
+ORDER BY id;
+
+-- name: workers_page
+-- Newest first; :after is the last id of the page before, '' for the first page.
+SELECT * FROM worker
+WHERE (:include_gone OR state <> 'gone')
+  AND (:after = '' OR (created_at_ms, id) < (SELECT w.created_at_ms, w.id FROM worker AS w WHERE w.id = :after))
+ORDER BY created_at_ms DESC, id DESC
+LIMIT :limit;
+
+-- name: workers_page_of_endpoint
+SELECT * FROM worker
+WHERE endpoint = :endpoint
+  AND (:include_gone OR state <> 'gone')
+  AND (:after = '' OR (created_at_ms, id) < (SELECT w.created_at_ms, w.id FROM worker AS w WHERE w.id = :after))
+ORDER BY created_at_ms DESC, id DESC
+LIMIT :limit;
+
+-- name: lease_open
+INSERT INTO gpu_lease (gpu_uuid, worker_id, boot_id, leased_boot_ns)
+VALUES (:gpu_uuid, :worker_id, :boot_id, :at_boot_ns);
+
+-- name: lease_close
+UPDATE gpu_lease SET released_boot_ns = :at_boot_ns
+WHERE gpu_uuid = :gpu_uuid AND worker_id = :worker_id AND released_boot_ns IS NULL;
+
+-- name: lease_holder
+SELECT worker_id FROM gpu_lease WHERE gpu_uuid = :gpu_uuid AND released_boot_ns IS NULL;
+
+-- name: leases_open
+SELECT gpu_uuid, worker_id FROM gpu_lease WHERE released_boot_ns IS NULL ORDER BY gpu_uuid;
+
+-- name: leases_all
+SELECT gpu_uuid, worker_id, boot_id, leased_boot_ns, released_boot_ns FROM gpu_lease ORDER BY id;
+
+-- name: segment_open
+INSERT INTO usage_segment (
+    worker_id, seq, phase, endpoint, revision, gpu_uuids, boot_id, start_boot_ns, end_boot_ns, start_wall_ms,
+    close_reason, estimated
+) VALUES (
+    :worker_id, :seq, :phase, :endpoint, :revision, :gpu_uuids, :boot_id, :start_boot_ns, :end_boot_ns,
+    :start_wall_ms, :close_reason, :estimated
+);
+
+-- name: segment_close
+-- Closed segments never change, and an open one changes only by being closed.
+UPDATE usage_segment SET end_boot_ns = :end_boot_ns, close_reason = :close_reason, estimated = :estimated
+WHERE worker_id = :worker_id AND seq = :seq AND phase = :phase AND boot_id = :boot_id
+  AND start_boot_ns = :start_boot_ns AND end_boot_ns IS NULL;
+
+-- name: segments_open
+SELECT * FROM usage_segment WHERE end_boot_ns IS NULL ORDER BY worker_id;
+
+-- name: segments_all
+SELECT * FROM usage_segment ORDER BY worker_id, seq;
+
+-- name: segments_of_sessions
+-- Every segment of each worker that has a segment reaching into the period.
+SELECT * FROM usage_segment
+WHERE worker_id IN (
+        SELECT s.worker_id FROM usage_segment AS s WHERE s.end_wall_ms >= :since_ms AND s.start_wall_ms < :until_ms
+        UNION
+        SELECT s.worker_id FROM usage_segment AS s WHERE s.end_boot_ns IS NULL AND s.start_wall_ms < :until_ms
+      )
+  AND (:endpoint = '' OR endpoint = :endpoint)
+ORDER BY worker_id, seq;
+
+-- name: gpu_health_save
+INSERT INTO gpu_health (
+    gpu_uuid, name, memory_mib, gpu_index, numa_node, cpus, mig_parent, health, reason, since_ms
+) VALUES (
+    :gpu_uuid, :name, :memory_mib, :gpu_index, :numa_node, :cpus, :mig_parent, :health, :reason, :since_ms
+)
+ON CONFLICT (gpu_uuid) DO UPDATE SET
+    name = excluded.name,
+    memory_mib = excluded.memory_mib,
+    gpu_index = excluded.gpu_index,
+    numa_node = excluded.numa_node,
+    cpus = excluded.cpus,
+    mig_parent = excluded.mig_parent,
+    health = excluded.health,
+    reason = excluded.reason,
+    since_ms = excluded.since_ms;
+
+-- name: gpu_health_all
+SELECT * FROM gpu_health ORDER BY gpu_uuid;
+
+-- name: event_insert
+INSERT INTO event (kind, at_ms, endpoint, worker_id, facts) VALUES (:kind, :at_ms, :endpoint, :worker_id, :facts);
+
+-- name: events_after
+SELECT * FROM event WHERE seq > :after_seq ORDER BY seq LIMIT :limit;
+
+-- name: events_after_of_endpoint
+SELECT * FROM event
+WHERE endpoint = :endpoint AND endpoint <> '' AND (:worker_id = '' OR worker_id = :worker_id) AND seq > :after_seq
+ORDER BY seq LIMIT :limit;
+
+-- name: events_after_of_worker
+SELECT * FROM event WHERE worker_id = :worker_id AND worker_id <> '' AND seq > :after_seq ORDER BY seq LIMIT :limit;
+
+-- name: events_before
+SELECT * FROM event WHERE seq < :before_seq ORDER BY seq DESC LIMIT :limit;
+
+-- name: events_before_of_endpoint
+SELECT * FROM event
+WHERE endpoint = :endpoint AND endpoint <> '' AND (:worker_id = '' OR worker_id = :worker_id) AND seq < :before_seq
+ORDER BY seq DESC LIMIT :limit;
+
+-- name: events_before_of_worker
+SELECT * FROM event
+WHERE worker_id = :worker_id AND worker_id <> '' AND seq < :before_seq
+ORDER BY seq DESC LIMIT :limit;
+
+-- name: heartbeat_write
+INSERT INTO heartbeat (id, boot_id, boot_ns, wall_ms) VALUES (1, :boot_id, :boot_ns, :wall_ms)
+ON CONFLICT (id) DO UPDATE SET boot_id = excluded.boot_id, boot_ns = excluded.boot_ns, wall_ms = excluded.wall_ms;
+
+-- name: heartbeat_read
+SELECT boot_id, boot_ns, wall_ms FROM heartbeat WHERE id = 1;
+
+-- name: key_insert
+INSERT INTO api_key (id, label, secret_sha256, scopes, created_at_ms, expires_at_ms, disabled, last_used_at_ms)
+VALUES (:id, :label, :secret_sha256, :scopes, :created_at_ms, :expires_at_ms, :disabled, :last_used_at_ms);
+
+-- name: keys_all
+SELECT * FROM api_key ORDER BY created_at_ms, id;
+
+-- name: key_disable
+UPDATE api_key SET disabled = 1 WHERE id = :id;
+
+-- name: key_note_use
+UPDATE api_key SET last_used_at_ms = :at_ms WHERE id = :id AND last_used_at_ms < :at_ms;
+
+-- name: registry_put
+INSERT INTO registry (name, host, username, password_nonce, password_sealed, created_at_ms)
+VALUES (:name, :host, :username, :password_nonce, :password_sealed, :created_at_ms)
+ON CONFLICT (name) DO UPDATE SET
+    host = excluded.host,
+    username = excluded.username,
+    password_nonce = excluded.password_nonce,
+    password_sealed = excluded.password_sealed,
+    created_at_ms = excluded.created_at_ms;
+
+-- name: registries_all
+SELECT name, host, username, created_at_ms FROM registry ORDER BY name;
+
+-- name: registry_count
+SELECT count(*) FROM registry;
+
+-- name: registry_read
+SELECT host, username, password_nonce, password_sealed FROM registry WHERE name = :name;
+
+-- name: registry_delete
+DELETE FROM registry WHERE name = :name;
+
+-- name: idempotency_claim
+INSERT INTO idempotency (scope, key, fingerprint, at_ms) VALUES (:scope, :key, :fingerprint, :at_ms)
+ON CONFLICT (scope, key) DO NOTHING;
+
+-- name: idempotency_read
+SELECT fingerprint, status, body FROM idempotency WHERE scope = :scope AND key = :key;
+
+-- name: idempotency_answer
+UPDATE idempotency SET status = :status, body = :body
+WHERE scope = :scope AND key = :key AND fingerprint = :fingerprint AND status IS NULL;
+
+-- name: idempotency_give_up
+DELETE FROM idempotency WHERE scope = :scope AND key = :key AND status IS NULL;
+
+-- name: idempotency_forget
+-- A few old ones each time, so that no claim pays for many.
+DELETE FROM idempotency WHERE (scope, key) IN (
+    SELECT i.scope, i.key FROM idempotency AS i WHERE i.at_ms < :older_than_ms ORDER BY i.at_ms LIMIT 16
+);
+
+-- name: idempotency_forget_unanswered
+-- At start: whoever was answering these has died.
+DELETE FROM idempotency WHERE status IS NULL;

@@ -1,0 +1,278 @@
+"""Rows into core types and back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from gpud.core.endpoint import (
+    Balance,
+    Endpoint,
+    EndpointSpec,
+    EndpointType,
+    GpuNeeds,
+    HealthCheck,
+    Limits,
+    PinnedImage,
+    PolicyName,
+    ScalePolicy,
+    Volume,
+)
+from gpud.core.gpu import Gpu, GpuHealth, GpuStatus
+from gpud.core.ids import EndpointName, GpuUuid, KeyId, Revision, WorkerId
+from gpud.core.metering import Phase, Segment
+from gpud.core.worker import Cause, Worker, WorkerState
+from gpud.errors import GpudError, StoreUnusable
+from gpud.ports.store import ApiKey, EventRow
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+    from gpud.core.records import EventRecorded
+
+    Params = dict[str, Any]
+
+
+def to_json(value: object) -> str:
+    """Spell a value as compact JSON; enums by their value."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def endpoint_params(endpoint: Endpoint) -> Params:
+    """An endpoint as statement parameters."""
+    return {
+        "name": endpoint.name,
+        "revision": endpoint.revision,
+        "spec": to_json(asdict(endpoint.spec)),
+        "image": to_json(asdict(endpoint.image)),
+        "created_at_ms": endpoint.created_at_ms,
+        "updated_at_ms": endpoint.updated_at_ms,
+    }
+
+
+def endpoint_of(row: sqlite3.Row) -> Endpoint:
+    """Read an endpoint back.
+
+    Raises:
+        StoreUnusable: The stored spec is not one this version can build.
+    """
+    try:
+        return Endpoint(
+            spec=spec_of(json.loads(row["spec"])),
+            image=_image_of(json.loads(row["image"])),
+            revision=Revision(row["revision"]),
+            created_at_ms=row["created_at_ms"],
+            updated_at_ms=row["updated_at_ms"],
+        )
+    except (TypeError, KeyError, ValueError, GpudError) as error:
+        raise StoreUnusable(
+            f"A stored endpoint cannot be read back ({error}): {row['spec'][:200]}. "
+            "Use the gpud version that wrote it, or delete the endpoint there first."
+        ) from error
+
+
+def spec_of(stored: Params) -> EndpointSpec:
+    """Build a spec back through its dataclasses; what was not stored takes its default."""
+    spec = dict(stored)
+    scale = dict(spec.pop("scale", {}))
+    if "policy" in scale:
+        scale["policy"] = PolicyName(scale["policy"])
+    if "balance" in scale:
+        scale["balance"] = Balance(scale["balance"])
+    return EndpointSpec(
+        name=EndpointName(spec.pop("name")),
+        type=EndpointType(spec.pop("type", EndpointType.HTTP)),
+        command=tuple(spec.pop("command", ())),
+        aliases=tuple(spec.pop("aliases", ())),
+        env=tuple((key, value) for key, value in spec.pop("env", ())),
+        gpus=GpuNeeds(**spec.pop("gpus", {})),
+        scale=ScalePolicy(**scale),
+        health=HealthCheck(**spec.pop("health", {})),
+        limits=Limits(**spec.pop("limits", {})),
+        volumes=tuple(Volume(**volume) for volume in spec.pop("volumes", ())),
+        **spec,
+    )
+
+
+def _image_of(stored: Params) -> PinnedImage:
+    return PinnedImage(
+        reference=stored["reference"], pin=stored["pin"], exposed_ports=tuple(stored["exposed_ports"])
+    )
+
+
+def worker_params(worker: Worker) -> Params:
+    """A worker as statement parameters."""
+    return {
+        "id": worker.id,
+        "endpoint": worker.endpoint,
+        "revision": worker.revision,
+        "state": worker.state,
+        "generation": worker.generation,
+        "since_s": worker.since_s,
+        "created_at_ms": worker.created_at_ms,
+        "port": worker.port,
+        "gpu_uuids": to_json(worker.gpu_uuids),
+        "address": worker.address,
+        "cause": worker.cause,
+        "detail": worker.detail,
+        "container_started_ns": worker.container_started_ns,
+        "container_finished_ns": worker.container_finished_ns,
+        "exit_code": worker.exit_code,
+        "ready_s": worker.ready_s,
+        "adopted": worker.adopted,
+        "failed": worker.failed,
+        "force": worker.force,
+    }
+
+
+def worker_of(row: sqlite3.Row) -> Worker:
+    """Read a worker back."""
+    return Worker(
+        id=WorkerId(row["id"]),
+        endpoint=EndpointName(row["endpoint"]),
+        revision=Revision(row["revision"]),
+        state=WorkerState(row["state"]),
+        generation=row["generation"],
+        since_s=row["since_s"],
+        created_at_ms=row["created_at_ms"],
+        port=row["port"],
+        gpu_uuids=_gpu_uuids(row["gpu_uuids"]),
+        address=row["address"],
+        cause=Cause(row["cause"]),
+        detail=row["detail"],
+        container_started_ns=row["container_started_ns"],
+        container_finished_ns=row["container_finished_ns"],
+        exit_code=row["exit_code"],
+        ready_s=row["ready_s"],
+        adopted=bool(row["adopted"]),
+        failed=bool(row["failed"]),
+        force=bool(row["force"]),
+    )
+
+
+def segment_params(segment: Segment) -> Params:
+    """A segment as statement parameters."""
+    return {
+        "worker_id": segment.worker_id,
+        "seq": segment.seq,
+        "phase": segment.phase,
+        "endpoint": segment.endpoint,
+        "revision": segment.revision,
+        "gpu_uuids": to_json(segment.gpu_uuids),
+        "boot_id": segment.boot_id,
+        "start_boot_ns": segment.start_boot_ns,
+        "end_boot_ns": segment.end_boot_ns,
+        "start_wall_ms": segment.start_wall_ms,
+        "close_reason": segment.close_reason,
+        "estimated": segment.estimated,
+    }
+
+
+def segment_of(row: sqlite3.Row) -> Segment:
+    """Read a segment back."""
+    return Segment(
+        worker_id=WorkerId(row["worker_id"]),
+        seq=row["seq"],
+        phase=Phase(row["phase"]),
+        endpoint=EndpointName(row["endpoint"]),
+        revision=Revision(row["revision"]),
+        gpu_uuids=_gpu_uuids(row["gpu_uuids"]),
+        boot_id=row["boot_id"],
+        start_boot_ns=row["start_boot_ns"],
+        end_boot_ns=row["end_boot_ns"],
+        start_wall_ms=row["start_wall_ms"],
+        close_reason=row["close_reason"],
+        estimated=bool(row["estimated"]),
+    )
+
+
+def gpu_health_params(status: GpuStatus) -> Params:
+    """A GPU's health as statement parameters."""
+    return {
+        "gpu_uuid": status.gpu.uuid,
+        "name": status.gpu.name,
+        "memory_mib": status.gpu.memory_mib,
+        "gpu_index": status.gpu.index,
+        "numa_node": status.gpu.numa_node,
+        "cpus": status.gpu.cpus,
+        "mig_parent": status.gpu.mig_parent,
+        "health": status.health,
+        "reason": status.reason,
+        "since_ms": status.since_ms,
+    }
+
+
+def gpu_status_of(row: sqlite3.Row) -> GpuStatus:
+    """Read a GPU's health back."""
+    return GpuStatus(
+        gpu=Gpu(
+            uuid=GpuUuid(row["gpu_uuid"]),
+            name=row["name"],
+            memory_mib=row["memory_mib"],
+            index=row["gpu_index"],
+            numa_node=row["numa_node"],
+            cpus=row["cpus"],
+            mig_parent=None if row["mig_parent"] is None else GpuUuid(row["mig_parent"]),
+        ),
+        health=GpuHealth(row["health"]),
+        reason=row["reason"],
+        since_ms=row["since_ms"],
+    )
+
+
+def event_params(event: EventRecorded) -> Params:
+    """An event as statement parameters."""
+    return {
+        "kind": event.kind,
+        "at_ms": event.at_ms,
+        "endpoint": event.endpoint,
+        "worker_id": event.worker_id,
+        "facts": to_json(event.facts),
+    }
+
+
+def event_of(row: sqlite3.Row) -> EventRow:
+    """Read an event back."""
+    return EventRow(
+        seq=row["seq"],
+        kind=row["kind"],
+        at_ms=row["at_ms"],
+        endpoint=row["endpoint"],
+        worker_id=row["worker_id"],
+        facts=json.loads(row["facts"]),
+    )
+
+
+def key_params(key: ApiKey) -> Params:
+    """An API key as statement parameters."""
+    return {
+        "id": key.id,
+        "label": key.label,
+        "secret_sha256": key.secret_sha256,
+        "scopes": to_json(key.scopes),
+        "created_at_ms": key.created_at_ms,
+        "expires_at_ms": key.expires_at_ms,
+        "disabled": key.disabled,
+        "last_used_at_ms": key.last_used_at_ms,
+    }
+
+
+def key_of(row: sqlite3.Row) -> ApiKey:
+    """Read an API key back."""
+    return ApiKey(
+        id=KeyId(row["id"]),
+        label=row["label"],
+        secret_sha256=row["secret_sha256"],
+        scopes=tuple(json.loads(row["scopes"])),
+        created_at_ms=row["created_at_ms"],
+        expires_at_ms=row["expires_at_ms"],
+        disabled=bool(row["disabled"]),
+        last_used_at_ms=row["last_used_at_ms"],
+    )
+
+
+def _gpu_uuids(stored: str) -> tuple[GpuUuid, ...]:
+    uuids: Sequence[str] = json.loads(stored)
+    return tuple(GpuUuid(uuid) for uuid in uuids)

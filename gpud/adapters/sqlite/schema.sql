@@ -1,0 +1,164 @@
+-- The schema as the last migration leaves it. A test has the migrations build exactly this.
+-- JSON columns are checked by their shape only: with trusted_schema off, SQLite 3.40 refuses
+-- its own JSON functions in a CHECK.
+
+CREATE TABLE install (
+    id               INTEGER PRIMARY KEY CHECK (id = 1),
+    install_id       TEXT    NOT NULL CHECK (length(install_id) >= 8),
+    created_at_ms    INTEGER NOT NULL,
+    master_key_check BLOB    CHECK (length(master_key_check) = 16)
+) STRICT;
+
+CREATE TABLE endpoint_revision (
+    endpoint      TEXT    NOT NULL,
+    revision      TEXT    NOT NULL,
+    spec          TEXT    NOT NULL CHECK (spec LIKE '{%}'),
+    image         TEXT    NOT NULL CHECK (image LIKE '{%}'),
+    created_at_ms INTEGER NOT NULL,
+    PRIMARY KEY (endpoint, revision)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE endpoint (
+    name          TEXT    PRIMARY KEY NOT NULL CHECK (length(name) BETWEEN 1 AND 40),
+    revision      TEXT    NOT NULL,
+    spec          TEXT    NOT NULL CHECK (spec LIKE '{%}'),
+    image         TEXT    NOT NULL CHECK (image LIKE '{%}'),
+    created_at_ms INTEGER NOT NULL,
+    updated_at_ms INTEGER NOT NULL,
+    FOREIGN KEY (name, revision) REFERENCES endpoint_revision (endpoint, revision)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE worker (
+    id                    TEXT    PRIMARY KEY NOT NULL,
+    endpoint              TEXT    NOT NULL,
+    revision              TEXT    NOT NULL,
+    state                 TEXT    NOT NULL CHECK (state IN (
+                              'pending', 'pulling', 'reserved', 'creating', 'starting', 'ready', 'not_ready',
+                              'draining', 'stopping', 'releasing', 'failed', 'lost', 'gone')),
+    generation            INTEGER NOT NULL CHECK (generation >= 0),
+    since_s               REAL    NOT NULL,
+    created_at_ms         INTEGER NOT NULL,
+    port                  INTEGER NOT NULL CHECK (port BETWEEN 0 AND 65535),
+    gpu_uuids             TEXT    NOT NULL CHECK (gpu_uuids LIKE '[%]'),
+    address               TEXT    NOT NULL,
+    cause                 TEXT    NOT NULL CHECK (cause <> ''),
+    detail                TEXT    NOT NULL,
+    container_started_ns  INTEGER NOT NULL CHECK (container_started_ns >= 0),
+    container_finished_ns INTEGER NOT NULL CHECK (container_finished_ns >= 0),
+    exit_code             INTEGER,
+    ready_s               REAL,
+    adopted               INTEGER NOT NULL CHECK (adopted IN (0, 1)),
+    failed                INTEGER NOT NULL CHECK (failed IN (0, 1)),
+    force                 INTEGER NOT NULL CHECK (force IN (0, 1)),
+    -- GPUs are held from RESERVED on, and only a worker with an address can be given requests.
+    CHECK (state NOT IN ('pending', 'pulling') OR gpu_uuids = '[]'),
+    CHECK (state <> 'ready' OR address <> ''),
+    FOREIGN KEY (endpoint, revision) REFERENCES endpoint_revision (endpoint, revision)
+) STRICT;
+
+CREATE INDEX worker_live ON worker (id) WHERE state <> 'gone';
+CREATE INDEX worker_newest ON worker (created_at_ms, id);
+CREATE INDEX worker_of_endpoint ON worker (endpoint, created_at_ms, id);
+
+CREATE TABLE gpu_lease (
+    id               INTEGER PRIMARY KEY,
+    gpu_uuid         TEXT    NOT NULL,
+    worker_id        TEXT    NOT NULL REFERENCES worker (id),
+    boot_id          TEXT    NOT NULL,
+    leased_boot_ns   INTEGER NOT NULL CHECK (leased_boot_ns >= 0),
+    released_boot_ns INTEGER CHECK (released_boot_ns >= leased_boot_ns)
+) STRICT;
+
+-- The promise that no GPU ever has two holders.
+CREATE UNIQUE INDEX gpu_lease_open ON gpu_lease (gpu_uuid) WHERE released_boot_ns IS NULL;
+CREATE INDEX gpu_lease_of_worker ON gpu_lease (worker_id);
+
+CREATE TABLE usage_segment (
+    worker_id     TEXT    NOT NULL REFERENCES worker (id),
+    seq           INTEGER NOT NULL CHECK (seq >= 0),
+    phase         TEXT    NOT NULL CHECK (phase IN (
+                      'setup', 'start', 'active', 'idle', 'unready', 'drain', 'stop', 'release', 'unsupervised')),
+    endpoint      TEXT    NOT NULL,
+    revision      TEXT    NOT NULL,
+    gpu_uuids     TEXT    NOT NULL CHECK (gpu_uuids LIKE '[%]'),
+    boot_id       TEXT    NOT NULL,
+    start_boot_ns INTEGER NOT NULL CHECK (start_boot_ns >= 0),
+    end_boot_ns   INTEGER CHECK (end_boot_ns >= start_boot_ns),
+    start_wall_ms INTEGER NOT NULL,
+    -- A label for finding rows, as start_wall_ms is; durations come from the boot clock alone.
+    end_wall_ms   INTEGER GENERATED ALWAYS AS (start_wall_ms + (end_boot_ns - start_boot_ns) / 1000000) VIRTUAL,
+    close_reason  TEXT    NOT NULL,
+    estimated     INTEGER NOT NULL CHECK (estimated IN (0, 1)),
+    CHECK (end_boot_ns IS NOT NULL OR (close_reason = '' AND estimated = 0)),
+    PRIMARY KEY (worker_id, seq)
+) STRICT;
+
+-- At most one open segment a worker.
+CREATE UNIQUE INDEX usage_segment_open ON usage_segment (worker_id) WHERE end_boot_ns IS NULL;
+CREATE INDEX usage_segment_ended ON usage_segment (end_wall_ms, worker_id);
+
+CREATE TABLE gpu_health (
+    gpu_uuid   TEXT    PRIMARY KEY NOT NULL,
+    name       TEXT    NOT NULL,
+    memory_mib INTEGER NOT NULL,
+    gpu_index  INTEGER NOT NULL,
+    numa_node  INTEGER NOT NULL,
+    cpus       TEXT    NOT NULL,
+    mig_parent TEXT,
+    health     TEXT    NOT NULL CHECK (health IN ('healthy', 'cordoned', 'quarantined', 'unhealthy')),
+    reason     TEXT    NOT NULL,
+    since_ms   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE event (
+    seq       INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind      TEXT    NOT NULL CHECK (kind <> ''),
+    at_ms     INTEGER NOT NULL,
+    endpoint  TEXT    NOT NULL,
+    worker_id TEXT    NOT NULL,
+    facts     TEXT    NOT NULL CHECK (facts LIKE '{%}')
+) STRICT;
+
+CREATE INDEX event_of_endpoint ON event (endpoint, seq) WHERE endpoint <> '';
+CREATE INDEX event_of_worker ON event (worker_id, seq) WHERE worker_id <> '';
+
+CREATE TABLE heartbeat (
+    id      INTEGER PRIMARY KEY CHECK (id = 1),
+    boot_id TEXT    NOT NULL,
+    boot_ns INTEGER NOT NULL,
+    wall_ms INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE api_key (
+    id              TEXT    PRIMARY KEY NOT NULL,
+    label           TEXT    NOT NULL,
+    secret_sha256   BLOB    NOT NULL CHECK (length(secret_sha256) = 32),
+    scopes          TEXT    NOT NULL CHECK (scopes LIKE '[%]'),
+    created_at_ms   INTEGER NOT NULL,
+    expires_at_ms   INTEGER NOT NULL CHECK (expires_at_ms >= 0),
+    disabled        INTEGER NOT NULL CHECK (disabled IN (0, 1)),
+    last_used_at_ms INTEGER NOT NULL CHECK (last_used_at_ms >= 0)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE registry (
+    name            TEXT    PRIMARY KEY NOT NULL CHECK (name <> ''),
+    host            TEXT    NOT NULL,
+    username        TEXT    NOT NULL,
+    password_nonce  BLOB    NOT NULL CHECK (length(password_nonce) = 12),
+    password_sealed BLOB    NOT NULL CHECK (length(password_sealed) >= 16),
+    created_at_ms   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE idempotency (
+    scope       TEXT    NOT NULL,
+    key         TEXT    NOT NULL,
+    fingerprint BLOB    NOT NULL,
+    at_ms       INTEGER NOT NULL,
+    status      INTEGER,
+    body        BLOB,
+    -- Both or neither: a row without an answer is a request still being answered.
+    CHECK ((status IS NULL) = (body IS NULL)),
+    PRIMARY KEY (scope, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX idempotency_age ON idempotency (at_ms);

@@ -1,0 +1,28 @@
+"""Reads `queries.sql`: every statement of the store, by name."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+
+_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+
+
+def parse(text: str) -> dict[str, str]:
+    """Split a file of `-- name: x` sections into statements.
+
+    Raises:
+        ValueError: A name stands twice.
+    """
+    _preamble, *parts = _NAME.split(text)
+    statements: dict[str, str] = {}
+    for name, body in zip(parts[::2], parts[1::2], strict=True):
+        if name in statements:
+            raise ValueError(f"queries.sql names {name} twice")
+        lines = (line for line in body.splitlines() if not line.lstrip().startswith("--"))
+        statements[name] = "\n".join(lines).strip().rstrip(";")
+    return statements
+
+
+SQL = parse(resources.files(__package__ or "").joinpath("queries.sql").read_text(encoding="utf-8"))
+"""Statement text by name."""
