@@ -14,15 +14,13 @@ PROBLEM_TYPE = "application/problem+json"
 PROBLEM_PREFIX = "/problems/"
 """Where the daemon serves the page of each problem; followed by the error's slug."""
 
-_RESERVED = frozenset({"type", "title", "status", "detail", "fields", "retry_after_s", "request_id"})
-
 
 def problem_document(error: GpudError, *, request_id: str = "") -> dict[str, object]:
     """Write an error as the members of a problem document, JSON-ready.
 
     Args:
         error: What went wrong.
-        request_id: Of the request it answers, which the log names too; empty leaves it out.
+        request_id: Of the request it answers, which the log names too; told as `instance`.
     """
     document: dict[str, object] = {
         "type": PROBLEM_PREFIX + error.slug,
@@ -35,8 +33,9 @@ def problem_document(error: GpudError, *, request_id: str = "") -> dict[str, obj
     if error.retry_after_s is not None:
         document["retry_after_s"] = error.retry_after_s
     if request_id:
-        document["request_id"] = request_id
-    document.update({name: value for name, value in error.extra.items() if name not in _RESERVED})
+        document["instance"] = request_id
+    for name, value in error.extra.items():
+        document.setdefault(name, value)
     return document
 
 

@@ -1,0 +1,132 @@
+"""Builds the control API: routes, middlewares, headers, and what runs beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from gpud.api import (
+    endpoints,
+    events,
+    gpus,
+    images,
+    keys,
+    registries,
+    system,
+    usage,
+    workers,
+)
+from gpud.api.idempotency import idempotency_middleware
+from gpud.api.identity import ADMINISTRATOR_UIDS, identity_middleware
+from gpud.api.openapi import openapi_document
+from gpud.api.operations import add_operations
+from gpud.api.problems import BODY_BYTES_MAX, REQUEST_ID, problems_middleware
+from gpud.api.services import SERVICES, Services
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from gpud.api.auth import ApiKeyRing
+    from gpud.ports.control import FleetControl
+    from gpud.ports.store import AccessStore, ReadModel
+    from gpud.ports.time import Clock, IdSource
+    from gpud.settings import Settings
+
+ALL_OPERATIONS = (
+    *endpoints.OPERATIONS_HERE,
+    *workers.OPERATIONS_HERE,
+    *gpus.OPERATIONS_HERE,
+    *images.OPERATIONS_HERE,
+    *registries.OPERATIONS_HERE,
+    *keys.OPERATIONS_HERE,
+    *usage.OPERATIONS_HERE,
+    *events.OPERATIONS_HERE,
+    *system.OPERATIONS_HERE,
+)
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def build_api(
+    *,
+    control: FleetControl,
+    reads: ReadModel,
+    access: AccessStore,
+    keyring: ApiKeyRing,
+    settings: Settings,
+    clock: Clock,
+    ids: IdSource,
+    administrator_uids: frozenset[int] | None = None,
+) -> web.Application:
+    """Build the application; run it with one `web.AppRunner`, on as many sites as wanted.
+
+    Who is trusted follows from the connection alone: see `identity`. There is no check of the
+    Host header, since no host name is known that it should have; a page that had its own name
+    resolve to this machine would lack a key.
+
+    Args:
+        control: The fleet's door.
+        reads: Rows for lists and reports.
+        access: Registry credentials and replayed answers.
+        keyring: Loaded; the application writes its last uses once a minute.
+        settings: For prices and for show.
+        clock: For rows, labels and expiry.
+        ids: For request ids.
+        administrator_uids: Users that need no key on the Unix socket; None for root and the
+            daemon's own.
+    """
+    app = web.Application(
+        client_max_size=BODY_BYTES_MAX,
+        middlewares=[problems_middleware, identity_middleware, idempotency_middleware],
+    )
+    app[SERVICES] = Services(
+        control=control,
+        reads=reads,
+        access=access,
+        keyring=keyring,
+        settings=settings,
+        clock=clock,
+        ids=ids,
+    )
+    app[ADMINISTRATOR_UIDS] = (
+        frozenset({0, os.geteuid()}) if administrator_uids is None else administrator_uids
+    )
+    app[events.FOLLOWERS] = set()
+    app[system.OPENAPI] = openapi_document(ALL_OPERATIONS, version=control.health().version)
+    add_operations(app, ALL_OPERATIONS)
+    app.on_response_prepare.append(_add_headers)
+    app.on_shutdown.append(_end_endless_answers)
+    app.cleanup_ctx.append(_write_key_uses)
+    return app
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers["Server"] = "gpud"
+    if REQUEST_ID in request:
+        response.headers["X-Gpud-Request-Id"] = request[REQUEST_ID]
+
+
+async def _end_endless_answers(app: web.Application) -> None:
+    app[SERVICES].stopping.set()
+
+
+async def _write_key_uses(app: web.Application) -> AsyncIterator[None]:
+    keyring = app[SERVICES].keyring
+    flushing = asyncio.create_task(keyring.keep_flushing(), name="key-uses")
+    yield
+    flushing.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await flushing
+    await keyring.flush()

@@ -1,0 +1,127 @@
+"""Recorded events: in pages, or as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from gpud.api.operations import Operation, Scope
+from gpud.api.parsing import query_of
+from gpud.api.rendering import answer, cursor_for, position_of
+from gpud.api.schemas.access import EventOrder, EventPage, EventsQuery, event_document
+from gpud.api.services import SERVICES, Services
+from gpud.errors import InvalidRequest, Unavailable
+
+if TYPE_CHECKING:
+    from gpud.ports.store import EventRow
+
+FOLLOWERS_MAX = 64
+"""Clients that may follow at once."""
+
+_POLL_PERIOD_S = 0.5
+_QUIET_POLLS_MAX = 30
+_BATCH = 100
+
+FOLLOWERS: web.AppKey[set[object]] = web.AppKey("FOLLOWERS", set)
+
+
+async def list_events(request: web.Request) -> web.StreamResponse:
+    """Events in pages, or as server-sent events."""
+    query = query_of(request, EventsQuery)
+    position = _seq_of(position_of(query.cursor))
+    if query.follow:
+        return await _follow(request, query, position)
+    rows = await _rows(request.app[SERVICES], query, position)
+    page = rows[: query.limit]
+    following = cursor_for(str(page[-1].seq)) if len(rows) > len(page) else None
+    return answer(EventPage(items=tuple(event_document(row) for row in page), next=following))
+
+
+async def _rows(services: Services, query: EventsQuery, position: int) -> tuple[EventRow, ...]:
+    limit = query.limit + 1
+    if query.order is EventOrder.OLDEST:
+        return await services.reads.list_events(
+            endpoint=query.endpoint, worker_id=query.worker, after_seq=position, limit=limit
+        )
+    return await services.reads.latest_events(
+        endpoint=query.endpoint, worker_id=query.worker, before_seq=position, limit=limit
+    )
+
+
+async def _follow(request: web.Request, query: EventsQuery, position: int) -> web.StreamResponse:
+    followers = request.app[FOLLOWERS]
+    if len(followers) >= FOLLOWERS_MAX:
+        raise Unavailable(
+            f"{FOLLOWERS_MAX} clients follow events already. End one, or read pages.", retry_after_s=30
+        )
+    services = request.app[SERVICES]
+    seq = await _first_seq(request, services, position)
+    me = object()
+    followers.add(me)
+    try:
+        response = web.StreamResponse(headers={"X-Accel-Buffering": "no"})
+        response.content_type = "text/event-stream"
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionResetError):
+            await _tell(request, response, query, seq)
+        return response
+    finally:
+        followers.discard(me)
+
+
+async def _first_seq(request: web.Request, services: Services, position: int) -> int:
+    """Where to begin: after what the client has seen, or after the newest event of all."""
+    seen = _seq_of(request.headers.get("Last-Event-ID", "")) or position
+    if seen:
+        return seen
+    newest = await services.reads.latest_events(limit=1)
+    return newest[0].seq if newest else 0
+
+
+async def _tell(request: web.Request, response: web.StreamResponse, query: EventsQuery, seq: int) -> None:
+    """Write events after `seq` as they are recorded, until the client goes or the application stops."""
+    services, quiet_polls = request.app[SERVICES], 0
+    while not services.stopping.is_set() and request.transport is not None:
+        rows = await services.reads.list_events(
+            endpoint=query.endpoint, worker_id=query.worker, after_seq=seq, limit=_BATCH
+        )
+        for row in rows:
+            text = event_document(row).model_dump_json()
+            await response.write(f"id: {row.seq}\nevent: {row.kind}\ndata: {text}\n\n".encode())
+            seq = row.seq
+        if len(rows) == _BATCH:
+            continue
+        quiet_polls = 0 if rows else quiet_polls + 1
+        if quiet_polls >= _QUIET_POLLS_MAX:
+            await response.write(b": nothing new\n\n")  # Keeps proxies between here and there from closing.
+            quiet_polls = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_POLL_PERIOD_S):
+                await services.stopping.wait()
+
+
+def _seq_of(text: str) -> int:
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        why = "must be `next` of an earlier answer, or the id of an event"
+        raise InvalidRequest(f"cursor: {why}.", fields={"cursor": why})
+    return int(text)
+
+
+OPERATIONS_HERE = (
+    Operation(
+        name="list_events",
+        method="GET",
+        path="/v1/events",
+        handler=list_events,
+        scope=Scope.READ,
+        summary="List recorded events, or follow them",
+        tag="events",
+        query=EventsQuery,
+        answer=EventPage,
+    ),
+)

@@ -1,0 +1,104 @@
+"""Finds out who asks, and refuses what the caller may not do.
+
+A process of root or of the daemon's own user that connects through the Unix socket is an
+administrator without a key; the kernel says who it is. Everyone else brings a bearer token,
+and nothing in a header but that token ever counts.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aiohttp import hdrs, web
+
+from gpud.api.operations import Scope, operation_of
+from gpud.api.services import SERVICES
+from gpud.core import keys
+from gpud.errors import Forbidden, GpudError, Unauthenticated
+
+if TYPE_CHECKING:
+    from gpud.api.operations import Handler
+
+_PEER_CREDENTIALS = struct.Struct("3i")
+_BEARER = "bearer "
+
+LOCAL = "local"
+"""Name of the administrator at the Unix socket."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks: a key, or the administrator at the Unix socket."""
+
+    name: str
+    scopes: tuple[str, ...]
+
+
+CALLER = web.RequestKey("CALLER", Caller)
+ADMINISTRATOR_UIDS = web.AppKey("ADMINISTRATOR_UIDS", frozenset[int])
+
+_ADMINISTRATOR = Caller(name=LOCAL, scopes=(keys.ADMIN,))
+
+
+@web.middleware
+async def identity_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let a request pass to its handler only when its caller may do that."""
+    operation = operation_of(request)
+    if operation is None:
+        if request.match_info.http_exception is None:
+            raise Forbidden("This route asks for no scope, so nobody may use it.")
+        return await handler(request)
+    if operation.scope is not Scope.OPEN:
+        request[CALLER] = caller_of(request, operation.scope)
+    return await handler(request)
+
+
+def caller_of(request: web.Request, scope: str) -> Caller:
+    """Who asks, if they may do what `scope` says.
+
+    Raises:
+        Unauthenticated, Forbidden, TooManyAttempts: They may not.
+    """
+    token = _bearer_token(request)
+    uid = peer_uid(request)
+    if token is None and uid is not None and uid in request.app[ADMINISTRATOR_UIDS]:
+        return _ADMINISTRATOR
+    peer = f"uid {uid}" if uid is not None else request.remote or "unknown"
+    key = request.app[SERVICES].keyring.authorize_from(peer, token, scope)
+    return Caller(name=key.id, scopes=key.scopes)
+
+
+def may_read(request: web.Request) -> bool:
+    """Whether the caller of an open route could read as well."""
+    try:
+        caller_of(request, keys.READ)
+    except GpudError:
+        return False
+    return True
+
+
+def _bearer_token(request: web.Request) -> str | None:
+    header = request.headers.get(hdrs.AUTHORIZATION)
+    if header is None:
+        return None
+    if header[: len(_BEARER)].lower() != _BEARER:
+        raise Unauthenticated(
+            "The Authorization header is of another kind. Send Authorization: Bearer gpud_…."
+        )
+    return header[len(_BEARER) :].strip()
+
+
+def peer_uid(request: web.Request) -> int | None:
+    """The user id of the process at the other end of a Unix socket, as the kernel tells; None elsewhere."""
+    transport = request.transport
+    connection = transport.get_extra_info("socket") if transport else None
+    if connection is None or connection.family != socket.AF_UNIX:
+        return None
+    # A duplicate, because the transports of some event loops show a socket that cannot be asked.
+    with socket.fromfd(connection.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as duplicate:
+        raw = duplicate.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+    _pid, uid, _gid = _PEER_CREDENTIALS.unpack(raw)
+    return int(uid)

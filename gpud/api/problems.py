@@ -1,0 +1,88 @@
+"""Turns every error of the API into a problem document, and unknown ones into one that tells nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import structlog
+from aiohttp import hdrs, web
+
+from gpud.api.services import SERVICES
+from gpud.core.problem import PROBLEM_TYPE, problem_document, problem_headers
+from gpud.errors import (
+    BodyTooLarge,
+    GpudError,
+    InvalidRequest,
+    InvariantBroken,
+    MethodNotAllowed,
+    NotFound,
+    UnsupportedMediaType,
+)
+
+if TYPE_CHECKING:
+    from gpud.api.operations import Handler
+
+BODY_BYTES_MAX = 1 << 20
+"""Largest body the API reads."""
+
+REQUEST_ID = web.RequestKey("REQUEST_ID", str)
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+@web.middleware
+async def problems_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer with a problem document whatever goes wrong further in."""
+    request_id = request[REQUEST_ID] = request.app[SERVICES].ids.new_id("req")
+    try:
+        return await handler(request)
+    except GpudError as error:
+        if isinstance(error, InvariantBroken):
+            _log.exception("request.failed", request_id=request_id, method=request.method, path=request.path)
+        return problem_response(error, request_id=request_id)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return problem_response(_translated(error, request), request_id=request_id)
+    except ConnectionResetError:
+        raise  # The client went away: there is nobody to answer.
+    except Exception:  # noqa: BLE001 the last resort of every request: logged, answered, never told
+        _log.exception("request.failed", request_id=request_id, method=request.method, path=request.path)
+        unknown = GpudError(
+            f"gpud failed while answering; the request changed something or nothing. "
+            f"Its log tells more under request {request_id}."
+        )
+        return problem_response(unknown, request_id=request_id)
+
+
+def problem_response(error: GpudError, *, request_id: str) -> web.Response:
+    """Render an error."""
+    headers = problem_headers(error)
+    allowed = error.extra.get("allowed")
+    if isinstance(error, MethodNotAllowed) and isinstance(allowed, list):
+        headers[hdrs.ALLOW] = ", ".join(allowed)
+    return web.Response(
+        status=error.status,
+        body=json.dumps(problem_document(error, request_id=request_id), separators=(",", ":")).encode(),
+        content_type=PROBLEM_TYPE,
+        headers=headers,
+    )
+
+
+def _translated(error: web.HTTPException, request: web.Request) -> GpudError:
+    match error:
+        case web.HTTPNotFound():
+            return NotFound(f"There is nothing at {request.path[:200]}. GET /docs lists every path.")
+        case web.HTTPMethodNotAllowed():
+            allowed = ", ".join(sorted(error.allowed_methods))
+            return MethodNotAllowed(
+                f"{request.method[:20]} is not allowed on {request.path[:200]}; allowed: {allowed}.",
+                extra={"allowed": sorted(error.allowed_methods)},
+            )
+        case web.HTTPRequestEntityTooLarge():
+            return BodyTooLarge(f"The body is larger than {BODY_BYTES_MAX} bytes, the most this API reads.")
+        case web.HTTPUnsupportedMediaType():
+            return UnsupportedMediaType("The body's type is not read here. Send JSON.")
+        case _:
+            return InvalidRequest(f"The request cannot be read: {error.reason}.")

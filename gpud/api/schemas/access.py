@@ -1,0 +1,299 @@
+"""Keys, registry credentials, usage, events and the daemon itself as the API shows them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+from gpud.api.schemas.base import (
+    Document,
+    PageQuery,
+    Query,
+    Timestamp,
+    timestamp,
+    timestamp_or_none,
+)
+from gpud.core.keys import scope_fault
+from gpud.core.metering import cost_micros, whole_ms
+from gpud.ports.store import UsageBy
+
+if TYPE_CHECKING:
+    from gpud.ports.control import DaemonHealth
+    from gpud.ports.store import ApiKey, EventRow, StoredRegistry, UsageRow
+
+
+def _legal_scope(scope: str) -> str:
+    fault = scope_fault(scope)
+    if fault:
+        raise ValueError(fault)
+    return scope
+
+
+ScopeText = Annotated[
+    str,
+    AfterValidator(_legal_scope),
+    Field(pattern=r"^(admin|read|write|metrics|invoke:(\*|[a-z][a-z0-9-]{0,39}))$"),
+]
+
+
+class KeyBody(Document):
+    """A key to make."""
+
+    label: Annotated[str, Field(max_length=100)] = ""
+    """For people: who uses it, what for."""
+    scopes: Annotated[tuple[ScopeText, ...], Field(min_length=1, max_length=100)]
+    """What it may do: `admin`, `read`, `write`, `metrics`, `invoke:*`, `invoke:<endpoint>`."""
+    expires_at: Timestamp | None = None
+    """When it stops working; null for never."""
+
+
+class KeyDocument(Document):
+    """A key, without its secret."""
+
+    id: str
+    label: str
+    scopes: tuple[str, ...]
+    disabled: bool
+    created_at: Timestamp
+    expires_at: Timestamp | None
+    last_used_at: Timestamp | None
+    """To the minute; null when it was never used."""
+
+
+class NewKeyDocument(KeyDocument):
+    """A key that was just made."""
+
+    token: str | None
+    """What clients send as `Authorization: Bearer <token>`. Shown this once, and null when the
+    answer is repeated for an Idempotency-Key."""
+
+
+class KeyPage(Document):
+    """Every key, oldest first."""
+
+    items: tuple[KeyDocument, ...]
+    next: str | None
+    """Cursor of the next page; null on the last."""
+
+
+class RegistryBody(Document):
+    """A credential for a private registry."""
+
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?$", max_length=255)]
+    """Such as `ghcr.io` or `registry.example.org:5000`."""
+    username: Annotated[str, Field(max_length=255)]
+    password: Annotated[SecretStr, Field(min_length=1, max_length=8192)]
+    """Password or token. Stored encrypted, used for pulls only, never shown again."""
+
+
+class RegistryDocument(Document):
+    """A stored registry credential, without its password."""
+
+    name: str
+    host: str
+    username: str
+    created_at: Timestamp
+
+
+class RegistryPage(Document):
+    """Stored registry credentials by name."""
+
+    items: tuple[RegistryDocument, ...]
+    next: str | None
+    """Cursor of the next page; null on the last."""
+
+
+class UsageQuery(Query):
+    """What a usage report is about."""
+
+    by: UsageBy = UsageBy.ENDPOINT
+    """What it has one line for."""
+    endpoint: Annotated[str, Field(max_length=40)] = ""
+    """Only this endpoint's."""
+    since: Timestamp | None = None
+    """Only time after this."""
+    until: Timestamp | None = None
+    """Only time before this; leave it out for now."""
+
+    @model_validator(mode="after")
+    def _forwards(self) -> Self:
+        if self.since and self.until and self.until < self.since:
+            raise ValueError("until must not be before since")
+        return self
+
+
+class UsageLine(Document):
+    """One line of a usage report."""
+
+    key: str
+    """The endpoint, worker, GPU, day (`2026-11-21`) or hour (`2026-11-21T14`), UTC."""
+    gpu_ms: int
+    """Billable GPU milliseconds: time times GPUs, rounded down."""
+    wall_ms: int
+    """Billable milliseconds, however many GPUs; what CPU workers have."""
+    billed_s: int
+    """Seconds of worker sessions, each rounded up once."""
+    sessions: int
+    phases_ms: dict[str, int]
+    """GPU milliseconds by phase, those that are not billed included."""
+    cost_micros: int
+    """Price of `gpu_ms` in millionths of `currency`."""
+
+
+class UsageTotal(Document):
+    """The sums over all lines."""
+
+    gpu_ms: int
+    wall_ms: int
+    billed_s: int
+    sessions: int
+    cost_micros: int
+
+
+class UsageDocument(Document):
+    """A usage report; running workers count up to now."""
+
+    by: UsageBy
+    since: Timestamp | None
+    until: Timestamp
+    currency: str
+    gpu_hour_micros: int
+    """Price of one GPU for one hour, in millionths of `currency`."""
+    items: tuple[UsageLine, ...]
+    total: UsageTotal
+
+
+class AuditDocument(Document):
+    """Whether the books hold."""
+
+    ok: bool
+    breaches: tuple[str, ...]
+    """One sentence for each invariant that does not hold."""
+
+
+class EventOrder(StrEnum):
+    """Which events come first."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
+
+
+class EventsQuery(PageQuery):
+    """Which events are asked for."""
+
+    endpoint: Annotated[str, Field(max_length=40)] = ""
+    """Only this endpoint's."""
+    worker: Annotated[str, Field(max_length=40)] = ""
+    """Only this worker's."""
+    order: EventOrder = EventOrder.NEWEST
+    """Which come first."""
+    follow: bool = False
+    """Answer with server-sent events: those after `cursor` or the header `Last-Event-ID`, else new ones,
+    as they are recorded."""
+
+
+class EventDocument(Document):
+    """Something that happened."""
+
+    seq: int
+    """Orders events; a later one has a larger number."""
+    kind: str
+    at: Timestamp
+    endpoint: str
+    worker_id: str
+    facts: dict[str, Any]
+
+
+class EventPage(Document):
+    """Recorded events."""
+
+    items: tuple[EventDocument, ...]
+    next: str | None
+    """Cursor of the next page; null on the last."""
+
+
+class SystemDocument(Document):
+    """The daemon itself."""
+
+    ready: bool
+    version: str
+    gpu_source: str
+    """`nvml`, `static` (declared by hand, nothing is verified) or `none`."""
+    uptime_s: float
+    parts: dict[str, str]
+    """By part: empty when well, else what is wrong and what to do."""
+
+
+class LiveDocument(Document):
+    """The process answers."""
+
+    status: str
+
+
+class ReadyDocument(Document):
+    """Whether the daemon can serve and start workers."""
+
+    ready: bool
+    parts: dict[str, str]
+    """By part: `ok`, or what is wrong; without a key that may read, only `failing`."""
+
+
+def key_document(key: ApiKey) -> KeyDocument:
+    """Show a key."""
+    return KeyDocument(
+        id=key.id,
+        label=key.label,
+        scopes=key.scopes,
+        disabled=key.disabled,
+        created_at=timestamp(key.created_at_ms),
+        expires_at=timestamp_or_none(key.expires_at_ms),
+        last_used_at=timestamp_or_none(key.last_used_at_ms),
+    )
+
+
+def registry_document(stored: StoredRegistry) -> RegistryDocument:
+    """Show a registry credential."""
+    return RegistryDocument(
+        name=stored.name,
+        host=stored.host,
+        username=stored.username,
+        created_at=timestamp(stored.created_at_ms),
+    )
+
+
+def usage_line(row: UsageRow, *, gpu_hour_micros: int) -> UsageLine:
+    """Show a line of a usage report, with its price."""
+    return UsageLine(
+        key=row.key,
+        gpu_ms=whole_ms(row.gpu_ns),
+        wall_ms=whole_ms(row.wall_ns),
+        billed_s=row.billed_seconds,
+        sessions=row.sessions,
+        phases_ms={phase: whole_ms(ns) for phase, ns in sorted(row.phases_ns.items())},
+        cost_micros=cost_micros(row.gpu_ns, price_micros_per_gpu_hour=gpu_hour_micros),
+    )
+
+
+def event_document(row: EventRow) -> EventDocument:
+    """Show an event."""
+    return EventDocument(
+        seq=row.seq,
+        kind=row.kind,
+        at=timestamp(row.at_ms),
+        endpoint=row.endpoint,
+        worker_id=row.worker_id,
+        facts=dict(row.facts),
+    )
+
+
+def system_document(health: DaemonHealth) -> SystemDocument:
+    """Show how the daemon is."""
+    return SystemDocument(
+        ready=health.ready,
+        version=health.version,
+        gpu_source=health.gpu_source,
+        uptime_s=health.uptime_s,
+        parts=dict(health.parts),
+    )

@@ -1,0 +1,327 @@
+"""Endpoints, workers, GPUs and images as the API shows them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from gpud.api.schemas.base import (
+    Document,
+    PageQuery,
+    Query,
+    Timestamp,
+    timestamp,
+    timestamp_or_none,
+)
+from gpud.api.schemas.spec import EndpointSpecDocument, spec_document
+from gpud.core.gpu import GpuHealth
+from gpud.core.worker import Cause, WorkerState
+from gpud.ports.control import EndpointCondition
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gpud.core.endpoint import PinnedImage
+    from gpud.core.worker import Worker
+    from gpud.ports.control import EndpointView, GpuView
+    from gpud.ports.images import LocalImage, PullProgress
+
+_NS_PER_MS = 1_000_000
+
+
+class WorkerDocument(Document):
+    """One container of one endpoint on its GPUs."""
+
+    id: str
+    """Its container is named `gpud-<id>`."""
+    endpoint: str
+    revision: str
+    state: WorkerState
+    cause: Cause
+    """Why it last changed state."""
+    detail: str
+    """What a person should know about that, such as the last error and what to do."""
+    failed: bool
+    """It ended without gpud asking."""
+    adopted: bool
+    """A starting daemon found it running."""
+    gpu_uuids: tuple[str, ...]
+    address: str
+    """Of the container; empty before it started."""
+    port: int
+    created_at: Timestamp
+    container_started_at: Timestamp | None
+    container_finished_at: Timestamp | None
+    exit_code: int | None
+
+
+class PullProgressDocument(Document):
+    """How far a pull is, over the layers known so far."""
+
+    layers: int
+    layers_done: int
+    bytes_total: int
+    bytes_done: int
+
+
+class PullDocument(PullProgressDocument):
+    """A running pull."""
+
+    pin: str
+
+
+class WaitDocument(Document):
+    """Why a wish of an endpoint is not met yet."""
+
+    reason: str
+    """One word, such as `waiting_for_gpu`."""
+    detail: str
+    """One sentence for a person."""
+    facts: dict[str, Any]
+    """What is known about it, such as `held_by` or `next_try_s`."""
+
+
+class PinnedImageDocument(Document):
+    """An image resolved at deploy."""
+
+    reference: str
+    """As the user wrote it."""
+    pin: str
+    """Digest (or id, for an image built here) that workers run."""
+    exposed_ports: tuple[int, ...]
+
+
+class EndpointDocument(Document):
+    """An endpoint as it is now."""
+
+    name: str
+    condition: EndpointCondition
+    """One word for how it is."""
+    revision: str
+    spec: EndpointSpecDocument
+    image: PinnedImageDocument
+    desired: int
+    """Workers the scale policy wants."""
+    scale_reason: str
+    """The policy's reason for `desired`."""
+    waiting: int
+    """Requests held now."""
+    in_flight: int
+    """Requests at workers now."""
+    workers: tuple[WorkerDocument, ...]
+    """Live ones, oldest first."""
+    waits: tuple[WaitDocument, ...]
+    """Unmet wishes; empty when all is as it should be."""
+    last_error: str
+    """Of the last failed start; empty when none failed since a worker was ready."""
+    pull: PullProgressDocument | None
+    """Progress of its image's pull, while there is one."""
+    created_at: Timestamp
+    updated_at: Timestamp
+
+
+class GpuDocument(Document):
+    """A GPU of the box as it is now."""
+
+    uuid: str
+    name: str
+    index: int
+    memory_mib: int
+    numa_node: int | None
+    cpus: str
+    """CPUs near it, in cpuset spelling; empty when unknown."""
+    mig_parent: str | None
+    health: GpuHealth
+    reason: str
+    """Why it is not healthy; empty when it is."""
+    since: Timestamp | None
+    """When its health last changed."""
+    worker_id: str | None
+    """The worker that holds it."""
+    endpoint: str | None
+    used_mib: int | None
+    """Memory in use; null when the source cannot tell."""
+    pids: tuple[int, ...] | None
+    """Host processes on it; null when the source cannot tell."""
+
+
+class ImageDocument(Document):
+    """An image on the box."""
+
+    id: str
+    pins: tuple[str, ...]
+    references: tuple[str, ...]
+    size_bytes: int
+    created_at: Timestamp | None
+    endpoints: tuple[str, ...]
+    """Endpoints that run it; it can be removed when there are none."""
+
+
+class PrewarmBody(Document):
+    """An image to bring to the box before anyone asks."""
+
+    image: Annotated[str, Field(min_length=1, max_length=1000)]
+    registry: Annotated[str, Field(max_length=40)] = ""
+    """Name of a stored registry credential; empty for none."""
+
+
+class PrewarmedDocument(Document):
+    """A pull that was asked for; `/v1/pulls` shows its progress."""
+
+    image: str
+    pin: str
+
+
+class WorkersQuery(PageQuery):
+    """Which workers are asked for."""
+
+    endpoint: Annotated[str, Field(max_length=40)] = ""
+    """Only this endpoint's."""
+    include_gone: bool = False
+    """Also those that have ended."""
+
+
+class StopQuery(Query):
+    """How a worker is stopped."""
+
+    force: bool = False
+    """At once, without waiting for its requests."""
+
+
+class EndpointPage(Document):
+    """Endpoints by name."""
+
+    items: tuple[EndpointDocument, ...]
+    next: str | None
+    """Cursor of the next page; null on the last."""
+
+
+class WorkerPage(Document):
+    """Workers, newest first."""
+
+    items: tuple[WorkerDocument, ...]
+    next: str | None
+    """Cursor of the next page; null on the last."""
+
+
+class GpuPage(Document):
+    """Every GPU of the box."""
+
+    items: tuple[GpuDocument, ...]
+    next: str | None
+    """Always null: GPUs come in one page."""
+
+
+class ImagePage(Document):
+    """Images on the box, by id."""
+
+    items: tuple[ImageDocument, ...]
+    next: str | None
+    """Cursor of the next page; null on the last."""
+
+
+class PullPage(Document):
+    """Running pulls."""
+
+    items: tuple[PullDocument, ...]
+    next: str | None
+    """Always null: pulls come in one page."""
+
+
+def worker_document(worker: Worker) -> WorkerDocument:
+    """Show a worker."""
+    return WorkerDocument(
+        id=worker.id,
+        endpoint=worker.endpoint,
+        revision=worker.revision,
+        state=worker.state,
+        cause=worker.cause,
+        detail=worker.detail,
+        failed=worker.failed,
+        adopted=worker.adopted,
+        gpu_uuids=worker.gpu_uuids,
+        address=worker.address,
+        port=worker.port,
+        created_at=timestamp(worker.created_at_ms),
+        container_started_at=timestamp_or_none(worker.container_started_ns // _NS_PER_MS),
+        container_finished_at=timestamp_or_none(worker.container_finished_ns // _NS_PER_MS),
+        exit_code=worker.exit_code,
+    )
+
+
+def _progress_document(progress: PullProgress) -> PullProgressDocument:
+    return PullProgressDocument(
+        layers=progress.layers,
+        layers_done=progress.layers_done,
+        bytes_total=progress.bytes_total,
+        bytes_done=progress.bytes_done,
+    )
+
+
+def pull_document(pin: str, progress: PullProgress) -> PullDocument:
+    """Show a running pull."""
+    return PullDocument(pin=pin, **dict(_progress_document(progress)))
+
+
+def _image_document(image: PinnedImage) -> PinnedImageDocument:
+    return PinnedImageDocument(reference=image.reference, pin=image.pin, exposed_ports=image.exposed_ports)
+
+
+def endpoint_document(view: EndpointView) -> EndpointDocument:
+    """Show an endpoint."""
+    endpoint = view.endpoint
+    return EndpointDocument(
+        name=endpoint.name,
+        condition=view.condition,
+        revision=endpoint.revision,
+        spec=spec_document(endpoint.spec),
+        image=_image_document(endpoint.image),
+        desired=view.desired,
+        scale_reason=view.scale_reason,
+        waiting=view.waiting,
+        in_flight=view.in_flight,
+        workers=tuple(worker_document(worker) for worker in view.workers),
+        waits=tuple(
+            WaitDocument(reason=wait.reason, detail=wait.detail, facts=dict(wait.facts))
+            for wait in view.waits
+        ),
+        last_error=view.last_error,
+        pull=_progress_document(view.pull) if view.pull else None,
+        created_at=timestamp(endpoint.created_at_ms),
+        updated_at=timestamp(endpoint.updated_at_ms),
+    )
+
+
+def gpu_document(view: GpuView) -> GpuDocument:
+    """Show a GPU."""
+    gpu, use = view.status.gpu, view.use
+    return GpuDocument(
+        uuid=gpu.uuid,
+        name=gpu.name,
+        index=gpu.index,
+        memory_mib=gpu.memory_mib,
+        numa_node=None if gpu.numa_node < 0 else gpu.numa_node,
+        cpus=gpu.cpus,
+        mig_parent=gpu.mig_parent,
+        health=view.status.health,
+        reason=view.status.reason,
+        since=timestamp_or_none(view.status.since_ms),
+        worker_id=view.worker_id,
+        endpoint=view.endpoint,
+        used_mib=use.used_mib if use else None,
+        pids=use.pids if use else None,
+    )
+
+
+def image_document(image: LocalImage, endpoints_by_pin: Mapping[str, tuple[str, ...]]) -> ImageDocument:
+    """Show an image and who runs it."""
+    users = {name for pin in image.pins for name in endpoints_by_pin.get(pin, ())}
+    return ImageDocument(
+        id=image.id,
+        pins=image.pins,
+        references=image.references,
+        size_bytes=image.size_bytes,
+        created_at=timestamp_or_none(image.created_at_ms),
+        endpoints=tuple(sorted(users)),
+    )

@@ -1,0 +1,192 @@
+"""An endpoint's spec as JSON, and the way to and from the core's own form.
+
+Bounds stand here so that the OpenAPI document tells them; the core's rules are the ones that hold,
+and a test compares the two.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gpud.api.schemas.base import Document
+from gpud.core.endpoint import (
+    Balance,
+    EndpointSpec,
+    GpuNeeds,
+    HealthCheck,
+    Limits,
+    PolicyName,
+    ScalePolicy,
+    Volume,
+)
+from gpud.core.ids import EndpointName
+
+_GPUS = GpuNeeds()
+_SCALE = ScalePolicy()
+_HEALTH = HealthCheck()
+_LIMITS = Limits()
+
+_MIB_MAX = 1 << 30
+Text = Annotated[str, Field(max_length=65_536)]
+Alias = Annotated[str, Field(min_length=1, max_length=200)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
+
+
+class GpusSection(Document):
+    """What a worker needs of the box's GPUs."""
+
+    count: Annotated[int, Field(ge=0, le=64)] = _GPUS.count
+    """Whole GPUs (or MIG devices) per worker; 0 is a CPU worker."""
+    memory_mib: Annotated[int, Field(ge=0, le=_MIB_MAX)] = _GPUS.memory_mib
+    """Least memory each GPU must have; 0 for any."""
+    model: Annotated[str, Field(max_length=200)] = _GPUS.model
+    """Only GPUs whose name contains this, whatever the case; empty for any."""
+
+
+class ScaleSection(Document):
+    """How many workers there are, and how fast that changes. A change applies at once."""
+
+    min_workers: Annotated[int, Field(ge=0, le=1000)] = _SCALE.min_workers
+    """Kept running without load; at most `max_workers`."""
+    max_workers: Annotated[int, Field(ge=0, le=1000)] = _SCALE.max_workers
+    """Never exceeded; 0 pauses the endpoint."""
+    policy: PolicyName = _SCALE.policy
+    """The rule that decides: `concurrency` follows the load, `fixed` keeps `max_workers`."""
+    target: Annotated[float, Field(ge=0, le=1_000_000)] = _SCALE.target
+    """Requests per worker the rule aims for; 0 derives it from `concurrency`."""
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] = _SCALE.concurrency
+    """Requests one worker takes at a time."""
+    idle_timeout_s: Annotated[float, Field(ge=0, le=604_800)] = _SCALE.idle_timeout_s
+    """Seconds for which the busiest recent moment is remembered before workers are taken away."""
+    priority: Annotated[int, Field(ge=-100, le=100)] = _SCALE.priority
+    """The larger goes first when GPUs are scarce."""
+    balance: Balance = _SCALE.balance
+    """Which ready worker gets the next request."""
+
+
+class HealthSection(Document):
+    """When a worker counts as ready, and as unhealthy."""
+
+    path: Annotated[str, Field(max_length=2000)] = _HEALTH.path
+    """A worker is ready once this path answers with a status from 200 to 399."""
+    start_timeout_s: Annotated[float, Field(ge=1, le=86_400)] = _HEALTH.start_timeout_s
+    """Seconds from the container's start to the first good answer."""
+    period_s: Annotated[float, Field(ge=0.1, le=3600)] = _HEALTH.period_s
+    """Seconds between probes of a ready worker."""
+    timeout_s: Annotated[float, Field(ge=0.05, le=60)] = _HEALTH.timeout_s
+    """Seconds one probe may take."""
+    fail_threshold: Annotated[int, Field(ge=1, le=100)] = _HEALTH.fail_threshold
+    """Failed probes in a row that take a worker out of rotation."""
+    not_ready_timeout_s: Annotated[float, Field(ge=0, le=86_400)] = _HEALTH.not_ready_timeout_s
+    """Seconds out of rotation after which a worker is drained and replaced."""
+
+
+class LimitsSection(Document):
+    """What requests and containers may take."""
+
+    request_timeout_s: Annotated[float, Field(ge=0.1, le=604_800)] = _LIMITS.request_timeout_s
+    """Seconds for one request, from dispatch to its last byte."""
+    max_queue: Annotated[int, Field(ge=0, le=100_000)] = _LIMITS.max_queue
+    """Requests held at once for this endpoint."""
+    queue_timeout_s: Annotated[float, Field(ge=0, le=86_400)] = _LIMITS.queue_timeout_s
+    """Longest hold in seconds; 0 means `health.start_timeout_s` + 30."""
+    drain_timeout_s: Annotated[float, Field(ge=0, le=604_800)] = _LIMITS.drain_timeout_s
+    """Longest wait in seconds for running requests when a worker drains."""
+    stop_grace_s: Annotated[float, Field(ge=0, le=3600)] = _LIMITS.stop_grace_s
+    """Seconds between SIGTERM and SIGKILL."""
+    memory_mib: Annotated[int, Field(ge=0, le=_MIB_MAX)] = _LIMITS.memory_mib
+    """Memory limit of the container, 0 or at least 6; 0 for none."""
+    cpus: Annotated[float, Field(ge=0, le=4096)] = _LIMITS.cpus
+    """CPU limit of the container; 0 for none."""
+    shm_mib: Annotated[int, Field(ge=1, le=1_048_576)] = _LIMITS.shm_mib
+    """Size of /dev/shm."""
+    pids: Annotated[int, Field(ge=16, le=4_194_304)] = _LIMITS.pids
+    """Most processes and threads in the container."""
+
+
+class VolumeSection(Document):
+    """A named volume, or a path below an allowed root, mounted into the container."""
+
+    source: Annotated[str, Field(min_length=1, max_length=4096)]
+    """Name of a volume, or a path below one of the daemon's `paths.volume_roots`."""
+    target: Annotated[str, Field(min_length=2, max_length=4096)]
+    """Absolute path inside the container."""
+    read_only: bool = False
+    """Mounted so that the container cannot write."""
+
+
+class EndpointSpecDocument(Document):
+    """Everything a user says about an endpoint."""
+
+    name: Name
+    """A letter, then a-z, 0-9 and '-'; at most 40 characters."""
+    image: Annotated[str, Field(min_length=1, max_length=1000)]
+    """Image reference, resolved to a digest once, at deploy."""
+    type: Literal["http"] = "http"
+    """How work reaches the workers: `http` forwards requests."""
+    command: Annotated[tuple[Text, ...], Field(max_length=1000)] = ()
+    """Arguments after the image's entrypoint; empty keeps the image's own."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    """Where the container listens; 0 takes the image's only exposed port."""
+    aliases: Annotated[tuple[Alias, ...], Field(max_length=100)] = ()
+    """OpenAI model names routed here."""
+    registry: Annotated[str, Field(max_length=40)] = ""
+    """Name of a stored registry credential, for private images; empty for none."""
+    env: Annotated[dict[str, Text], Field(max_length=1000)] = Field(default_factory=dict)
+    """Environment of the container. Readable through this API: not a place for secrets."""
+    public: bool = False
+    """Requests to the endpoint need no key."""
+    gpus: GpusSection = GpusSection()
+    scale: ScaleSection = ScaleSection()
+    health: HealthSection = HealthSection()
+    limits: LimitsSection = LimitsSection()
+    volumes: Annotated[tuple[VolumeSection, ...], Field(max_length=100)] = ()
+    """Mounted into each worker's container."""
+
+    def to_spec(self) -> EndpointSpec:
+        """Build the core's spec.
+
+        Raises:
+            InvalidSpec: The core has a rule against it; `fields` names each fault.
+        """
+        return EndpointSpec(
+            name=EndpointName(self.name),
+            image=self.image,
+            command=self.command,
+            port=self.port,
+            aliases=self.aliases,
+            registry=self.registry,
+            env=tuple(self.env.items()),
+            public=self.public,
+            gpus=GpuNeeds(**dict(self.gpus)),
+            scale=ScalePolicy(**dict(self.scale)),
+            health=HealthCheck(**dict(self.health)),
+            limits=Limits(**dict(self.limits)),
+            volumes=tuple(Volume(**dict(volume)) for volume in self.volumes),
+        )
+
+
+def spec_document(spec: EndpointSpec) -> EndpointSpecDocument:
+    """Show a spec as JSON does; every default is written out."""
+    gpus, scale, health, limits = spec.gpus, spec.scale, spec.health, spec.limits
+    return EndpointSpecDocument.model_construct(
+        name=spec.name,
+        image=spec.image,
+        type="http",
+        command=spec.command,
+        port=spec.port,
+        aliases=spec.aliases,
+        registry=spec.registry,
+        env=dict(spec.env),
+        public=spec.public,
+        gpus=GpusSection.model_construct(**{n: getattr(gpus, n) for n in GpusSection.model_fields}),
+        scale=ScaleSection.model_construct(**{n: getattr(scale, n) for n in ScaleSection.model_fields}),
+        health=HealthSection.model_construct(**{n: getattr(health, n) for n in HealthSection.model_fields}),
+        limits=LimitsSection.model_construct(**{n: getattr(limits, n) for n in LimitsSection.model_fields}),
+        volumes=tuple(
+            VolumeSection.model_construct(source=v.source, target=v.target, read_only=v.read_only)
+            for v in spec.volumes
+        ),
+    )

@@ -1,0 +1,56 @@
+"""What every handler may reach, and where it hangs on the application."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from gpud.api.auth import ApiKeyRing
+    from gpud.ports.control import FleetControl
+    from gpud.ports.store import AccessStore, ReadModel
+    from gpud.ports.time import Clock, IdSource
+    from gpud.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything the API is made of.
+
+    Args:
+        control: The fleet's door.
+        reads: Rows for lists and reports.
+        access: Registry credentials and replayed answers.
+        keyring: API keys, in memory.
+        settings: The daemon's settings, for prices and for show.
+        clock: For rows, labels and expiry.
+        ids: For request ids.
+        stopping: Set when the application shuts down, so that endless answers end.
+    """
+
+    control: FleetControl
+    reads: ReadModel
+    access: AccessStore
+    keyring: ApiKeyRing
+    settings: Settings
+    clock: Clock
+    ids: IdSource
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _names: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+
+    def one_at_a_time(self, name: str) -> asyncio.Lock:
+        """Lock for changes of one name that read before they write, such as a merge of a spec.
+
+        Every change of a spec passes through this API, so the lock makes read and write one step.
+        """
+        lock = self._names.get(name)
+        if lock is None:
+            lock = self._names[name] = asyncio.Lock()
+        return lock
+
+
+SERVICES = web.AppKey("SERVICES", Services)

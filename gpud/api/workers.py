@@ -1,0 +1,91 @@
+"""Workers: list, look, stop."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from gpud.api.operations import Operation, Scope
+from gpud.api.parsing import query_of
+from gpud.api.rendering import answer, cursor_for, position_of
+from gpud.api.schemas.fleet import (
+    StopQuery,
+    WorkerDocument,
+    WorkerPage,
+    WorkersQuery,
+    worker_document,
+)
+from gpud.api.services import SERVICES
+from gpud.errors import NotFound
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+
+async def list_workers(request: web.Request) -> web.StreamResponse:
+    """Workers of the whole box, newest first."""
+    query = query_of(request, WorkersQuery)
+    workers = await request.app[SERVICES].reads.list_workers(
+        endpoint=query.endpoint,
+        include_gone=query.include_gone,
+        after=position_of(query.cursor),
+        limit=query.limit + 1,
+    )
+    page = workers[: query.limit]
+    following = cursor_for(page[-1].id) if len(workers) > len(page) else None
+    return answer(WorkerPage(items=tuple(worker_document(worker) for worker in page), next=following))
+
+
+async def show_worker(request: web.Request) -> web.StreamResponse:
+    """One live worker."""
+    return answer(worker_document(request.app[SERVICES].control.worker(request.match_info["id"])))
+
+
+async def stop_worker(request: web.Request) -> web.StreamResponse:
+    """Drain a worker, or kill it at once; answers with the worker, which is then on its way out."""
+    query = query_of(request, StopQuery)
+    control = request.app[SERVICES].control
+    worker = control.worker(request.match_info["id"])
+    await control.stop_worker(worker.id, force=query.force)
+    with contextlib.suppress(NotFound):  # Gone already: the last that was seen of it is the answer.
+        worker = control.worker(worker.id)
+    return answer(worker_document(worker), status=202)
+
+
+OPERATIONS_HERE = (
+    Operation(
+        name="list_workers",
+        method="GET",
+        path="/v1/workers",
+        handler=list_workers,
+        scope=Scope.READ,
+        summary="List workers, newest first",
+        tag="workers",
+        query=WorkersQuery,
+        answer=WorkerPage,
+    ),
+    Operation(
+        name="show_worker",
+        method="GET",
+        path="/v1/workers/{id}",
+        handler=show_worker,
+        scope=Scope.READ,
+        summary="Show a live worker",
+        tag="workers",
+        answer=WorkerDocument,
+        problems=(NotFound,),
+    ),
+    Operation(
+        name="stop_worker",
+        method="DELETE",
+        path="/v1/workers/{id}",
+        handler=stop_worker,
+        scope=Scope.WRITE,
+        summary="Drain a worker, or kill it at once",
+        tag="workers",
+        query=StopQuery,
+        answer=WorkerDocument,
+        statuses=((202, "On its way out"),),
+        problems=(NotFound,),
+    ),
+)

@@ -1,0 +1,97 @@
+"""The API on the real store in memory and a fake fleet, with a client for each kind of caller."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aiohttp import ClientSession, UnixConnector, web
+from aiohttp.test_utils import TestClient, TestServer
+
+from gpud.adapters.sqlite.store import memory_database, open_inline_store
+from gpud.api.app import build_api
+from gpud.api.auth import ApiKeyRing
+from gpud.settings import Settings
+from tests.fakes.clock import FakeClock, SeededIds
+from tests.fakes.control import FakeFleetControl
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from gpud.adapters.sqlite.store import Store
+
+NOBODY = frozenset({4_000_000_000})
+"""Administrators' uids, where the test's own process must not be one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiSite:
+    """A running API and what it stands on."""
+
+    app: web.Application
+    control: FakeFleetControl
+    store: Store
+    keyring: ApiKeyRing
+    clock: FakeClock
+    client: TestClient[web.Request, web.Application]
+    admin: dict[str, str]
+    """Headers of a caller with the scope admin."""
+
+    async def headers(self, *scopes: str) -> dict[str, str]:
+        """Headers of a fresh key with these scopes."""
+        _, token = await self.keyring.create(label="test", scopes=scopes)
+        return {"Authorization": f"Bearer {token}"}
+
+
+@asynccontextmanager
+async def running_api(
+    settings: Settings | None = None, *, administrator_uids: frozenset[int] | None = None
+) -> AsyncIterator[ApiSite]:
+    """Run the API on a loopback port."""
+    async with AsyncExitStack() as stack:
+        clock = FakeClock()
+        database = memory_database()
+        stack.callback(database.close)
+        store = await open_inline_store(database, clock)
+        stack.push_async_callback(store.close)
+        control = FakeFleetControl(clock.at_ms)
+        ids = SeededIds()
+        keyring = ApiKeyRing(store.access, clock, ids)
+        await keyring.load()
+        app = build_api(
+            control=control,
+            reads=store.reads,
+            access=store.access,
+            keyring=keyring,
+            settings=settings or Settings(),
+            clock=clock,
+            ids=ids,
+            administrator_uids=administrator_uids,
+        )
+        client = await stack.enter_async_context(TestClient(TestServer(app)))
+        _, token = await keyring.create(label="admin", scopes=["admin"])
+        yield ApiSite(
+            app=app,
+            control=control,
+            store=store,
+            keyring=keyring,
+            clock=clock,
+            client=client,
+            admin={"Authorization": f"Bearer {token}"},
+        )
+
+
+@asynccontextmanager
+async def unix_client(site: ApiSite, path: Path) -> AsyncIterator[ClientSession]:
+    """A client of the same application through a Unix socket."""
+    runner = site.client.server.runner
+    assert runner is not None
+    unix = web.UnixSite(runner, str(path))
+    await unix.start()
+    try:
+        async with ClientSession("http://gpud", connector=UnixConnector(str(path))) as session:
+            yield session
+    finally:
+        await unix.stop()
