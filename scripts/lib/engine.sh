@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC1091,SC2016 # /etc/os-release is the machine's; the hooks are for another shell to expand.
 # What the scripts need on the machine: packages, a Docker Engine, a base image, a Python environment.
 #
 # Source it; each need_* function returns at once and prints nothing when its thing is in place. Where it has
@@ -164,9 +165,16 @@ stop_engine() {
 # need_base_image: the image that gpud's own images start from, on the engine in use. python:3.12-slim where it
 # can be pulled, else one made from the Debian archive that this machine's apt is set up for.
 need_base_image() {
-  docker image inspect --format '{{.Id}}' "$GPUD_BASE_IMAGE" >/dev/null 2>&1 && return 0
-  local archive
+  local archive recipe
+  # An image made here names its recipe, so that a changed recipe makes a new one; a pulled image names none.
+  if recipe=$(docker image inspect --format '{{index .Config.Labels "gpud.base"}}' "$GPUD_BASE_IMAGE" 2>/dev/null) &&
+    [[ -z $recipe || $recipe == "<no value>" ]]; then
+    return 0
+  fi
   archive=$(_gpud_base_archive_path) || return 1
+  if [[ $recipe == "${archive##*/}" ]]; then
+    return 0
+  fi
   # An archive made earlier means that pulling did not work here, and a pull that cannot work may take its limit.
   if [[ ! -s $archive ]]; then
     _gpud_say "Pulling python:3.12-slim (at most $GPUD_BASE_IMAGE_PULL_TIMEOUT_S s)"
@@ -179,11 +187,12 @@ need_base_image() {
   need_base_archive >/dev/null || return 1
   _gpud_say "Importing the base image $GPUD_BASE_IMAGE"
   docker import --change 'CMD ["python3"]' --change 'ENV LANG=C.UTF-8' \
+    --change "LABEL gpud.base=${archive##*/}" \
     --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
     "$archive" "$GPUD_BASE_IMAGE" >/dev/null
 }
 
-_gpud_base_packages=python3,ca-certificates,base-files,netbase,dash,bash,coreutils,findutils,grep,sed,libc-bin,tar,gzip
+_gpud_base_packages=python3,libstdc++6,ca-certificates,base-files,netbase,dash,bash,coreutils,findutils,grep,sed,libc-bin,tar,gzip
 
 _gpud_base_archive_path() {
   local codename recipe

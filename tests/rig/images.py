@@ -28,6 +28,8 @@ STATIC_IMAGE = "gpud/rig-static:1"
 
 _HERE = Path(__file__).parent
 _ENGINE_SH = _HERE.parent.parent / "scripts/lib/engine.sh"
+_BASE_ARCHIVE_SCRIPT = 'set -euo pipefail; . "$1"; need_base_archive'
+_BASE_LABEL = "gpud.base"
 _SOURCE_LABEL = "gpud.rig.source"
 _BASE_CHANGES = (
     'CMD ["python3"]',
@@ -63,14 +65,13 @@ def run_or_explain(*command: str) -> str:
 
 def ensure_base_image(engine: Engine) -> str:
     """The image the others start from, imported from a file made once on this machine; returns its name."""
-    try:
-        engine.client.images.get(BASE_IMAGE)
-    except ImageNotFound:
-        script = 'set -euo pipefail; . "$1"; need_base_archive'
-        archive = run_or_explain("bash", "-c", script, "bash", str(_ENGINE_SH)).strip()
+    archive = Path(run_or_explain("bash", "-c", _BASE_ARCHIVE_SCRIPT, "bash", str(_ENGINE_SH)).strip())
+    # An image pulled from elsewhere names no recipe and is good as it is; one of another recipe is made anew.
+    if _label_of(engine, BASE_IMAGE, _BASE_LABEL) not in ("", archive.name):
         repository, tag = BASE_IMAGE.split(":")
-        with Path(archive).open("rb") as file:
-            parameters = {"fromSrc": "-", "repo": repository, "tag": tag, "changes": list(_BASE_CHANGES)}
+        changes = [*_BASE_CHANGES, f"LABEL {_BASE_LABEL}={archive.name}"]
+        with archive.open("rb") as file:
+            parameters = {"fromSrc": "-", "repo": repository, "tag": tag, "changes": changes}
             api = engine.client.api
             # Posted by hand: the client's own import reads the whole file into memory.
             response = api.post(api._url("/images/create"), data=file, params=parameters, timeout=120)
@@ -126,11 +127,15 @@ def build_image(
 
 
 def _is_current(engine: Engine, name: str, files: Mapping[str, bytes]) -> bool:
+    return _label_of(engine, name, _SOURCE_LABEL) == _digest(files)
+
+
+def _label_of(engine: Engine, name: str, label: str) -> str | None:
+    """The value of an image's label, empty without the label, None without the image."""
     try:
-        labels = engine.client.images.get(name).labels
+        return str(engine.client.images.get(name).labels.get(label, ""))
     except ImageNotFound:
-        return False
-    return bool(labels.get(_SOURCE_LABEL) == _digest(files))
+        return None
 
 
 def _digest(files: Mapping[str, bytes]) -> str:

@@ -66,6 +66,7 @@ int main(void) {
     long long listen_ns = now_ns();
     int answer_length = snprintf(answer, sizeof answer,
                                  "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 16\r\n"
+                                 "Connection: keep-alive\r\n"
                                  "X-Main-Ns: %lld\r\nX-Listen-Ns: %lld\r\n\r\n{\"status\":\"ok\"}\n",
                                  main_ns, listen_ns);
     for (;;) {

@@ -96,6 +96,7 @@ class Request:
 
     method: str
     target: str
+    version: str
     path: str
     query: dict[str, list[str]]
     headers: list[tuple[str, str]]
@@ -111,7 +112,8 @@ class Request:
     @property
     def keeps_alive(self) -> bool:
         """Whether the connection may carry another request after this one."""
-        return self.header("connection").lower() != "close"
+        wish = self.header("connection").lower()
+        return wish == "keep-alive" if self.version == "HTTP/1.0" else wish != "close"
 
     async def body(self) -> AsyncIterator[bytes]:
         """The body, piece by piece, framed by length or in chunks."""
@@ -149,6 +151,8 @@ class Request:
         self.answered = True
         reason = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Status"
         lines = [f"HTTP/1.1 {status} {reason}", f"X-Worker: {socket.gethostname()}"]
+        if self.version == "HTTP/1.0" and self.keeps_alive:
+            lines.append("Connection: keep-alive")  # Clients of that version wait for the end unless told.
         lines += [f"{name}: {value}" for name, value in headers.items()]
         self.writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
 
@@ -394,13 +398,15 @@ async def read_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
     except asyncio.IncompleteReadError:
         return None
     first, *rest = raw.decode("latin-1").split("\r\n")
-    method, target, _ = first.split(" ", 2)
+    method, target, version = first.split(" ", 2)
     split = urlsplit(target)
     headers = []
     for line in filter(None, rest):
         name, _, value = line.partition(":")
         headers.append((name.strip(), value.strip()))
-    return Request(method, target, unquote(split.path), parse_qs(split.query), headers, reader, writer)
+    return Request(
+        method, target, version, unquote(split.path), parse_qs(split.query), headers, reader, writer
+    )
 
 
 def hold_memory() -> None:
