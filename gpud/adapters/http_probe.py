@@ -80,14 +80,16 @@ async def _ask(sock: socket.socket, request: bytes) -> ProbeResult:
     while not answer.enough:
         data = await loop.sock_recv(sock, _CHUNK_BYTES)
         if not data:
+            if not answer.status:
+                return ProbeResult(outcome=ProbeOutcome.RESET)
             break
         try:
             answer.take(data)
         except httptools.HttpParserError:
-            # Bytes after a complete answer are no concern of a probe; before it, this is not HTTP.
+            # Not HTTP; or, after a complete answer, bytes that are no concern of a probe.
             break
     if not answer.status:
-        return ProbeResult(outcome=ProbeOutcome.BAD_STATUS if answer.seen else ProbeOutcome.RESET)
+        return ProbeResult(outcome=ProbeOutcome.BAD_STATUS)
     well = 200 <= answer.status <= 399
     return ProbeResult(outcome=ProbeOutcome.OK if well else ProbeOutcome.BAD_STATUS, status=answer.status)
 
