@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,14 +201,16 @@ class DockerRuntime:
             log_max_mib=self._settings.log_max_mib,
         )
         client = self._clients.get()
+        begun_s = time.monotonic()
         try:
             container_id, earlier = self._create(client, launch, body, given_up)
             if earlier is not None and earlier.status is not ContainerStatus.CREATED:
                 return earlier
+            create_s = 0.0 if earlier else time.monotonic() - begun_s
             self._start_created(client, container_id, given_up)
         except APIError as error:
             raise launch_failed(error, launch.image) from error
-        return self._read(client.inspect_container(container_id), launch)
+        return replace(self._read(client.inspect_container(container_id), launch), create_s=create_s)
 
     def _create(
         self, client: docker.APIClient, launch: WorkerLaunch, body: dict[str, Any], given_up: threading.Event
