@@ -1,0 +1,196 @@
+"""`gpud deploy`: makes an endpoint of an image, or changes one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gpud.cli import exits, grammar, specs
+from gpud.cli.client import path_of
+from gpud.cli.exits import BadUsage, CommandFailed
+from gpud.cli.grammar import Argument, Command, Option
+from gpud.cli.output import number_at, state_text, text_at
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gpud.cli.context import Context
+    from gpud.cli.parsing import Values
+
+_WAIT_LIMIT_S = 1800.0
+
+_ARGUMENTS = (
+    Argument("image", "Image reference, such as repository/name:tag.", required=False, field="image"),
+    Argument(
+        "command", "Arguments after the image's entrypoint.", required=False, rest=True, field="command"
+    ),
+)
+
+_OPTIONS = (
+    Option("name", "Name of the endpoint.", short="n", field="name"),
+    Option("file", "Take the endpoint from a TOML file; options come on top.", metavar="FILE", short="f"),
+    Option(
+        "port",
+        "Where the container listens.",
+        kind=grammar.WHOLE,
+        field="port",
+        default="the image's only exposed port",
+    ),
+    Option(
+        "gpus",
+        "GPUs for each worker; 0 for a CPU worker.",
+        kind=grammar.WHOLE,
+        field="gpus.count",
+        default="1",
+    ),
+    Option("gpu-memory-mib", "Least memory of each GPU.", kind=grammar.WHOLE, field="gpus.memory_mib"),
+    Option("gpu-model", "Only GPUs whose name contains this, such as H100.", field="gpus.model"),
+    Option(
+        "min-workers",
+        "Workers kept running without load.",
+        kind=grammar.WHOLE,
+        field="scale.min_workers",
+        default="0",
+    ),
+    Option("max-workers", "Most workers.", kind=grammar.WHOLE, field="scale.max_workers", default="1"),
+    Option(
+        "policy",
+        "What decides the number of workers.",
+        choices=("concurrency", "fixed"),
+        field="scale.policy",
+        default="concurrency",
+    ),
+    Option(
+        "concurrency",
+        "Requests one worker takes at a time.",
+        kind=grammar.WHOLE,
+        field="scale.concurrency",
+        default="8",
+    ),
+    Option(
+        "idle-timeout",
+        "How long without load until workers stop: 300, 300s or 5m.",
+        kind=grammar.DURATION,
+        field="scale.idle_timeout_s",
+        default="1m",
+    ),
+    Option("priority", "Larger goes first when GPUs are scarce.", kind=grammar.WHOLE, field="scale.priority"),
+    Option(
+        "env",
+        "Environment of the container; without =VALUE the variable is taken from here.",
+        kind=grammar.PAIR,
+        short="e",
+        repeat=True,
+        field="env",
+    ),
+    Option("volume", "Mount a volume.", metavar="SRC:DST[:ro]", short="v", repeat=True, field="volumes"),
+    Option(
+        "health-path",
+        "A worker is ready once this path answers 200 to 399.",
+        metavar="PATH",
+        field="health.path",
+        default="/",
+    ),
+    Option(
+        "start-timeout",
+        "Longest time from container start to ready.",
+        kind=grammar.DURATION,
+        field="health.start_timeout_s",
+        default="10m",
+    ),
+    Option(
+        "request-timeout",
+        "Longest time for one request.",
+        kind=grammar.DURATION,
+        field="limits.request_timeout_s",
+        default="10m",
+    ),
+    Option("registry", "Stored credential for a private image.", metavar="NAME", field="registry"),
+    Option("alias", "OpenAI model name routed here.", repeat=True, field="aliases"),
+    Option("public", "Requests need no key.", kind=grammar.FLAG, negatable=True, field="public"),
+    Option("cpus", "CPU limit of a worker.", kind=grammar.NUMBER, field="limits.cpus"),
+    Option("memory-mib", "Memory limit of a worker.", kind=grammar.WHOLE, field="limits.memory_mib"),
+    Option("shm-mib", "Size of /dev/shm.", kind=grammar.WHOLE, field="limits.shm_mib", default="1024"),
+    Option(
+        "wait",
+        "Wait until a worker is ready; wakes one when none is kept running.",
+        kind=grammar.FLAG,
+        negatable=True,
+        default="only with --min-workers above 0",
+    ),
+    Option("wait-timeout", "Longest wait.", kind=grammar.DURATION, default="30m"),
+)
+
+_PARTS = (*_ARGUMENTS, *_OPTIONS)
+
+
+def _deploy(values: Values, context: Context) -> int:
+    spec = specs.from_options(values, context, _PARTS, _base(values))
+    if not spec.get("name"):
+        raise BadUsage("gpud deploy needs a name for the endpoint.", todo="Add --name NAME.")
+    if not spec.get("image"):
+        raise BadUsage(
+            "gpud deploy needs an IMAGE, or a --file that names one.", todo="See gpud deploy --help."
+        )
+    try:
+        endpoint = context.client.call("PUT", path_of("v1", "endpoints", str(spec["name"])), spec)
+    except CommandFailed as failure:
+        raise specs.with_options_named(failure, _PARTS) from None
+    kept = number_at(endpoint, "spec", "scale", "min_workers")
+    if values.flag("wait", default=kept > 0):
+        from gpud.cli import waiting  # noqa: PLC0415 - most deploys do not wait
+
+        limit_s = values.number("wait-timeout", _WAIT_LIMIT_S)
+        endpoint = waiting.until_ready(context, endpoint, limit_s=limit_s, wake=not kept)
+    if context.as_json:
+        context.print_json(endpoint)
+    else:
+        context.print_text(_told(endpoint, context))
+    return exits.OK
+
+
+def _base(values: Values) -> specs.Spec | None:
+    path = values.text("file")
+    if not path:
+        return None
+    found = specs.read_file(path)
+    if len(found) > 1:
+        raise BadUsage(
+            f"{path} holds {len(found)} endpoints.", todo=f"Deploy them with gpud apply -f {path}."
+        )
+    return found[0]
+
+
+def _told(endpoint: Mapping[str, object], context: Context) -> str:
+    name = text_at(endpoint, "name")
+    made = "created" if endpoint.get("created_at") == endpoint.get("updated_at") else "updated"
+    pin = text_at(endpoint, "image", "pin").rpartition("@")[2][:19]
+    state = text_at(endpoint, "condition")
+    shown = state_text(state, colour=context.colour)
+    lines = [
+        f"{name} {made}: {shown}, revision {text_at(endpoint, 'revision')}, image {pin}",
+    ]
+    if state == "sleeping":
+        lines.append(f"Its first request starts a worker: gpud invoke {name} /")
+    return "\n".join(lines)
+
+
+COMMANDS = (
+    Command(
+        ("deploy",),
+        "Make an endpoint of an image, or change one.",
+        _deploy,
+        _ARGUMENTS,
+        _OPTIONS,
+        details=(
+            "Says the whole endpoint: what is left out goes back to its default. "
+            "gpud endpoint scale changes the scale alone.\n\n"
+            "A changed image, command, port, environment or GPU need makes a new revision, "
+            "whose workers replace the old ones; a changed scale applies at once."
+        ),
+        examples=(
+            "gpud deploy vllm/vllm-openai:v0.11 --name llm --max-workers 4 -- --model Qwen/Qwen3-8B",
+            "gpud deploy ghcr.io/me/api:3 --name api --gpus 0 --registry ghcr --health-path /health --wait",
+            "gpud deploy --file endpoint.toml --max-workers 2",
+        ),
+    ),
+)

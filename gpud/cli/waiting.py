@@ -1,0 +1,231 @@
+"""Waits for an endpoint's first worker, a pull or a held answer, and shows how far it is.
+
+On a terminal the display is rich's; elsewhere each new phase is one line on stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from gpud.cli import exits
+from gpud.cli.client import path_of
+from gpud.cli.exits import CommandFailed
+from gpud.cli.output import number_at, rows_at, size, text_at, value_at
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gpud.cli import wire
+    from gpud.cli.client import Client
+    from gpud.cli.context import Context
+
+POLL_S = 0.2
+_QUIET_S = 0.4
+_ORDER = ("pending", "pulling", "reserved", "creating", "starting", "not_ready", "ready")
+_PHASES = {
+    "pending": "gpus",
+    "pulling": "image",
+    "reserved": "gpus",
+    "creating": "create",
+    "starting": "start",
+    "not_ready": "start",
+    "ready": "ready",
+}
+_TOLD = {
+    "gpus": "reserving GPUs",
+    "image": "pulling the image",
+    "create": "creating the container",
+    "start": "starting, until the health check passes",
+    "ready": "ready",
+}
+
+
+class Moment(NamedTuple):
+    """How far a start or a pull is.
+
+    Args:
+        phase: `image`, `gpus`, `create`, `start` or `ready`.
+        detail: For people.
+        done: Bytes of a pull.
+        total: Bytes of a pull; 0 outside of pulls.
+    """
+
+    phase: str
+    detail: str
+    done: float = 0
+    total: float = 0
+
+
+class Reporter(Protocol):
+    """Shows moments to a person."""
+
+    def show(self, moment: Moment) -> None:
+        """Show the present moment."""
+
+    def close(self) -> None:
+        """Show no more."""
+
+
+def reporter(context: Context, *, transient: bool = False) -> Reporter:
+    """A reporter for wherever stderr goes.
+
+    Args:
+        context: The command's.
+        transient: Leaves nothing behind on a terminal, and shows nothing elsewhere.
+    """
+    if sys.stderr.isatty() and context.environment("TERM") != "dumb":
+        from gpud.cli.live import LiveReporter  # noqa: PLC0415 - 70 ms, and only for a person who waits
+
+        return LiveReporter(transient=transient)
+    return _Silence() if transient else _Lines()
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self._last = ""
+
+    def show(self, moment: Moment) -> None:
+        told = f"{moment.phase}: {moment.detail}"
+        if moment.total:
+            told = f"{moment.phase}: pulling {size(moment.total)}, {_tenth(moment)} % done"
+        if told != self._last:
+            sys.stderr.write(f"{told}\n")
+            sys.stderr.flush()
+        self._last = told
+
+    def close(self) -> None:
+        pass
+
+
+class _Silence:
+    def show(self, moment: Moment) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def _tenth(moment: Moment) -> int:
+    return min(100, int(10 * moment.done / moment.total) * 10)
+
+
+def moment_of(endpoint: Mapping[str, object]) -> Moment:
+    """How far an endpoint's most advanced worker of the present revision is."""
+    pull = value_at(endpoint, "pull")
+    states = [
+        text_at(worker, "state")
+        for worker in rows_at(endpoint, "workers")
+        if worker.get("revision") == endpoint.get("revision") and worker.get("state") in _ORDER
+    ]
+    state = max(states, key=_ORDER.index, default="pending")
+    if isinstance(pull, dict) and state in ("pending", "pulling"):
+        return moment_of_pull(pull)
+    phase = _PHASES[state]
+    waits = rows_at(endpoint, "waits")
+    detail = text_at(waits[0], "detail") if waits and phase in ("gpus", "image") else ""
+    return Moment(phase, detail or _TOLD[phase])
+
+
+def moment_of_pull(pull: Mapping[str, object]) -> Moment:
+    """How far a pull is."""
+    layers = f"{number_at(pull, 'layers_done'):g}/{number_at(pull, 'layers'):g} layers"
+    return Moment("image", layers, number_at(pull, "bytes_done"), number_at(pull, "bytes_total"))
+
+
+def until_ready(
+    context: Context, endpoint: dict[str, object], *, limit_s: float, wake: bool
+) -> dict[str, object]:
+    """Wait for a ready worker of an endpoint's present revision.
+
+    Args:
+        context: The command's.
+        endpoint: As the deploy answered.
+        limit_s: Longest wait.
+        wake: Nothing keeps a worker running: ask for the health path, so that one starts.
+
+    Raises:
+        CommandFailed: Its workers fail to start, or the time is over.
+    """
+    name = text_at(endpoint, "name")
+    before = text_at(endpoint, "last_error")
+    waker = context.new_client() if wake else None
+    shown = reporter(context)
+    deadline_s = time.monotonic() + limit_s
+    try:
+        pending = waker.begin("GET", _health_url(endpoint), timeout_s=limit_s) if waker else None
+        while True:
+            shown.show(moment_of(endpoint))
+            if moment_of(endpoint).phase == "ready":
+                return endpoint
+            _check_start(endpoint, before)
+            if time.monotonic() > deadline_s:
+                raise CommandFailed(
+                    f"{name} has no ready worker after {limit_s:g} s; gpud goes on trying.",
+                    todo=f"gpud endpoint get {name} says how it is.",
+                    code=exits.TIMED_OUT,
+                )
+            if waker and pending and pending.arrived(0):
+                _check_wake(waker, pending)
+                pending = None
+            time.sleep(POLL_S)
+            endpoint = context.client.get(path_of("v1", "endpoints", name))
+    finally:
+        shown.close()
+        if waker:
+            waker.close()
+
+
+def _health_url(endpoint: Mapping[str, object]) -> str:
+    return path_of("e", text_at(endpoint, "name")) + (text_at(endpoint, "spec", "health", "path") or "/")
+
+
+def _check_start(endpoint: Mapping[str, object], before: str) -> None:
+    name, error = text_at(endpoint, "name"), text_at(endpoint, "last_error")
+    if endpoint.get("condition") == "failing" or (error and error != before):
+        raise CommandFailed(
+            f"{name} is deployed, and its workers fail to start: {error or 'no reason is known'}",
+            todo=f"Correct it and deploy again; gpud endpoint get {name} says how it is.",
+        )
+
+
+def _check_wake(waker: Client, pending: wire.Pending) -> None:
+    """The health request was answered; the gateway's own refusal ends the wait with its reason."""
+    answer = waker.answer(pending)
+    if answer.status >= 400 and answer.headers.get("gpud-origin") == "gateway":
+        raise waker.problem(answer, answer.read())
+
+
+def until_answer(context: Context, name: str, pending: wire.Pending) -> None:
+    """Show how a cold start goes while a request is held; returns when the answer begins."""
+    if pending.arrived(_QUIET_S):
+        return
+    shown = reporter(context, transient=True)
+    if isinstance(shown, _Silence):
+        return
+    watcher = context.new_client()
+    try:
+        while not pending.arrived(POLL_S):
+            shown.show(moment_of(watcher.get(path_of("v1", "endpoints", name))))
+    except CommandFailed:
+        # The display is an extra: a key that may only invoke cannot read the endpoint.
+        return
+    finally:
+        shown.close()
+        watcher.close()
+
+
+def until_pulled(context: Context, pin: str) -> None:
+    """Show a pull until it is over, whatever its end."""
+    shown = reporter(context)
+    try:
+        while True:
+            pulls = context.client.items("/v1/pulls")
+            pull = next((pull for pull in pulls if pull.get("pin") == pin), None)
+            if pull is None:
+                return
+            shown.show(moment_of_pull(pull))
+            time.sleep(POLL_S)
+    finally:
+        shown.close()
