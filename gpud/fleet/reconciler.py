@@ -16,7 +16,7 @@ from gpud.core.worker import Cause, Worker, WorkerEvent, WorkerState, advance
 from gpud.core.world import NewWorker
 from gpud.errors import InvariantBroken, StorageFull
 from gpud.fleet.routes import routing_table
-from gpud.fleet.state import StartTimeline
+from gpud.fleet.state import StartTimeline, start_phases_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -293,18 +293,18 @@ class Reconciler:
         )
         self.state.workers[worker.id] = worker
         self.state.made_for[worker.id] = endpoint
-        self.state.timelines[worker.id] = StartTimeline({WorkerState.PENDING: now_s})
+        self.state.timelines[worker.id] = StartTimeline({WorkerState.PENDING: self._clock.boot_ns()})
         self._journal.add(WorkerInserted(worker=worker))
         self.record("worker.requested", {"revision": endpoint.revision}, endpoint=name, worker_id=worker.id)
 
     def _remember(self, before: Worker, after: Worker, event: WorkerEvent, now_s: float) -> None:
         timeline = self.state.timelines.get(after.id)
         if timeline is not None:
-            timeline.reached_s.setdefault(after.state, now_s)
+            timeline.reached_ns.setdefault(after.state, self._clock.boot_ns())
         endpoint = self.state.endpoints.get(after.endpoint)
         is_current = endpoint is not None and endpoint.revision == after.revision
         if after.state is WorkerState.READY and before.state is WorkerState.STARTING:
-            self._note_ready(after, timeline, now_s)
+            self._note_ready(after, timeline)
             if is_current:
                 self.state.recall(after.endpoint).starts = after_ready()
             return
@@ -329,26 +329,12 @@ class Reconciler:
                 jitter=self._ids.fraction(),
             )
 
-    def _note_ready(self, worker: Worker, timeline: StartTimeline | None, now_s: float) -> None:
-        if timeline is None or WorkerState.PENDING not in timeline.reached_s:
-            self.record("worker.ready", {}, endpoint=worker.endpoint, worker_id=worker.id)
-            return
-        reached = timeline.reached_s
-        asked_s = reached[WorkerState.PENDING]
-        reserved_s = reached.get(WorkerState.RESERVED, asked_s)
-        creating_s = reached.get(WorkerState.CREATING, reserved_s)
-        starting_s = reached.get(WorkerState.STARTING, creating_s)
-        create_s = min(timeline.create_s, starting_s - creating_s)
-        phases = {
-            "image": reserved_s - asked_s,
-            "reserve": creating_s - reserved_s,
-            "create": create_s,
-            "start": starting_s - creating_s - create_s,
-            "ready": now_s - starting_s,
-            "total": now_s - asked_s,
-        }
-        self.state.recall(worker.endpoint).cold_starts_s.append(phases["total"])
-        facts = {f"{phase}_ms": round(took_s * 1000, 3) for phase, took_s in phases.items()}
+    def _note_ready(self, worker: Worker, timeline: StartTimeline | None) -> None:
+        facts: dict[str, object] = {}
+        if timeline is not None and WorkerState.PENDING in timeline.reached_ns:
+            phases_s = start_phases_s(timeline, ready_ns=self._clock.boot_ns())
+            self.state.recall(worker.endpoint).cold_starts_s.append(phases_s["total"])
+            facts = {f"{phase}_ms": round(took_s * 1000, 3) for phase, took_s in phases_s.items()}
         self.record("worker.ready", facts, endpoint=worker.endpoint, worker_id=worker.id)
 
     def _forget(self, worker_id: WorkerId) -> None:

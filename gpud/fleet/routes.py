@@ -49,7 +49,6 @@ def routing_table(state: FleetState, *, now_s: float, full_since_s: float | None
             waiting_for=waits[0].reason if waits else "worker_starting",
             expected_start_s=state.expected_start_s(name),
         )
-        aliases[name] = name
         for alias in spec.aliases:
             aliases.setdefault(alias, name)
     return RoutingTable(routes=routes, aliases=aliases)

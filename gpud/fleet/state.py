@@ -26,14 +26,38 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class StartTimeline:
-    """When one worker reached each step of its start, in loop time.
+    """When one worker reached each step of its start.
 
     Args:
+        reached_ns: CLOCK_BOOTTIME, which is finer than the event loop's own time.
         create_s: Time the engine took to create the container, of the launch as a whole.
     """
 
-    reached_s: dict[WorkerState, float] = field(default_factory=dict)
+    reached_ns: dict[WorkerState, int] = field(default_factory=dict)
     create_s: float = 0.0
+
+
+def start_phases_s(timeline: StartTimeline, *, ready_ns: int) -> dict[str, float]:
+    """Split one cold start into its phases, in seconds; they add up to `total`.
+
+    `image`: until the image was here and GPUs were free; `reserve`: until the GPUs were leased
+    and verified; `create` and `start`: the engine's; `ready`: until the worker answered well.
+    """
+    reached_ns = timeline.reached_ns
+    asked_ns = reached_ns[WorkerState.PENDING]
+    reserved_ns = reached_ns.get(WorkerState.RESERVED, asked_ns)
+    creating_ns = reached_ns.get(WorkerState.CREATING, reserved_ns)
+    starting_ns = reached_ns.get(WorkerState.STARTING, creating_ns)
+    launch_s = (starting_ns - creating_ns) / 1e9
+    create_s = min(timeline.create_s, launch_s)
+    return {
+        "image": (reserved_ns - asked_ns) / 1e9,
+        "reserve": (creating_ns - reserved_ns) / 1e9,
+        "create": create_s,
+        "start": launch_s - create_s,
+        "ready": (ready_ns - starting_ns) / 1e9,
+        "total": (ready_ns - asked_ns) / 1e9,
+    }
 
 
 @dataclass(slots=True)
