@@ -36,8 +36,8 @@ _STOPS_MAX = 32
 _KILL_TIMEOUT_S = 20.0
 """How long the engine may take beyond the grace time to report the end of a killed container."""
 _LOG_LINES = 1000
-_NAME_TAKEN_TRIES = 50
-_NAME_TAKEN_PAUSE_S = 0.1
+_NAME_TAKEN_TRIES, _REMOVAL_TRIES = 50, 100
+_PAUSE_S = 0.1
 _EVENTS = ("start", "die", "oom", "destroy")
 
 
@@ -230,7 +230,7 @@ class DockerRuntime:
                 return inspected["Id"], self._read(inspected, launch)
             except NotFound:
                 # The name is taken while a container is being made or removed; it shows soon or is free.
-                time.sleep(_NAME_TAKEN_PAUSE_S)
+                time.sleep(_PAUSE_S)
         raise LaunchFailed(f"The name {name} is still taken by a container that is being removed.")
 
     def _start_created(self, client: docker.APIClient, container_id: str, given_up: threading.Event) -> None:
@@ -316,15 +316,19 @@ class DockerRuntime:
         return after
 
     def _remove(self, worker_id: WorkerId) -> None:
-        found = self._find(worker_id)
-        if found is None:
-            return
-        try:
-            self._clients.get().remove_container(found[0], force=True, v=True)
-        except APIError as error:
-            # 409: another call is removing it already.
-            if error.status_code not in (404, 409) or (error.status_code == 409 and self._find(worker_id)):
-                raise
+        for _ in range(_REMOVAL_TRIES):
+            found = self._find(worker_id)
+            if found is None:
+                return
+            try:
+                self._clients.get().remove_container(found[0], force=True, v=True)
+            except NotFound:
+                return
+            except APIError as error:
+                if error.status_code != 409:
+                    raise
+                time.sleep(_PAUSE_S)  # Another call is removing it already.
+        raise DependencyDown(f"The container of {worker_id} is still being removed. gpud tries again.")
 
     def _log_tail(self, worker_id: WorkerId, bytes_max: int) -> str:
         found = self._find(worker_id)

@@ -304,7 +304,7 @@ class FakeRuntime:
         found.address = self._free_address()
         if found.env.get("NEVER_LISTEN") != "1":
             found.listens_at_s = loop.time() + float(found.env.get("BOOT_DELAY_S", self.boot_s))
-        found.log += "worker.started\n"
+        found.log += f"listening on port {launch.port}\n"
         self.on_start(found)
         self._emit(found.worker_id)
         if (code := found.env.get("EXIT_AT_START", "")) not in ("", "-1"):

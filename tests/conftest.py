@@ -1,0 +1,3 @@
+"""Gives every test the rig: an engine, registries, images, a stand-in NVML."""
+
+pytest_plugins = ("tests.rig.fixtures",)
