@@ -78,6 +78,8 @@ async def _serve(settings: Settings) -> int:
         closing.callback(listening.close)
         local = open_unix(settings.paths.run_dir / "api.sock")
         closing.callback(local.close)
+        # Where the port was left to the system, this is how others learn it.
+        (settings.paths.run_dir / "address").write_text(address_of(listening) + "\n", encoding="ascii")
         daemon = Daemon(settings, store, clock, ids)
         await daemon.run(stop, listening, local)
     log.info("daemon.stopped")
