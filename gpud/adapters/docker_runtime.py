@@ -68,6 +68,7 @@ class DockerRuntime:
         self._volume_roots = tuple(volume_roots)
         self._clients = DockerClients(settings.host, call_timeout_s=settings.call_timeout_s)
         self._engine: EngineInfo | None = None
+        self._preparing = threading.Lock()
         self._running: dict[str, SeenContainer] = {}
         host = settings.host
         self._socket = Path(host.removeprefix("unix://")) if host.startswith("unix://") else None
@@ -181,12 +182,13 @@ class DockerRuntime:
         return self._engine
 
     def _prepare(self) -> None:
-        ensure_network(
-            self._clients.get(),
-            name=self._settings.network,
-            subnet=self._settings.subnet,
-            install_id=self._install_id,
-        )
+        with self._preparing:  # The engine would make two networks of one name.
+            ensure_network(
+                self._clients.get(),
+                name=self._settings.network,
+                subnet=self._settings.subnet,
+                install_id=self._install_id,
+            )
 
     def _start(self, launch: WorkerLaunch, given_up: threading.Event) -> SeenContainer:
         wanted = launch.gpu_attach if launch.gpu_attach is not GpuAttach.AUTO else self._attach

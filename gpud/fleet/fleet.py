@@ -157,6 +157,7 @@ class Fleet:
                 self._sweeper.note_engine(up=False, error=error.detail)
                 await asyncio.sleep(_RETRY_S)
             else:
+                self._sweeper.note_engine(up=True)
                 return
 
     def start(self) -> None:

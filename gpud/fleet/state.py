@@ -83,9 +83,10 @@ class FleetState:
         self.decisions: Mapping[EndpointName, ScaleDecision] = {}
         self.waits: Mapping[EndpointName, tuple[WaitReason, ...]] = {}
         self.loads: dict[EndpointName, EndpointLoad] = {}
-        self.engine_up = True
+        # Nothing is started before the engine was asked what runs.
+        self.engine_up = False
         self.engine_down_since_s: float | None = None
-        self.engine_error = ""
+        self.engine_error = "The Docker Engine has not answered yet; gpud asks again every second."
 
     def recall(self, name: EndpointName) -> EndpointMemory:
         """What is remembered of an endpoint; new when nothing is."""

@@ -34,7 +34,7 @@ class Sweeper:
         self._hands = hands
         self._prewarmer = prewarmer
         self._engine_answered_ns = hands.clock.wall_ns()
-        self._was_down = False
+        self._up: bool | None = None
 
     async def run_sweeps(self) -> None:
         """Sweep for as long as the daemon runs; notices when the engine goes and returns."""
@@ -42,7 +42,7 @@ class Sweeper:
         while True:
             try:
                 await self._hands.runtime.ping()
-                if self._was_down:
+                if not self._up:
                     await self._hands.runtime.prepare()
                 await self.sweep()
             except DependencyDown as error:
@@ -123,7 +123,7 @@ class Sweeper:
     async def _how_it_ended(self, worker_id: WorkerId, seen: SeenContainer) -> WorkerEvent:
         """An end while the engine was away is the engine's doing, not the worker's failure."""
         event = await ended_event(self._hands, worker_id, seen)
-        engine_was_away = self._was_down and seen.finished_ns >= self._engine_answered_ns
+        engine_was_away = self._up is False and seen.finished_ns >= self._engine_answered_ns
         if not engine_was_away:
             return event
         return WorkerEvent(
@@ -144,16 +144,18 @@ class Sweeper:
 
     def note_engine(self, *, up: bool, error: str = "") -> None:
         """Tell the reconciler when the engine went away or came back."""
-        if up is not self._was_down:
+        if up is self._up:
             return
-        self._was_down = not up
+        is_news = self._up is not None or not up
+        self._up = up
         state, reconciler, now_s = self._hands.state, self._hands.reconciler, self._hands.clock.now_s()
 
         def apply() -> None:
             state.engine_up = up
             state.engine_down_since_s = None if up else now_s
             state.engine_error = error
-            reconciler.record("engine.returned" if up else "engine.lost", {} if up else {"error": error})
+            if is_news:
+                reconciler.record("engine.returned" if up else "engine.lost", {} if up else {"error": error})
 
         reconciler.tell(apply)
 
