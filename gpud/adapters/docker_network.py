@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from docker.errors import APIError, NotFound
+from docker.errors import APIError
 
 from gpud.adapters.docker_seen import LABEL_INSTALL
 from gpud.errors import BadSettings
@@ -39,11 +40,13 @@ def ensure_network(client: docker.APIClient, *, name: str, subnet: str, install_
 
 
 def _find(client: docker.APIClient, name: str) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = client.inspect_network(name)
-    except NotFound:
-        return None
-    return found if found["Name"] == name else None  # The engine also matches the start of an id.
+    # By listing, because the engine matches names by their parts, and refuses to inspect a name
+    # that two networks have: two daemons that start at once can have it make both.
+    same = [network for network in client.networks(names=[name]) if network["Name"] == name]
+    for duplicate in same[1:]:
+        with suppress(APIError):  # Somebody's container is in it: that one stays.
+            client.remove_network(duplicate["Id"])
+    return same[0] if same else None
 
 
 def _create(client: docker.APIClient, *, name: str, subnet: str, install_id: str) -> None:
