@@ -10,6 +10,8 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+import structlog
+
 from gpud.adapters.sqlite.failures import translate
 from gpud.adapters.sqlite.migrate import APPLICATION_ID, migrate, migrations
 from gpud.adapters.sqlite.statements import SQL
@@ -25,6 +27,7 @@ OLDEST_SQLITE = (3, 37, 0)
 READ_LIMIT_S = 5.0
 """A longer read would keep the write-ahead log from being checkpointed."""
 
+_log = structlog.get_logger()
 _PROGRESS_INSTRUCTIONS = 20_000
 _WAL_LIMIT_BYTES = 64 << 20
 
@@ -195,6 +198,7 @@ def _create(path: Path, *, install_id: str, at_ms: int) -> None:
             new_path.unlink(missing_ok=True)
         raise
     _sync_directory(path.parent)
+    _log.info("store.created", path=str(path), install_id=install_id)
 
 
 def _fill(connection: sqlite3.Connection, *, install_id: str, at_ms: int) -> None:

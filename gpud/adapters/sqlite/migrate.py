@@ -80,7 +80,8 @@ def migrate(
         _back_up(connection, path, version)
     for step in missing:
         _apply(connection, step, path)
-        _log.info("store.migrated", version=step.version, migration=step.name)
+        if path is not None:
+            _log.info("store.migrated", version=step.version, migration=step.name)
     return version, newest
 
 

@@ -1,0 +1,312 @@
+"""What reads of the store promise: listings by page, usage, and an audit that finds what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gpud.core.metering import Phase
+from gpud.core.records import EndpointSaved, EventRecorded, HeartbeatWritten, WorkerInserted
+from gpud.core.worker import WorkerState
+from gpud.ports.store import UsageBy
+from tests.contract.store_rig import (
+    GPU_A,
+    GPU_B,
+    KINDS,
+    HandClock,
+    Life,
+    S,
+    a_worker,
+    an_endpoint,
+    moved,
+    opened,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from gpud.adapters.sqlite.store import Store
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture(params=KINDS)
+async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock) -> AsyncIterator[Store]:
+    async with opened(request.param, tmp_path, clock) as store:
+        yield store
+
+
+async def _events(store: Store, count: int) -> None:
+    for n in range(count):
+        event = EventRecorded(
+            kind="worker.seen",
+            at_ms=n,
+            endpoint=("llm", "embed")[n % 2],
+            worker_id=f"wk_{n % 3}",
+            facts={"n": n},
+        )
+        await store.fleet.record([event])
+
+
+async def test_workers_are_listed_newest_first_page_by_page(store: Store) -> None:
+    workers = [a_worker(number) for number in range(1, 8)]
+    await store.fleet.record(
+        [EndpointSaved(endpoint=an_endpoint()), *(WorkerInserted(worker=worker) for worker in workers)]
+    )
+    newest_first = tuple(reversed(workers))
+    assert await store.reads.list_workers() == newest_first
+    first = await store.reads.list_workers(limit=3)
+    assert first == newest_first[:3]
+    second = await store.reads.list_workers(limit=3, after=first[-1].id)
+    assert second == newest_first[3:6]
+    assert await store.reads.list_workers(limit=3, after=second[-1].id) == newest_first[6:]
+    assert await store.reads.list_workers(after=newest_first[-1].id) == ()
+
+
+async def test_workers_made_in_the_same_millisecond_are_all_listed(store: Store) -> None:
+    workers = [a_worker(number, created_at_ms=5) for number in range(1, 8)]
+    await store.fleet.record(
+        [EndpointSaved(endpoint=an_endpoint()), *(WorkerInserted(worker=worker) for worker in workers)]
+    )
+    seen, after = [], ""
+    while page := await store.reads.list_workers(limit=2, after=after):
+        seen += [worker.id for worker in page]
+        after = page[-1].id
+    assert sorted(seen) == sorted(worker.id for worker in workers)
+
+
+async def test_workers_are_listed_by_endpoint_and_without_those_gone(store: Store) -> None:
+    other = an_endpoint("embed")
+    mine, theirs = a_worker(1), a_worker(2, other)
+    gone, move = moved(a_worker(3), WorkerState.GONE)
+    await store.fleet.record(
+        [
+            EndpointSaved(endpoint=an_endpoint()),
+            EndpointSaved(endpoint=other),
+            WorkerInserted(worker=mine),
+            WorkerInserted(worker=theirs),
+            WorkerInserted(worker=a_worker(3)),
+            move,
+        ]
+    )
+    assert await store.reads.list_workers(endpoint="llm") == (mine,)
+    assert await store.reads.list_workers(endpoint="llm", include_gone=True) == (gone, mine)
+    assert await store.reads.list_workers(endpoint="embed") == (theirs,)
+    assert await store.reads.list_workers(endpoint="none") == ()
+
+
+async def test_events_come_back_in_order_with_their_facts(store: Store) -> None:
+    event = EventRecorded(
+        kind="image.pulled", at_ms=9, endpoint="llm", facts={"bytes": 5, "list": [1, "ä"], "none": None}
+    )
+    await store.fleet.record([event])
+    (row,) = await store.reads.list_events()
+    assert (row.kind, row.at_ms, row.endpoint, row.worker_id) == ("image.pulled", 9, "llm", "")
+    assert row.facts == {"bytes": 5, "list": [1, "ä"], "none": None}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "worker_id"), [("", ""), ("llm", ""), ("", "wk_1"), ("embed", "wk_2"), ("none", "wk_1")]
+)
+async def test_events_are_paged_both_ways_under_every_filter(
+    store: Store, endpoint: str, worker_id: str
+) -> None:
+    await _events(store, 60)
+    everything = await store.reads.list_events(limit=1000)
+    assert len(everything) == 60
+    wanted = [
+        event
+        for event in everything
+        if endpoint in ("", event.endpoint) and worker_id in ("", event.worker_id)
+    ]
+    seen, after_seq = [], 0
+    while page := await store.reads.list_events(
+        endpoint=endpoint, worker_id=worker_id, after_seq=after_seq, limit=7
+    ):
+        seen += page
+        after_seq = page[-1].seq
+    assert seen == wanted
+    seen, before_seq = [], 0
+    while page := await store.reads.latest_events(
+        endpoint=endpoint, worker_id=worker_id, before_seq=before_seq, limit=7
+    ):
+        seen += page
+        before_seq = page[-1].seq
+    assert seen == wanted[::-1]
+
+
+async def test_a_page_is_bounded_whatever_is_asked_for(store: Store) -> None:
+    await asyncio.gather(*(store.fleet.record([EventRecorded(kind="a.b", at_ms=n)]) for n in range(1100)))
+    assert len(await store.reads.list_events(limit=10**9)) == 1000
+    assert len(await store.reads.list_events(limit=-5)) == 1
+
+
+async def test_a_life_is_billed_from_its_start_to_its_stop(store: Store, clock: HandClock) -> None:
+    life = await Life(store, clock, 1).begin()
+    await life.run(GPU_A, ready_ns=10 * S + 1)
+    (row,) = await store.reads.usage(by=UsageBy.WORKER)
+    assert row.key == life.worker.id
+    assert (row.gpu_ns, row.wall_ns, row.billed_seconds, row.sessions) == (12 * S + 1, 12 * S + 1, 13, 1)
+    assert row.phases_ns == {"setup": S, "start": 2 * S, "idle": 10 * S + 1, "stop": S, "release": S}
+    assert await store.reads.audit() == ()
+
+
+async def test_an_open_segment_counts_up_to_now(store: Store, clock: HandClock) -> None:
+    life = await Life(store, clock, 1).begin()
+    await life.reserve(GPU_A, GPU_B)
+    await life.go(WorkerState.STARTING, Phase.START)
+    clock.advance(3 * S)
+    (row,) = await store.reads.usage(by=UsageBy.ENDPOINT)
+    assert (row.key, row.gpu_ns, row.billed_seconds) == ("llm", 6 * S, 6)
+    clock.advance(5)
+    (row,) = await store.reads.usage(by=UsageBy.ENDPOINT)
+    assert row.gpu_ns == 6 * S + 10
+
+
+async def test_after_a_reboot_an_open_segment_counts_up_to_the_last_heartbeat(
+    store: Store, clock: HandClock
+) -> None:
+    life = await Life(store, clock, 1).begin()
+    await life.reserve(GPU_A)
+    await life.go(WorkerState.STARTING, Phase.START)
+    await store.fleet.record(
+        [HeartbeatWritten(boot_id=clock.boot_id, boot_ns=clock.boot + 4 * S, wall_ms=clock.at_ms() + 4000)]
+    )
+    clock.boot_id, clock.boot = "boot-2", 7 * S
+    (row,) = await store.reads.usage(by=UsageBy.ENDPOINT)
+    assert row.gpu_ns == 4 * S
+
+
+async def test_a_stepped_wall_clock_bills_nobody(store: Store, clock: HandClock) -> None:
+    life = await Life(store, clock, 1).begin()
+    await life.reserve(GPU_A)
+    await life.go(WorkerState.STARTING, Phase.START)
+    clock.wall += 365 * 86_400 * S
+    clock.advance(S)
+    await life.flip(Phase.IDLE)
+    clock.wall -= 800 * 86_400 * S
+    clock.advance(S)
+    for by in (UsageBy.ENDPOINT, UsageBy.DAY, UsageBy.HOUR, UsageBy.GPU):
+        assert sum(row.gpu_ns for row in await store.reads.usage(by=by)) == 2 * S
+    assert await store.reads.audit() == ()
+
+
+async def test_usage_by_every_line_has_the_same_total(store: Store, clock: HandClock) -> None:
+    embed = an_endpoint("embed")
+    for number, (endpoint, gpus) in enumerate(
+        [(None, (GPU_A,)), (embed, (GPU_A, GPU_B)), (None, (GPU_B,)), (embed, ())], start=1
+    ):
+        life = await Life(store, clock, number, endpoint).begin()
+        await life.run(*gpus, ready_ns=9 * 3600 * S + number)
+    totals = {}
+    for by in UsageBy:
+        rows = await store.reads.usage(by=by)
+        totals[by] = sum(row.gpu_ns for row in rows)
+    assert len(set(totals.values())) == 1
+    assert [row.key for row in await store.reads.usage(by=UsageBy.ENDPOINT)] == ["embed", "llm"]
+    assert [row.key for row in await store.reads.usage(by=UsageBy.GPU)] == [GPU_A, GPU_B]
+    days = [row.key for row in await store.reads.usage(by=UsageBy.DAY)]
+    assert days == ["2025-11-21", "2025-11-22", "2025-11-23"]
+    assert await store.reads.audit() == ()
+
+
+async def test_usage_of_one_endpoint_leaves_the_others_out(store: Store, clock: HandClock) -> None:
+    await (await Life(store, clock, 1).begin()).run(GPU_A)
+    await (await Life(store, clock, 2, an_endpoint("embed")).begin()).run(GPU_A)
+    for by in UsageBy:
+        rows = await store.reads.usage(by=by, endpoint="embed")
+        assert sum(row.gpu_ns for row in rows) == 12 * S
+        assert sum(row.sessions for row in rows) == 1
+    assert await store.reads.usage(by=UsageBy.DAY, endpoint="none") == ()
+
+
+async def test_periods_share_out_usage_without_rest(store: Store, clock: HandClock) -> None:
+    begin_ms = clock.at_ms()
+    await (await Life(store, clock, 1).begin()).run(GPU_A, ready_ns=100 * S)
+    clock.advance(50 * S)
+    await (await Life(store, clock, 2).begin()).run(GPU_A, ready_ns=100 * S)
+    cuts = [0, begin_ms + 1, begin_ms + 60_000, begin_ms + 160_000, begin_ms + 200_001, 0]
+    rows = [
+        row
+        for since_ms, until_ms in pairwise(cuts)
+        for row in await store.reads.usage(by=UsageBy.ENDPOINT, since_ms=since_ms, until_ms=until_ms)
+    ]
+    (whole,) = await store.reads.usage(by=UsageBy.ENDPOINT)
+    assert sum(row.gpu_ns for row in rows) == whole.gpu_ns == 204 * S
+    assert sum(row.billed_seconds for row in rows) == whole.billed_seconds == 204
+    assert sum(row.sessions for row in rows) == whole.sessions == 2
+
+
+async def test_a_worker_sent_back_to_wait_for_its_gpu_is_audited_as_whole(
+    store: Store, clock: HandClock
+) -> None:
+    life = await Life(store, clock, 1).begin()
+    await life.reserve(GPU_A)
+    clock.advance(S)
+    await life.give_back(WorkerState.PENDING)
+    clock.advance(S)
+    await life.run(GPU_B)
+    assert await store.reads.audit() == ()
+
+
+SABOTAGE = {
+    "a row of a segment is lost": "DELETE FROM usage_segment WHERE seq = 1",
+    "a segment ends a nanosecond early": "UPDATE usage_segment SET end_boot_ns = end_boot_ns - 1 "
+    "WHERE seq = 3",
+    "a segment ends a nanosecond late": "UPDATE usage_segment SET end_boot_ns = end_boot_ns + 1 "
+    "WHERE seq = 2",
+    "the last segment is open again": "UPDATE usage_segment SET end_boot_ns = NULL, close_reason = '' "
+    "WHERE seq = (SELECT max(seq) FROM usage_segment)",
+    "a lease ends late": "UPDATE gpu_lease SET released_boot_ns = released_boot_ns + 1",
+    "a lease is open again": "UPDATE gpu_lease SET released_boot_ns = NULL",
+    "a lease is lost": "DELETE FROM gpu_lease",
+    "a segment names another GPU": "UPDATE usage_segment SET gpu_uuids = '[\"GPU-x\"]' WHERE seq = 2",
+    "a second lease overlaps": "INSERT INTO gpu_lease (gpu_uuid, worker_id, boot_id, leased_boot_ns, "
+    "released_boot_ns) SELECT gpu_uuid, worker_id, boot_id, leased_boot_ns + 1, released_boot_ns "
+    "FROM gpu_lease",
+    "the worker is ready still": "UPDATE worker SET state = 'ready'",
+    "a row's parent is missing": "INSERT INTO usage_segment (worker_id, seq, phase, endpoint, revision, "
+    "gpu_uuids, boot_id, start_boot_ns, end_boot_ns, start_wall_ms, close_reason, estimated) "
+    "VALUES ('wk_none', 0, 'setup', 'llm', 'r', '[]', 'b', 1, 2, 3, '', 0)",
+}
+
+
+@pytest.mark.parametrize("statement", SABOTAGE.values(), ids=SABOTAGE.keys())
+async def test_the_audit_finds_what_was_tampered_with(
+    tmp_path: Path, clock: HandClock, statement: str
+) -> None:
+    async with opened("file", tmp_path, clock) as store:
+        await (await Life(store, clock, 1).begin()).run(GPU_A)
+        assert await store.reads.audit() == ()
+    other = sqlite3.connect(tmp_path / "data" / "gpud.db")
+    other.execute("PRAGMA foreign_keys = OFF")
+    other.execute(statement)
+    other.commit()
+    other.close()
+    async with opened("file", tmp_path, clock) as store:
+        breaches = await store.reads.audit()
+    assert breaches
+    assert all(breach.endswith(".") for breach in breaches)
+
+
+async def test_reads_see_what_was_just_written(store: Store) -> None:
+    for n in range(20):
+        await store.fleet.record([EventRecorded(kind="a.b", at_ms=n)])
+        (latest,) = await store.reads.latest_events(limit=1)
+        assert latest.at_ms == n
+
+
+async def test_a_moved_worker_is_listed_in_its_new_state(store: Store) -> None:
+    worker = a_worker()
+    after, move = moved(worker, WorkerState.PULLING)
+    await store.fleet.record([EndpointSaved(endpoint=an_endpoint()), WorkerInserted(worker=worker), move])
+    assert await store.reads.list_workers() == (replace(after, generation=1),)
