@@ -130,6 +130,10 @@ class LocalDaemon:
             return False
         return True
 
+    async def _is_ready(self) -> bool:
+        """Whether it has asked the engine what runs, so that the first request measures a cold start alone."""
+        return bool((await self.get("/v1/system"))["ready"])
+
     def _start(self) -> None:
         self._write_config()
         print(f"Starting gpud (log: {self._log})")
@@ -147,7 +151,7 @@ class LocalDaemon:
 
     async def _await_answer(self) -> None:
         deadline_s = time.monotonic() + START_TIMEOUT_S
-        while not await self._answers():
+        while not await self._answers() or not await self._is_ready():
             if self._process.poll() is not None or time.monotonic() > deadline_s:
                 tail = self._log.read_text(errors="replace")[-2000:]
                 raise SystemExit(f"error: gpud did not start; the end of its log ({self._log}):\n{tail}")

@@ -37,14 +37,15 @@ def show(report: dict[str, Any]) -> None:
     console.print(
         f"Back at zero workers {report['returned_to_zero_s']:.1f} s after the last answer. "
         f"Bill: {usage['gpu_ms']} GPU-milliseconds, {usage['billed_s']} billed seconds, "
-        f"{usage['cost']:.6f} {usage['currency']}."
+        f"{usage['cost']:.6f} {usage['currency']}.",
+        soft_wrap=True,
     )
     console.print()
 
 
 def show_address(daemon: LocalDaemon) -> None:
     console.print(f"gpud runs on at {daemon.url}")
-    console.print(f"  key      {daemon.key}")
+    console.print(f"  key      {daemon.key}", soft_wrap=True)
     console.print(f"  try      curl -H 'Authorization: Bearer {daemon.key}' \\", soft_wrap=True)
     console.print(f"             {daemon.url}/e/embeddings/v1/embeddings \\", soft_wrap=True)
     console.print("""             -d '{"model": "all-MiniLM-L6-v2", "input": "hello"}'""", soft_wrap=True)
@@ -52,9 +53,14 @@ def show_address(daemon: LocalDaemon) -> None:
     console.print(f"  stop     {daemon.stop_command}")
 
 
+def _table(title: str) -> Table:
+    console.print(f"[bold]{title}[/bold]")
+    return Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+
+
 def _show_cold_start(report: dict[str, Any]) -> None:
     cold, warm = report["cold_start_ms"], report["warm_ms"]
-    table = Table(title="Cold start: the first request, from zero workers", title_justify="left", box=None)
+    table = _table("Cold start: the first request, from zero workers")
     table.add_column("phase")
     table.add_column("ms", justify="right")
     for name, words in PHASES.items():
@@ -67,7 +73,7 @@ def _show_cold_start(report: dict[str, Any]) -> None:
 
 
 def _show_similarity(report: dict[str, Any]) -> None:
-    table = Table(title="What the model says", title_justify="left", box=None)
+    table = _table("What the model says")
     table.add_column("one sentence")
     table.add_column("another")
     table.add_column("cosine", justify="right")
@@ -79,11 +85,7 @@ def _show_similarity(report: dict[str, Any]) -> None:
 
 def _show_workers(report: dict[str, Any]) -> None:
     burst = report["burst"]
-    table = Table(
-        title=f"Burst: {burst['ok']} of {burst['requests']} requests answered in {burst['seconds']:.2f} s",
-        title_justify="left",
-        box=None,
-    )
+    table = _table(f"Burst: {burst['ok']} of {burst['requests']} requests answered in {burst['seconds']:.2f} s")
     table.add_column("worker")
     table.add_column("GPU")
     for words in ("requests served", "GPU ms", "billed s"):
