@@ -98,6 +98,12 @@ class FakeImages:
         self._local_names[reference] = image.pin
         return image.pin
 
+    def fetch(self, reference: str) -> None:
+        """Somebody pulls an image by its tag, which names it on the box too."""
+        image = self._remote[reference]
+        self._local[image.pin] = image
+        self._local_names[reference] = image.pin
+
     def evict(self, pin: str) -> None:
         """Somebody removes an image from the box, as a prune does."""
         self._local.pop(pin, None)
@@ -119,6 +125,8 @@ class FakeImages:
 
     async def resolve(self, reference: str, credential: RegistryCredential | None) -> PinnedImage:
         fault = await self._begin("resolve")
+        if reference.startswith("sha256:") and reference not in self._local:
+            raise ImageNotFound(f"There is no image with the id {reference} on this box.")
         local = self._local.get(reference) or self._local.get(self._local_names.get(reference, ""))
         if local is not None and ("@" not in local.pin or "@" in reference):
             found = local
