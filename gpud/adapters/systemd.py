@@ -10,6 +10,7 @@ import os
 import socket
 import stat
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -110,6 +111,18 @@ def inherited_sockets(environ: Mapping[str, str], *, pid: int) -> tuple[socket.s
     if not spelled.isascii() or not spelled.isdigit():
         raise BadSettings(f"LISTEN_FDS is {spelled!r}, which is no count. Check whatever starts gpud.")
     return tuple(_listening(fd) for fd in range(_FIRST_FD, _FIRST_FD + int(spelled)))
+
+
+def credential_path(environ: Mapping[str, str], name: str) -> Path | None:
+    """Find a credential that LoadCredential= passed; None when the manager passed none of that name.
+
+    Args:
+        environ: The process environment: CREDENTIALS_DIRECTORY.
+        name: As in the unit, such as `master.key`.
+    """
+    folder = environ.get("CREDENTIALS_DIRECTORY", "")
+    path = Path(folder) / name
+    return path if folder and path.is_file() else None
 
 
 def _listening(fd: int) -> socket.socket:

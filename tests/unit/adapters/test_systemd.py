@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gpud.adapters.systemd import ServiceNotifier, inherited_sockets
+from gpud.adapters.systemd import ServiceNotifier, credential_path, inherited_sockets
 from gpud.errors import BadSettings
 
 if TYPE_CHECKING:
@@ -133,6 +133,14 @@ def test_the_watchdog_is_due_when_the_manager_says_so_to_this_process(
     environ: dict[str, str], watchdog_s: float | None
 ) -> None:
     assert ServiceNotifier(environ, pid=PID).watchdog_s == watchdog_s
+
+
+def test_a_credential_is_found_only_where_the_manager_put_it(tmp_path: Path) -> None:
+    (tmp_path / "master.key").write_bytes(b"k" * 32)
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert credential_path(environ, "master.key") == tmp_path / "master.key"
+    assert credential_path(environ, "other.key") is None
+    assert credential_path({}, "master.key") is None
 
 
 # Descriptors from 3 on are taken by whatever runs the tests, so a child gets the sockets.
