@@ -248,50 +248,49 @@ class Client:
 def _connect_unix(path: str) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(CONNECT_TIMEOUT_S)
-    elsewhere = "If it runs with another run_dir, say --socket PATH or set GPUD_SOCKET."
-    start = f"Start it with gpud serve, or systemctl start gpud. {elsewhere}"
     try:
         connection.connect(path)
-    except FileNotFoundError:
-        raise CommandFailed(
-            f"gpud is not running: there is no socket {path}.", todo=start, code=exits.UNREACHABLE
-        ) from None
-    except ConnectionRefusedError:
-        raise CommandFailed(
-            f"gpud is not running: nobody listens on {path}, which an earlier daemon left behind.",
-            todo=start,
-            code=exits.UNREACHABLE,
-        ) from None
-    except PermissionError:
-        raise CommandFailed(
-            f"You may not use {path}: it belongs to the daemon's user.",
-            todo="Run this as that user (sudo), or use --url with a key in GPUD_KEY.",
-            code=exits.NOT_ALLOWED,
-        ) from None
     except OSError as error:
-        why = error.strerror or str(error)
-        raise CommandFailed(
-            f"The socket {path} cannot be used: {why}.", todo=elsewhere, code=exits.UNREACHABLE
-        ) from error
+        connection.close()
+        raise _unix_failure(path, error) from error
     return connection
+
+
+def _unix_failure(path: str, error: OSError) -> CommandFailed:
+    elsewhere = "If it runs with another run_dir, say --socket PATH or set GPUD_SOCKET."
+    start = f"Start it with gpud serve, or systemctl start gpud. {elsewhere}"
+    match error:
+        case FileNotFoundError():
+            what, todo = f"gpud is not running: there is no socket {path}.", start
+        case ConnectionRefusedError():
+            what = f"gpud is not running: nobody listens on {path}, which an earlier daemon left behind."
+            todo = start
+        case PermissionError():
+            what = f"You may not use {path}: it belongs to the daemon's user."
+            todo = "Run this as that user (sudo), or use --url with a key in GPUD_KEY."
+            return CommandFailed(what, todo=todo, code=exits.NOT_ALLOWED)
+        case _:
+            what = f"The socket {path} cannot be used: {error.strerror or error}."
+            todo = elsewhere
+    return CommandFailed(what, todo=todo, code=exits.UNREACHABLE)
 
 
 def _connect_tcp(at: Address) -> socket.socket:
     try:
         connection = socket.create_connection((at.host, at.port), timeout=CONNECT_TIMEOUT_S)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if at.tls:
-            import ssl  # noqa: PLC0415 - its import is slow, and the local daemon needs none
+        if not at.tls:
+            return connection
+        import ssl  # noqa: PLC0415 - its import is slow, and the local daemon needs none
 
+        with connection:  # Closes the plain socket when TLS cannot be had; else TLS has taken it over.
             return ssl.create_default_context().wrap_socket(connection, server_hostname=at.host)
     except OSError as error:
-        why = error.strerror or str(error)
         raise CommandFailed(
-            f"No daemon can be reached at {at.host}:{at.port}: {why}.",
+            f"No daemon can be reached at {at.host}:{at.port}: {error.strerror or error}.",
             todo="Check the address in --url or GPUD_URL, and that gpud serve runs there.",
             code=exits.UNREACHABLE,
         ) from error
-    return connection
 
 
 def quoted(text: str) -> str:

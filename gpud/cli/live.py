@@ -43,6 +43,7 @@ class LiveReporter:
         self._progress.start()
         self._phase = ""
         self._task: TaskID | None = None
+        self._total_bytes = 0.0
 
     def show(self, moment: Moment) -> None:
         """Show the present moment."""
@@ -54,6 +55,7 @@ class LiveReporter:
             return
         detail = moment.detail
         if moment.total:
+            self._total_bytes = moment.total
             detail = f"{size(moment.done)} of {size(moment.total)}, {moment.detail}"
         self._progress.update(
             self._task, detail=detail, took=self._took(), total=moment.total or None, completed=moment.done
@@ -74,4 +76,6 @@ class LiveReporter:
             return
         took = "" if self._phase == "ready" else self._took()
         detail = "" if self._phase == "ready" else "done"
+        if self._phase == "image" and self._total_bytes:
+            detail = size(self._total_bytes)
         self._progress.update(self._task, total=1, completed=1, detail=detail, took=took)

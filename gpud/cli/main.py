@@ -101,12 +101,10 @@ def find(words: Sequence[str]) -> tuple[Command | None, list[str]]:
     if rest and rest[0] == "help":
         rest = [*rest[1:], "--help"]
     if not rest or rest[0].startswith("-"):
-        if "--version" in words:
+        if rest[:1] == ["--version"]:
             return commands_of("version")[0], []
-        unknown = next((word for word in [*leading, *rest] if word.startswith("-")), "")
-        raise BadUsage(
-            f"gpud has no option {unknown} of its own, or a command is missing.", todo="See gpud --help."
-        )
+        told = f"gpud has no option {rest[0]} before a command." if rest else "The command is missing."
+        raise BadUsage(told, todo="See gpud --help.")
     if rest[0] not in FIRST_WORDS:
         raise BadUsage(
             f"gpud has no command {rest[0]!r}.", todo=suggestion(rest[0], FIRST_WORDS) or "See gpud --help."

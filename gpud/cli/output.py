@@ -48,7 +48,7 @@ _STATE_STYLES = {
     "paused": "dim",
     "gone": "dim",
 }
-_GAP = "   "
+_GAP = "  "
 
 
 class Column(NamedTuple):

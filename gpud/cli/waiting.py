@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 POLL_S = 0.2
 _QUIET_S = 0.4
+_PULL_BEGINS_S = 5.0
 _ORDER = ("pending", "pulling", "reserved", "creating", "starting", "not_ready", "ready")
 _PHASES = {
     "pending": "gpus",
@@ -216,16 +217,28 @@ def until_answer(context: Context, name: str, pending: wire.Pending) -> None:
         watcher.close()
 
 
-def until_pulled(context: Context, pin: str) -> None:
-    """Show a pull until it is over, whatever its end."""
+def until_pulled(context: Context, pin: str) -> bool:
+    """Show a pull until it is over, and say whether the image is then on the box."""
     shown = reporter(context)
+    seen, patience_s = False, time.monotonic() + _PULL_BEGINS_S
     try:
         while True:
-            pulls = context.client.items("/v1/pulls")
-            pull = next((pull for pull in pulls if pull.get("pin") == pin), None)
-            if pull is None:
-                return
-            shown.show(moment_of_pull(pull))
+            pull = next((pull for pull in context.client.items("/v1/pulls") if pull.get("pin") == pin), None)
+            if pull is not None:
+                seen = True
+                shown.show(moment_of_pull(pull))
+            elif _on_box(context, pin):
+                return True
+            elif seen or time.monotonic() > patience_s:
+                return False
             time.sleep(POLL_S)
     finally:
         shown.close()
+
+
+def _on_box(context: Context, pin: str) -> bool:
+    for image in context.client.items("/v1/images"):
+        pins = image.get("pins")
+        if isinstance(pins, list) and pin in pins:
+            return True
+    return False

@@ -22,7 +22,7 @@ def _audit(_values: Values, context: Context) -> int:
         context.print_text("The books hold: every lease and every metered stretch fits the others.")
     else:
         listed = breaches if isinstance(breaches, list) else []
-        context.print_text("\n".join([f"The books do not hold, in {len(listed)} places:", *map(str, listed)]))
+        context.print_text("\n".join(["The books do not hold:", *(f"  {breach}" for breach in listed)]))
     return exits.OK if ok else exits.FAILED
 
 

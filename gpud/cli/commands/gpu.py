@@ -22,29 +22,33 @@ def _memory(gpu: Mapping[str, object]) -> str:
     total = mib(number_at(gpu, "memory_mib"))
     if value_at(gpu, "used_mib") is None:
         return total
-    return f"{mib(number_at(gpu, 'used_mib')) or '0'} of {total}"
+    return f"{number_at(gpu, 'used_mib') / 1024:.1f} of {total}"
 
 
 COLUMNS = (
     Column("#", lambda row: text_at(row, "index"), right=True),
-    Column("UUID", lambda row: text_at(row, "uuid")),
+    Column("UUID", lambda row: text_at(row, "uuid"), shrink=True),
     Column("NAME", lambda row: text_at(row, "name"), shrink=True),
     Column("MEMORY", _memory, right=True),
     Column("HEALTH", lambda row: state_text(text_at(row, "health")), state=True),
     Column("ENDPOINT", lambda row: text_at(row, "endpoint")),
     Column("WORKER", lambda row: text_at(row, "worker_id")),
-    Column("REASON", lambda row: text_at(row, "reason"), shrink=True),
 )
 
 
 def _ls(_values: Values, context: Context) -> int:
     rows = context.client.items("/v1/gpus")
-    columns = COLUMNS if any(row.get("reason") for row in rows) else COLUMNS[:-1]
     context.print_table(
-        columns,
+        COLUMNS,
         rows,
         empty="No GPUs. gpud status says which source was asked; [[gpus.static]] in gpud.toml declares some.",
     )
+    unwell = [row for row in rows if text_at(row, "reason")]
+    if unwell and not context.as_json:
+        told = [
+            f"{text_at(row, 'uuid')} {text_at(row, 'health')}: {text_at(row, 'reason')}" for row in unwell
+        ]
+        context.print_text("\n".join(["", *told]))
     return exits.OK
 
 

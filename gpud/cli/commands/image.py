@@ -49,8 +49,7 @@ def _prewarm(values: Values, context: Context) -> int:
     if wait:
         from gpud.cli import waiting  # noqa: PLC0415 - listings do without
 
-        waiting.until_pulled(context, pin)
-        if not any(pin in _names(image, "pins") for image in context.client.items("/v1/images")):
+        if not waiting.until_pulled(context, pin):
             raise CommandFailed(
                 f"The pull of {body['image']} ended and the image is not on the box.",
                 todo="gpud events says why.",

@@ -9,6 +9,8 @@ from gpud.cli.grammar import Command
 from gpud.cli.output import facts, number_at, span, styled, text_at, value_at
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gpud.cli.context import Context
     from gpud.cli.parsing import Values
 
@@ -17,6 +19,7 @@ _SOURCES = {
     "static": "declared in gpud.toml; nothing about them is verified",
     "none": "none: NVML is not there and gpud.toml declares none",
 }
+_PARTS = {"store": "Store", "engine": "Engine", "gpus": "GPUs"}
 
 
 def _status(_values: Values, context: Context) -> int:
@@ -24,28 +27,33 @@ def _status(_values: Values, context: Context) -> int:
     ready = system.get("ready") is True
     if context.as_json:
         context.print_json(system)
-        return exits.OK if ready else exits.FAILED
-    parts = value_at(system, "parts")
-    parts = parts if isinstance(parts, dict) else {}
-    colour = context.colour
-    context.print_text(
-        facts(
-            [
-                (
-                    "State",
-                    styled("ready", "green", colour=colour)
-                    if ready
-                    else styled("not ready", "red", colour=colour),
-                ),
-                *((name.capitalize(), str(fault) or "ok") for name, fault in sorted(parts.items())),
-                ("GPU source", _SOURCES.get(text_at(system, "gpu_source"), text_at(system, "gpu_source"))),
-                ("Up for", span(number_at(system, "uptime_s"))),
-                ("Version", text_at(system, "version")),
-            ],
-            colour=colour,
-        )
-    )
+    else:
+        context.print_text(_told(system, ready=ready, colour=context.colour))
     return exits.OK if ready else exits.FAILED
+
+
+def _told(system: Mapping[str, object], *, ready: bool, colour: bool) -> str:
+    parts = value_at(system, "parts")
+    source = text_at(system, "gpu_source")
+    state = _well("ready", colour=colour) if ready else _unwell("not ready", colour=colour)
+    pairs = [("State", state)]
+    for name, fault in parts.items() if isinstance(parts, dict) else ():
+        told = _unwell(str(fault), colour=colour) if fault else _well("ok", colour=colour)
+        pairs.append((_PARTS.get(str(name), str(name)), told))
+    pairs += [
+        ("GPU source", _SOURCES.get(source, source)),
+        ("Up for", span(number_at(system, "uptime_s"))),
+        ("Version", text_at(system, "version")),
+    ]
+    return facts(pairs, colour=colour)
+
+
+def _well(text: str, *, colour: bool) -> str:
+    return styled(text, "green", colour=colour)
+
+
+def _unwell(text: str, *, colour: bool) -> str:
+    return styled(text, "red", colour=colour)
 
 
 COMMANDS = (

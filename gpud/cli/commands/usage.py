@@ -24,10 +24,9 @@ def _seconds(field: str) -> Callable[[Mapping[str, object]], str]:
 
 
 def money(micros: float) -> str:
-    """Millionths as an amount: two decimals, and as many more as the amount has."""
+    """Millionths as an exact amount."""
     whole, rest = divmod(int(micros), 1_000_000)
-    decimals = f"{rest:06d}".rstrip("0").ljust(2, "0")
-    return f"{whole:,}.{decimals}"
+    return f"{whole:,}.{rest:06d}"
 
 
 def _columns(by: str, currency: str) -> tuple[Column, ...]:

@@ -28,13 +28,18 @@ def _address(worker: Mapping[str, object]) -> str:
     return f"{address}:{text_at(worker, 'port')}" if address else ""
 
 
+def _why(worker: Mapping[str, object]) -> str:
+    """Why a worker is in its state; a ready one needs no reason."""
+    return "" if worker.get("state") == "ready" else state_text(text_at(worker, "cause"))
+
+
 COLUMNS = (
     Column("ID", lambda row: text_at(row, "id")),
     Column("ENDPOINT", lambda row: text_at(row, "endpoint")),
     Column("STATE", lambda row: state_text(text_at(row, "state")), state=True),
     Column("GPUS", _gpus, shrink=True),
     Column("ADDRESS", _address),
-    Column("WHY", lambda row: state_text(text_at(row, "cause"))),
+    Column("WHY", _why),
     Column("AGE", lambda row: age(text_at(row, "created_at")), right=True),
 )
 
