@@ -123,5 +123,6 @@ OPERATIONS_HERE = (
         tag="events",
         query=EventsQuery,
         answer=EventPage,
+        streams=True,
     ),
 )

@@ -195,6 +195,8 @@ def _responses(operation: Operation) -> Json:
             responses[str(status)]["content"] = {"application/json": {"schema": _ref(operation.answer)}}
         elif status == 200:
             responses[str(status)]["content"] = {operation.media_type: {"schema": {"type": "string"}}}
+        if operation.streams:
+            responses[str(status)]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     by_status: dict[int, list[str]] = {}
     for kind in _problems(operation):
         titles = by_status.setdefault(kind.status, [])

@@ -50,6 +50,7 @@ class Operation:
         problems: Errors of its own, beside those any operation may give.
         pattern: Path in aiohttp's spelling, where it differs.
         media_type: Of its answer.
+        streams: Its answer may be server-sent events instead.
         keeps_secret: Its answer holds a secret, so a replay is answered without it.
     """
 
@@ -67,6 +68,7 @@ class Operation:
     problems: tuple[type[GpudError], ...] = ()
     pattern: str = ""
     media_type: str = "application/json"
+    streams: bool = False
     keeps_secret: bool = False
 
     @property

@@ -130,7 +130,13 @@ def _refusal(
     if details[0]["type"] == "json_invalid":
         why = details[0].get("ctx", {}).get("error", "")
         return InvalidRequest(f"{what} cannot be read as JSON: {why}.")
-    faults = {path_text(detail["loc"]): _sentence(detail, model) for detail in details}
+    inner = {detail["loc"][:-1] for detail in details}
+    faults = {
+        path_text(detail["loc"]): _sentence(detail, model)
+        for detail in details
+        # Items that are refused are not counted, which is not what is wrong with their list.
+        if not (detail["type"] == "too_short" and detail["loc"] in inner)
+    }
     return error(_listing(what, faults), fields=faults)
 
 
@@ -157,19 +163,19 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _about_unknown(loc: Loc, model: type[BaseModel]) -> str:
-    """Suggest the known name that is nearest to an unknown one: beside it, else anywhere in the document."""
+    """Suggest the name elsewhere in the document that is the same, else the one beside that is nearest."""
     name = str(loc[-1])
     if len(loc) == 1 and name in _NOT_YET:
         return _NOT_YET[name]
     section = ".".join(str(part) for part in loc[:-1] if isinstance(part, str))
     known = dict(_names_in(model))
+    elsewhere = [path for path in known if path.rpartition(".")[2] == name]
+    if elsewhere:
+        return f"unknown field; did you mean {elsewhere[0]!r}?"
     beside = [path for path in known if path.rpartition(".")[0] == section]
     near = difflib.get_close_matches(name, [path.rpartition(".")[2] for path in beside], n=1, cutoff=0.6)
     if near:
         return f"unknown field; did you mean {near[0]!r}?"
-    elsewhere = [path for path in known if path.rpartition(".")[2] == name]
-    if elsewhere:
-        return f"unknown field; did you mean {elsewhere[0]!r}?"
     return f"unknown field; known here are {', '.join(path.rpartition('.')[2] for path in beside)}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -54,6 +55,7 @@ class FakeFleetControl:
             raise InvalidSpec(f"gpus.count: {why}.", fields={"gpus.count": why})
         if "missing" in spec.image:
             raise ImageNotFound(f"There is no image {spec.image}, here or in its registry.")
+        await asyncio.sleep(0)  # Whoever reads before this and writes after it must have taken turns.
         present = self.deployed.get(spec.name)
         image = PinnedImage(reference=spec.image, pin=f"{spec.image}@{DIGEST}", exposed_ports=(8000,))
         spec = replace(spec, port=spec.port or 8000)

@@ -34,7 +34,9 @@ class Query(BaseModel):
 
 
 def _only_rfc_3339(value: object) -> object:
-    if isinstance(value, str) and not _RFC_3339.match(value):
+    if isinstance(value, datetime):
+        return value
+    if not (isinstance(value, str) and _RFC_3339.match(value)):
         raise ValueError("must be an RFC 3339 time such as 2026-11-21T14:00:00Z")
     return value
 
@@ -45,6 +47,7 @@ def _spell(moment: datetime) -> str:
 
 Timestamp = Annotated[
     AwareDatetime,
+    Field(strict=False),  # What a validator has seen counts as Python's, where a text is no time.
     BeforeValidator(_only_rfc_3339),
     PlainSerializer(_spell, return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time"}),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from gpud.api.schemas.base import Document
 from gpud.core.endpoint import (
@@ -21,7 +21,7 @@ from gpud.core.endpoint import (
     ScalePolicy,
     Volume,
 )
-from gpud.core.ids import EndpointName
+from gpud.core.ids import ENDPOINT_NAME, EndpointName
 
 _GPUS = GpuNeeds()
 _SCALE = ScalePolicy()
@@ -31,7 +31,19 @@ _LIMITS = Limits()
 _MIB_MAX = 1 << 30
 Text = Annotated[str, Field(max_length=65_536)]
 Alias = Annotated[str, Field(min_length=1, max_length=200)]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
+
+
+def _legal_name(name: str) -> str:
+    if not ENDPOINT_NAME.match(name):
+        raise ValueError("must start with a letter and hold only a-z, 0-9 and '-', at most 40 characters")
+    return name
+
+
+Name = Annotated[
+    str,
+    AfterValidator(_legal_name),
+    Field(json_schema_extra={"pattern": "^[a-z][a-z0-9-]{0,39}$"}),
+]
 
 
 class GpusSection(Document):

@@ -1,0 +1,213 @@
+"""What was recorded: workers, usage, events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gpud.api.events import FOLLOWERS, FOLLOWERS_MAX
+from gpud.core.endpoint import EndpointSpec
+from gpud.core.ids import EndpointName, GpuUuid, WorkerId
+from gpud.core.metering import Phase, Segment
+from gpud.core.records import EndpointSaved, EventRecorded, SegmentClosed, SegmentOpened, WorkerInserted
+from gpud.core.worker import Worker, WorkerState
+from gpud.settings import PriceSettings, Settings
+from tests.contract.api_site import ApiSite, running_api
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from aiohttp import ClientResponse
+
+PRICES = Settings(prices=PriceSettings(currency="EUR", gpu_hour_micros=3_600_000))
+HOUR_NS = 3_600_000_000_000
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[ApiSite]:
+    async with running_api(PRICES) as site:
+        yield site
+
+
+async def get(site: ApiSite, path: str, **params: str) -> Any:
+    async with site.client.get(path, params=params, headers=site.admin) as response:
+        assert response.status == 200, await response.text()
+        return await response.json()
+
+
+async def add_workers(site: ApiSite, count: int, endpoint: str = "llm") -> list[Worker]:
+    """Workers of a stored endpoint, the last one the newest."""
+    stored, _ = await site.control.deploy(EndpointSpec(name=EndpointName(endpoint), image="a/b"))
+    workers = [
+        Worker(
+            id=WorkerId(f"wk_{endpoint:a<15}{'abcdefgh'[number]}"),
+            endpoint=stored.name,
+            revision=stored.revision,
+            state=WorkerState.PENDING,
+            generation=0,
+            since_s=0.0,
+            created_at_ms=1_700_000_000_000 + number,
+            port=8000,
+        )
+        for number in range(count)
+    ]
+    changes = [WorkerInserted(worker=worker) for worker in workers]
+    await site.store.fleet.record([EndpointSaved(endpoint=stored), *changes])
+    return workers
+
+
+async def test_workers_are_listed_newest_first_in_pages(site: ApiSite) -> None:
+    workers = await add_workers(site, 5)
+    (other,) = await add_workers(site, 1, "other")
+    seen: list[str] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = await get(site, "/v1/workers", endpoint="llm", limit="2", cursor=cursor)
+        seen += [one["id"] for one in page["items"]]
+        cursor = page["next"]
+    assert seen == [worker.id for worker in reversed(workers)]
+    page = await get(site, "/v1/workers")
+    assert {one["id"] for one in page["items"]} == {other.id, *seen}
+
+
+def a_segment(worker: Worker, start_boot_ns: int, *gpus: str) -> Segment:
+    return Segment(
+        worker_id=worker.id,
+        seq=0,
+        phase=Phase.ACTIVE,
+        endpoint=worker.endpoint,
+        revision=worker.revision,
+        gpu_uuids=tuple(GpuUuid(gpu) for gpu in gpus),
+        boot_id="boot-1",
+        start_boot_ns=start_boot_ns,
+        start_wall_ms=1_700_000_000_000,
+    )
+
+
+async def test_usage_is_priced_and_lines_add_up_to_the_total(site: ApiSite) -> None:
+    (worker,) = await add_workers(site, 1)
+    opened = a_segment(worker, 0, "GPU-0", "GPU-1")
+    closed = replace(opened, end_boot_ns=HOUR_NS // 2 + 1_500_000, close_reason="exited")
+    await site.store.fleet.record([SegmentOpened(segment=opened), SegmentClosed(segment=closed)])
+    report = await get(site, "/v1/usage")
+    (line,) = report["items"]
+    assert (report["currency"], report["gpu_hour_micros"]) == ("EUR", 3_600_000)
+    assert line["key"] == "llm"
+    assert line["gpu_ms"] == 3_600_003
+    assert line["wall_ms"] == 1_800_001
+    assert line["billed_s"] == 3601
+    assert line["cost_micros"] == 3_600_003
+    assert line["phases_ms"]["active"] == 3_600_003
+    assert report["total"] == {name: line[name] for name in report["total"]}
+    by_gpu = await get(site, "/v1/usage", by="gpu")
+    assert [one["key"] for one in by_gpu["items"]] == ["GPU-0", "GPU-1"]
+    assert (await get(site, "/v1/usage", endpoint="other"))["items"] == []
+
+
+async def test_a_running_worker_is_on_the_bill_up_to_now(site: ApiSite) -> None:
+    (worker,) = await add_workers(site, 1)
+    opened = a_segment(worker, site.clock.boot_ns() - 5_000_000_000, "GPU-0")
+    opened = replace(opened, start_wall_ms=site.clock.at_ms() - 5000)
+    await site.store.fleet.record([SegmentOpened(segment=opened)])
+    (line,) = (await get(site, "/v1/usage"))["items"]
+    assert 5000 <= line["gpu_ms"] < 60_000
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "by=month",
+        "since=yesterday",
+        "since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z",
+        "until=1700000000",
+    ],
+)
+async def test_a_report_that_cannot_be_is_refused(site: ApiSite, query: str) -> None:
+    async with site.client.get(f"/v1/usage?{query}", headers=site.admin) as response:
+        assert response.status == 400
+        assert (await response.json(content_type=None))["fields"]
+
+
+async def test_the_audit_says_that_the_books_hold(site: ApiSite) -> None:
+    assert await get(site, "/v1/audit") == {"ok": True, "breaches": []}
+
+
+async def record_events(site: ApiSite, *kinds: str, endpoint: str = "llm") -> None:
+    await site.store.fleet.record(
+        [
+            EventRecorded(kind=kind, at_ms=site.clock.at_ms(), endpoint=endpoint, facts={"total_ms": 5})
+            for kind in kinds
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [("newest", ["e.d", "e.c", "e.b", "e.a"]), ("oldest", ["e.a", "e.b", "e.c", "e.d"])],
+)
+async def test_events_come_in_pages_in_either_order(site: ApiSite, order: str, expected: list[str]) -> None:
+    await record_events(site, "e.a", "e.b", "e.c", "e.d")
+    await record_events(site, "x.y", endpoint="other")
+    seen: list[str] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = await get(site, "/v1/events", endpoint="llm", limit="3", order=order, cursor=cursor)
+        seen += [one["kind"] for one in page["items"]]
+        cursor = page["next"]
+    assert seen == expected
+    assert page["items"][0]["facts"] == {"total_ms": 5}
+
+
+async def read_events(response: ClientResponse, count: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    async with asyncio.timeout(10):
+        while len(found) < count:
+            line = (await response.content.readline()).decode()
+            assert line, "the stream ended"
+            if line.startswith("data: "):
+                found.append(json.loads(line.removeprefix("data: ")))
+    return found
+
+
+async def test_a_follower_is_told_new_events_as_they_are_recorded(site: ApiSite) -> None:
+    await record_events(site, "old.one")
+    async with site.client.get("/v1/events?follow=true&endpoint=llm", headers=site.admin) as response:
+        assert response.status == 200
+        assert response.content_type == "text/event-stream"
+        await record_events(site, "not.mine", endpoint="other")
+        await record_events(site, "new.one", "new.two")
+        told = await read_events(response, 2)
+    assert [event["kind"] for event in told] == ["new.one", "new.two"]
+
+
+async def test_a_follower_that_returns_misses_nothing(site: ApiSite) -> None:
+    await record_events(site, "e.a", "e.b", "e.c")
+    (first, *_) = (await get(site, "/v1/events", order="oldest"))["items"]
+    headers = site.admin | {"Last-Event-ID": str(first["seq"])}
+    async with site.client.get("/v1/events?follow=true", headers=headers) as response:
+        assert [event["kind"] for event in await read_events(response, 2)] == ["e.b", "e.c"]
+
+
+async def test_followers_end_when_the_daemon_stops_and_when_they_leave() -> None:
+    async with running_api() as site:
+        followers = site.app[FOLLOWERS]
+        async with site.client.get("/v1/events?follow=true", headers=site.admin) as response:
+            assert len(followers) == 1
+        del response
+        async with asyncio.timeout(10):
+            while followers:  # noqa: ASYNC110 waits on a condition, with a deadline
+                await asyncio.sleep(0.05)
+        staying = await site.client.get("/v1/events?follow=true", headers=site.admin)
+        await site.app.shutdown()
+        assert await asyncio.wait_for(staying.content.read(), 10) == b""
+
+
+async def test_followers_are_bounded(site: ApiSite) -> None:
+    site.app[FOLLOWERS].update(object() for _ in range(FOLLOWERS_MAX))
+    async with site.client.get("/v1/events?follow=true", headers=site.admin) as response:
+        assert response.status == 503
+        assert int(response.headers["Retry-After"]) > 0
