@@ -6,8 +6,10 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 import sys
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -22,6 +24,7 @@ from gpud.adapters.http_probe import SocketProbe
 from gpud.adapters.sockets import address_of, open_tcp, open_unix
 from gpud.adapters.sqlite.store import open_store
 from gpud.adapters.system import SystemClock, SystemIds
+from gpud.adapters.systemd import ServiceNotifier, inherited_sockets
 from gpud.adapters.threads import Threads
 from gpud.api.app import build_api
 from gpud.api.auth import ApiKeyRing
@@ -36,9 +39,6 @@ from gpud.settings import load_settings
 from gpud.telemetry import set_up_logging
 
 if TYPE_CHECKING:
-    import socket
-    from pathlib import Path
-
     from gpud.adapters.sqlite.store import Store
     from gpud.ports.gpus import GpuInventory
     from gpud.settings import Settings
@@ -61,7 +61,13 @@ def serve(config: Path | None) -> int:
     set_up_logging(settings.log)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings))
+        try:
+            return runner.run(_serve(settings))
+        except BaseExceptionGroup:
+            # A loop met something nobody foresaw, or the store cannot go on. The service manager
+            # starts the daemon again from what is on disk; workers serve on meanwhile.
+            log.exception("daemon.failed")
+            return 1
 
 
 async def _serve(settings: Settings) -> int:
@@ -72,16 +78,20 @@ async def _serve(settings: Settings) -> int:
     async with AsyncExitStack() as closing:
         clock, ids = SystemClock(), SystemIds()
         # The lock on the data directory comes first: a second daemon must touch nothing.
-        store = await open_store(settings.paths.data_dir, clock)
+        store = await open_store(settings.paths.data_dir, clock, master_key_path=_credential("master.key"))
         closing.push_async_callback(store.close)
-        listening = open_tcp(settings.server.listen)
-        closing.callback(listening.close)
-        local = open_unix(settings.paths.run_dir / "api.sock")
-        closing.callback(local.close)
+        inherited = inherited_sockets(os.environ, pid=os.getpid())
+        tcp = [s for s in inherited if s.family != socket.AF_UNIX] or [open_tcp(settings.server.listen)]
+        local = [s for s in inherited if s.family == socket.AF_UNIX] or [
+            open_unix(settings.paths.run_dir / "api.sock")
+        ]
+        for listening in (*tcp, *local):
+            closing.callback(listening.close)
+        notifier = ServiceNotifier(os.environ, pid=os.getpid())
+        closing.callback(notifier.close)
         # Where the port was left to the system, this is how others learn it.
-        (settings.paths.run_dir / "address").write_text(address_of(listening) + "\n", encoding="ascii")
-        daemon = Daemon(settings, store, clock, ids)
-        await daemon.run(stop, listening, local)
+        (settings.paths.run_dir / "address").write_text(address_of(tcp[0]) + "\n", encoding="ascii")
+        await Daemon(settings, store, clock, ids, notifier).run(stop, tcp, local)
     log.info("daemon.stopped")
     return 0
 
@@ -94,10 +104,19 @@ class Daemon:
         store: Open; this process holds its lock.
         clock: The system's.
         ids: The system's.
+        notifier: Tells the service manager how the daemon is.
     """
 
-    def __init__(self, settings: Settings, store: Store, clock: SystemClock, ids: SystemIds) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        clock: SystemClock,
+        ids: SystemIds,
+        notifier: ServiceNotifier,
+    ) -> None:
         self._settings = settings
+        self._notifier = notifier
         self._store = store
         self._clock = clock
         self._ids = ids
@@ -114,8 +133,14 @@ class Daemon:
         self._dispatcher = Dispatcher(clock)
         self._keyring = ApiKeyRing(store.access, clock, ids)
 
-    async def run(self, stop: asyncio.Event, listening: socket.socket, local: socket.socket) -> None:
-        """Serve until `stop` is set, then drain and end."""
+    async def run(self, stop: asyncio.Event, tcp: list[socket.socket], local: list[socket.socket]) -> None:
+        """Serve until `stop` is set, then drain and end.
+
+        Args:
+            stop: Set by a signal.
+            tcp: Where the gateway listens.
+            local: Unix sockets of the API.
+        """
         settings = self._settings
         await self._keyring.load()
         async with asyncio.TaskGroup() as tasks:
@@ -132,26 +157,32 @@ class Daemon:
                 ids=self._ids,
                 log_requests=settings.log.requests,
             )
-            watching = tasks.create_task(self._watch_store(), name="store_watch")
+            watching = [
+                tasks.create_task(self._watch_store(), name="store_watch"),
+                tasks.create_task(self._feed_watchdog(fleet), name="watchdog"),
+            ]
             fleet.start()
-            await gateway.start([listening])
+            await gateway.start(tcp)
             gc.collect()
             gc.freeze()
             log.info(
                 "daemon.started",
                 version=__version__,
-                listen=address_of(listening),
-                api_socket=local.getsockname(),
+                listen=address_of(tcp[0]),
+                api_socket=local[0].getsockname(),
                 gpu_source=self._gpus.source,
                 gpus=len(fleet.state.gpus),
                 pid=os.getpid(),
             )
+            self._notifier.ready(f"Serving on {address_of(tcp[0])}")
             await stop.wait()
             log.info("daemon.stopping")
+            self._notifier.stopping("Waiting for running requests")
             await gateway.stop(settings.server.shutdown_timeout_s)
             await fleet.stop(drain=settings.docker.stop_policy == "drain")
             await runner.cleanup()
-            watching.cancel()
+            for task in watching:
+                task.cancel()
         await self._images.close()
         await self._runtime.close()
         await self._threads.close()
@@ -185,7 +216,7 @@ class Daemon:
         )
         return Fleet(ports, fleet_settings, policy, tasks)
 
-    async def _start_api(self, fleet: Fleet, local: socket.socket) -> web.AppRunner:
+    async def _start_api(self, fleet: Fleet, local: list[socket.socket]) -> web.AppRunner:
         app = build_api(
             control=fleet.control,
             reads=self._store.reads,
@@ -197,12 +228,31 @@ class Daemon:
         )
         runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await runner.setup()
-        await web.SockSite(runner, local).start()
+        for listening in local:
+            await web.SockSite(runner, listening).start()
         return runner
 
     async def _watch_store(self) -> None:
         """End the daemon when the store cannot go on: a restart starts from what is on disk."""
         raise await self._store.failed
+
+    async def _feed_watchdog(self, fleet: Fleet) -> None:
+        """Tell the service manager that the loops make progress; stop telling when one does not."""
+        limit_s = self._notifier.watchdog_s
+        while limit_s is not None:
+            stuck = fleet.stuck(round_limit_s=limit_s)
+            if stuck:
+                log.error("daemon.stuck", loop=stuck)
+            else:
+                self._notifier.watchdog()
+            await asyncio.sleep(limit_s / 4)
+
+
+def _credential(name: str) -> Path | None:
+    """A credential the service manager hands over (`LoadCredential=`), if it does."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(directory, name) if directory else None
+    return path if path is not None and path.exists() else None
 
 
 def _attach(settings: Settings, gpus: GpuInventory) -> GpuAttach:

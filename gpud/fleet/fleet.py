@@ -45,6 +45,8 @@ log = structlog.get_logger(__name__)
 
 _HEARTBEAT_S = 5.0
 _RETRY_S = 1.0
+_SWEEP_LIMIT_S = 300.0
+"""Several engine calls, each at its own limit; longer means that a limit does not hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +145,7 @@ class Fleet:
         """Match containers with rows; waits for the engine, however long it is away."""
         told = ""
         while True:
+            self._sweeper.tried_s = self._ports.clock.now_s()
             try:
                 await self._ports.runtime.ping()
                 await self._ports.runtime.prepare()
@@ -169,6 +172,21 @@ class Fleet:
             "gpu_keeper": self.gpu_keeper.run(),
         }
         self._loops = [self._tasks.create_task(loop, name=name) for name, loop in loops.items()]
+
+    def stuck(self, *, round_limit_s: float) -> str:
+        """Say which loop makes no progress; empty when all do.
+
+        An engine or a disk that answers with errors is progress: only waiting without end is not.
+
+        Args:
+            round_limit_s: A round of the reconciler, with its write to disk, takes less.
+        """
+        now_s = self._ports.clock.now_s()
+        if now_s - self.reconciler.rounded_s > round_limit_s:
+            return "the reconciler's round does not end; the disk may hang"
+        if now_s - self._sweeper.tried_s > _SWEEP_LIMIT_S:
+            return "a call of the Docker Engine does not end"
+        return ""
 
     async def stop(self, *, drain: bool) -> None:
         """End every loop, with everything on disk.

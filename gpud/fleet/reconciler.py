@@ -90,6 +90,7 @@ class Reconciler:
         self._no_shrink_until_s = 0.0
         self._closed = False
         self._round_ended = asyncio.Event()
+        self.rounded_s = clock.now_s()
 
     # -- what others may do --------------------------------------------------------------------
 
@@ -203,6 +204,7 @@ class Reconciler:
         for worker_id in [w.id for w in self.state.workers.values() if w.state is WorkerState.GONE]:
             self._forget(worker_id)
         self._round_ended.set()
+        self.rounded_s = self._clock.now_s()
         sleep_s = _TICK_S if written else _FULL_DISK_RETRY_S
         if more_to_settle:
             sleep_s = min(sleep_s, 0.1)

@@ -35,11 +35,13 @@ class Sweeper:
         self._prewarmer = prewarmer
         self._engine_answered_ns = hands.clock.wall_ns()
         self._up: bool | None = None
+        self.tried_s = hands.clock.now_s()
 
     async def run_sweeps(self) -> None:
         """Sweep for as long as the daemon runs; notices when the engine goes and returns."""
         attempt = 0
         while True:
+            self.tried_s = self._hands.clock.now_s()
             try:
                 await self._hands.runtime.ping()
                 if not self._up:
