@@ -42,8 +42,25 @@ class Read(Protocol):
 
 
 async def open_connection(connector: Callable[[], sqlite3.Connection]) -> aiosqlite.Connection:
-    """Open a connection on a thread of its own."""
-    return await aiosqlite.Connection(connector, iter_chunk_size=1)
+    """Open a connection on a thread of its own; when that fails, the thread has ended as well.
+
+    aiosqlite does not wait for its thread after a failed opening, which then may find the loop
+    closed and print a traceback. So it is given a connection in any case.
+    """
+    failures: list[BaseException] = []
+
+    def connect() -> sqlite3.Connection:
+        try:
+            return connector()
+        except BaseException as error:  # noqa: BLE001 - raised below
+            failures.append(error)
+            return sqlite3.connect(":memory:")
+
+    connection = await aiosqlite.Connection(connect, iter_chunk_size=1)
+    if failures:
+        await connection.close()
+        raise failures[0]
+    return connection
 
 
 def on_thread(connection: aiosqlite.Connection) -> Execute:

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import gpud.adapters.sqlite as package
+from gpud.adapters.sqlite.connection import open_memory
+from gpud.adapters.sqlite.statements import SQL, parse
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+FOLDER = Path(package.__file__).parent
+SOURCES = {path.name: path.read_text() for path in FOLDER.glob("*.py")}
+INDEXED = sorted(
+    name
+    for name in SQL
+    if name.startswith(
+        ("events_", "workers_page", "lease_holder", "leases_open", "segments_open", "workers_live")
+    )
+)
+
+
+@pytest.fixture
+def connection() -> Iterator[sqlite3.Connection]:
+    connection = open_memory(install_id="12345678", at_ms=1)
+    yield connection
+    connection.close()
+
+
+def plan(connection: sqlite3.Connection, name: str) -> str:
+    params = dict.fromkeys(re.findall(r":(\w+)", SQL[name]))
+    return " | ".join(row["detail"] for row in connection.execute(f"EXPLAIN QUERY PLAN {SQL[name]}", params))
+
+
+@pytest.mark.parametrize("name", SQL)
+def test_every_statement_fits_the_schema(connection: sqlite3.Connection, name: str) -> None:
+    plan(connection, name)
+
+
+@pytest.mark.parametrize("name", SQL)
+def test_every_statement_is_used(name: str) -> None:
+    quoted = [f'"{name}"']
+    # Event statements are chosen by what is filtered.
+    if name.startswith("events_"):
+        quoted += [f'"{name.removesuffix(suffix)}"' for suffix in ("_of_endpoint", "_of_worker")]
+    assert any(quote in source for source in SOURCES.values() for quote in quoted)
+
+
+@pytest.mark.parametrize("file", SOURCES)
+def test_no_module_writes_sql_of_its_own(file: str) -> None:
+    assert not re.search(r"\b(SELECT|INSERT INTO|UPDATE \w+ SET|DELETE FROM)\b", SOURCES[file])
+
+
+@pytest.mark.parametrize("name", INDEXED)
+def test_listings_walk_an_index_and_sort_nothing(connection: sqlite3.Connection, name: str) -> None:
+    found = plan(connection, name)
+    assert "SEARCH" in found or "USING INDEX" in found
+    assert "TEMP B-TREE" not in found
+
+
+def test_a_name_that_stands_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="names a twice"):
+        parse("-- name: a\nSELECT 1;\n-- name: a\nSELECT 2;\n")
+
+
+def test_comments_and_the_last_semicolon_are_left_out() -> None:
+    assert parse("-- file\n\n-- name: a\n-- A sentence.\nSELECT 1\n  -- why\n  + 2;\n") == {
+        "a": "SELECT 1\n  + 2"
+    }
