@@ -28,13 +28,13 @@ from gpud.adapters.systemd import ServiceNotifier, inherited_sockets
 from gpud.adapters.threads import Threads
 from gpud.api.app import build_api
 from gpud.api.auth import ApiKeyRing
+from gpud.core.gpu import GpuAttach
 from gpud.core.starts import BackoffPolicy
 from gpud.fleet.fleet import Fleet, FleetPorts
 from gpud.fleet.hands import FleetSettings
 from gpud.fleet.reconciler import ReconcilerPolicy
 from gpud.gateway.dispatch import Dispatcher
 from gpud.gateway.server import Gateway
-from gpud.ports.containers import GpuAttach
 from gpud.settings import load_settings
 from gpud.telemetry import set_up_logging
 

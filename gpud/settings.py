@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from gpud.core.gpu import GpuAttach
 from gpud.errors import BadSettings
-from gpud.ports.containers import GpuAttach
 
 
 class _Section(BaseModel):

@@ -15,8 +15,9 @@ from gpud.adapters.docker_seen import (
     LABEL_REVISION,
     LABEL_WORKER,
 )
+from gpud.core.gpu import GpuAttach
 from gpud.errors import LaunchFailed
-from gpud.ports.containers import EngineInfo, GpuAttach, WorkerLaunch
+from gpud.ports.containers import EngineInfo, WorkerLaunch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,9 +18,10 @@ from gpud.adapters.docker_launch import attach_for, create_body, mounts_for
 from gpud.adapters.docker_network import ensure_network
 from gpud.adapters.docker_seen import LABEL_INSTALL, LABEL_WORKER, engine_info, seen_container
 from gpud.adapters.threads import Threads
+from gpud.core.gpu import GpuAttach
 from gpud.core.ids import WORKER_ID, WorkerId, container_name
 from gpud.errors import DependencyDown, LaunchFailed
-from gpud.ports.containers import ContainerStatus, EngineInfo, GpuAttach, SeenContainer, WorkerLaunch
+from gpud.ports.containers import ContainerStatus, EngineInfo, SeenContainer, WorkerLaunch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence

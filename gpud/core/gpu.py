@@ -23,6 +23,15 @@ class GpuHealth(StrEnum):
     UNHEALTHY = "unhealthy"
 
 
+class GpuAttach(StrEnum):
+    """How the engine is told which GPUs a container gets."""
+
+    AUTO = "auto"
+    DEVICE_REQUEST = "device_request"
+    CDI = "cdi"
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
     """One leasable device: a whole GPU, or one MIG device (its parent is then not listed).

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gpud.core.endpoint import Endpoint
+    from gpud.core.gpu import GpuAttach
     from gpud.core.ids import GpuUuid, WorkerId
     from gpud.core.worker import Worker
     from gpud.fleet.reconciler import Reconciler
     from gpud.fleet.state import FleetState
-    from gpud.ports.containers import ContainerRuntime, GpuAttach
+    from gpud.ports.containers import ContainerRuntime
     from gpud.ports.gpus import GpuInventory
     from gpud.ports.images import ImageStore
     from gpud.ports.probes import HealthProbe

@@ -6,20 +6,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from gpud.core.gpu import GpuAttach
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from gpud.core.endpoint import PinnedImage, Volume
     from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
-
-
-class GpuAttach(StrEnum):
-    """How the engine is told which GPUs a container gets."""
-
-    AUTO = "auto"
-    DEVICE_REQUEST = "device_request"
-    CDI = "cdi"
-    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from gpud.core.waiting import WaitReason as WaitReason
-
 if TYPE_CHECKING:
     from gpud.core.endpoint import Endpoint, EndpointSpec
     from gpud.core.gpu import GpuStatus, GpuUse
     from gpud.core.ids import EndpointName, GpuUuid, WorkerId
+    from gpud.core.waiting import WaitReason
     from gpud.core.worker import Worker
     from gpud.ports.images import LocalImage, PullProgress
 

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from gpud.errors import BadSettings
-from gpud.ports.containers import GpuAttach
+from gpud.core.gpu import GpuAttach
 from gpud.settings import Settings, StaticGpu, load_settings
 
 ROOT = Path(__file__).parents[2]
