@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from typing import TYPE_CHECKING
 
+from gpud import __version__
 from gpud.cli import exits
 from gpud.cli.grammar import Command
 
@@ -13,18 +14,8 @@ if TYPE_CHECKING:
     from gpud.cli.parsing import Values
 
 
-def own_version() -> str:
-    """The installed version of gpud."""
-    from importlib import metadata  # noqa: PLC0415 - 30 ms, and only for this command
-
-    try:
-        return metadata.version("gpud")
-    except metadata.PackageNotFoundError:
-        return "not installed as a package"
-
-
 def _version(_values: Values, context: Context) -> int:
-    own, python = own_version(), platform.python_version()
+    own, python = __version__, platform.python_version()
     if context.as_json:
         context.print_json({"gpud": own, "python": python})
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socketserver
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING
@@ -27,7 +28,8 @@ class Seen:
 
     @property
     def document(self) -> dict[str, object]:
-        return json.loads(self.body)
+        document: dict[str, object] = json.loads(self.body)
+        return document
 
 
 @dataclass(kw_only=True)
@@ -60,8 +62,10 @@ class CannedDaemon:
         self.seen: list[Seen] = []
         self._routes: dict[tuple[str, str], Callable[[Seen], Reply]] = {}
 
-    def on(self, method: str, path: str, reply: Reply | Callable[[Seen], Reply] | dict[str, object]) -> None:
-        if isinstance(reply, dict):
+    def on(
+        self, method: str, path: str, reply: Reply | Callable[[Seen], Reply] | Mapping[str, object]
+    ) -> None:
+        if isinstance(reply, Mapping):
             reply = json_reply(reply)
         self._routes[method, path] = reply if callable(reply) else lambda _seen: reply
 

@@ -173,6 +173,9 @@ def test_one_connection_serves_several_calls_and_a_closed_one_is_replaced(tmp_pa
     assert accepted == [2, 1]
 
 
+_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
 class _listening:  # noqa: N801 used as a function
     def __init__(self, tmp_path: Path, talk: Callable[[socket.socket], None]) -> None:
         self._path = str(tmp_path / "raw.sock")
@@ -227,8 +230,7 @@ def test_a_broken_answer_is_told_for_what_it_is(answer: bytes, code: int, told: 
 @pytest.mark.parametrize(
     "answer",
     [
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-        b'3;x=y\r\n{"a\r\n4\r\n":1}\r\n0\r\nTrailer: x\r\n\r\n',
+        _CHUNKED + b'3;x=y\r\n{"a\r\n4\r\n":1}\r\n0\r\nTrailer: x\r\n\r\n',
         b'HTTP/1.0 200 OK\r\n\r\n{"a":1}',
         b'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n{"a":1}',
     ],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import gpud.cli
+from gpud.cli import exits
 from gpud.cli.help import command_help, top_help
 from gpud.cli.index import all_commands
 from gpud.cli.main import run
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tests.unit.cli.conftest import Gpud
 
 _CLI = Path(gpud.cli.__file__).parent
+_ROOT = _CLI.parents[1]
 
 
 def _imported_by(code: str) -> set[str]:
@@ -30,6 +32,22 @@ def _imported_by(code: str) -> set[str]:
 
 def test_the_kept_help_page_is_what_the_command_tables_make() -> None:
     assert (_CLI / "help.txt").read_text(encoding="utf-8") == top_help(), "run scripts/docs cli"
+
+
+def test_the_reference_page_is_current() -> None:
+    ran = subprocess.run(
+        [sys.executable, _ROOT / "scripts/lib/docs.py", "cli", "--check"],
+        env={"PYTHONPATH": str(_ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+def test_every_exit_code_has_a_meaning() -> None:
+    codes = {value for name, value in vars(exits).items() if name.isupper() and isinstance(value, int)}
+    assert codes == set(exits.MEANINGS)
 
 
 def test_the_help_page_names_every_command(gpud: Gpud) -> None:
