@@ -207,6 +207,10 @@ class Dispatcher:
         self._book.held(lane.count)
         return held
 
+    def worker_failed(self, worker_id: WorkerId, detail: str) -> None:
+        """A worker broke a connection before answering; the fleet looks at it."""
+        self._book.watcher.worker_unreachable(worker_id, detail)
+
     def slot_released(self, lane: Lane, worker_id: WorkerId, since_s: float) -> None:
         """A slot came back; whoever waits longest gets it."""
         lane.service_s += _SERVICE_WEIGHT * (self._clock.now_s() - since_s - lane.service_s)

@@ -21,11 +21,12 @@ class MemoryTransport(asyncio.Transport):
 
     Args:
         protocol: Whose end it is.
-        peername: What the other end is told to be talking to.
+        peername: What its protocol is told to be talking to.
     """
 
     def __init__(self, protocol: asyncio.BaseProtocol, peername: object) -> None:
-        super().__init__({"peername": peername, "sockname": ("127.0.0.1", 0)})
+        super().__init__()
+        self.peername = peername
         self._loop = asyncio.get_running_loop()
         self.protocol = protocol
         self.other: MemoryTransport | None = None
@@ -47,6 +48,20 @@ class MemoryTransport(asyncio.Transport):
     def stream_protocol(self) -> asyncio.Protocol:
         """Whose end it is, as what it must be."""
         return cast("asyncio.Protocol", self.protocol)
+
+    def tell_peername(self, peername: object) -> None:
+        """Change what the other end is told to be talking to, between two requests."""
+        if self.other is not None:
+            self.other.peername = peername
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        """`peername` and `sockname`; there is no socket."""
+        if name == "peername":
+            return self.peername
+        return ("127.0.0.1", 0) if name == "sockname" else default
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Ignore: the limit is fixed."""
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Change whose end it is."""

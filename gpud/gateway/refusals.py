@@ -57,7 +57,7 @@ def unreachable_text(endpoint: str, detail: str) -> str:
     """Add to what happened what to do about it."""
     return (
         f"{detail.rstrip('.')}. `gpud worker ls --endpoint {endpoint}` shows its workers; "
-        "nothing reached one, so it is safe to try again."
+        "it is safe to try again."
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,13 +12,8 @@ from gpud.errors import NotFound
 if TYPE_CHECKING:
     from gpud.core.routing import Route, RoutingTable
 
-MODEL_BODY_BYTES_MAX = 128 * 1024
-"""Most of a body that is read to find its `model`."""
-
 _ENDPOINT_PATH = re.compile(r"/e/([^/?]+)(.*)", re.DOTALL)
 _OPENAI_PREFIX = "/openai/v1"
-_JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]', re.DOTALL)
-_FORM_MODEL = re.compile(rb'name="model"[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,512})\r\n')
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,44 +92,3 @@ def find_model(table: RoutingTable, model: str) -> EndpointName:
         return EndpointName(model)
     known = ", ".join(sorted({*table.aliases, *table.routes})[:20]) or "none"
     raise NotFound(f"The model {model[:120]!r} is served by no endpoint. Models here: {known}.")
-
-
-def model_in_body(body: bytes, content_type: str) -> str | None:
-    """Find `model` in the first part of a JSON or form body, or None.
-
-    The body may be cut anywhere. In JSON only the outermost object counts.
-    """
-    if content_type.startswith("multipart/"):
-        field = _FORM_MODEL.search(body)
-        return field.group(1).decode("utf-8", "replace") if field is not None else None
-    depth = 0
-    key = b""
-    after_colon = False
-    for token in _JSON_TOKEN.finditer(body):
-        text = token.group()
-        match text:
-            case b"{" | b"[":
-                depth += 1
-                key, after_colon = b"", False
-            case b"}" | b"]":
-                depth -= 1
-                key, after_colon = b"", False
-            case b":":
-                after_colon = True
-            case b",":
-                key, after_colon = b"", False
-            case _ if depth == 1 and after_colon and key == b'"model"':
-                return _json_string(text)
-            case _ if depth == 1 and not after_colon:
-                key = text
-            case _:
-                pass
-    return None
-
-
-def _json_string(text: bytes) -> str | None:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return None
-    return value if isinstance(value, str) else None

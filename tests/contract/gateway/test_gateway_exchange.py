@@ -11,13 +11,13 @@ from aiohttp import web
 from gpud.core.ids import EndpointName
 from gpud.core.routing import RoutingTable
 from gpud.settings import ServerSettings
-from tests.contract.gateway_rig import TOKEN, RawClient, Rig, Seen, read_body_of, route
+from tests.contract.gateway.rig import TOKEN, RawClient, Rig, Seen, read_body_of, route
 
 if TYPE_CHECKING:
     from asyncio import StreamReader, StreamWriter
     from collections.abc import AsyncIterator
 
-    from tests.contract.gateway_rig import ScriptedWorker
+    from tests.contract.gateway.rig import ScriptedWorker
 
 
 @pytest.fixture

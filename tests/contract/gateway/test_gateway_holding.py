@@ -4,23 +4,12 @@ import asyncio
 import json
 from typing import TYPE_CHECKING
 
-import pytest
-
 from gpud.core.ids import EndpointName, WorkerId
 from gpud.core.routing import Refusal, RouteWorker, RoutingTable
-from tests.contract.gateway_rig import Reply, Rig, refusing_port, route
+from tests.contract.gateway.rig import Reply, Rig, refusing_port, route
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from tests.contract.gateway_rig import Answer, RawClient, ScriptedWorker
-
-
-@pytest.fixture
-async def rig() -> AsyncIterator[Rig]:
-    rig = await Rig().start()
-    yield rig
-    await rig.stop()
+    from tests.contract.gateway.rig import Answer, RawClient, ScriptedWorker
 
 
 async def _hold(rig: Rig, count: int, target: str = "/e/llm/job/{}") -> list[RawClient]:

@@ -1,0 +1,186 @@
+"""What the gateway itself puts on the wire: rewritten heads, and answers of its own. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from gpud.core import problem as problems
+from gpud.errors import BodyTooLarge, GpudError
+from gpud.gateway import openai as openai_dialect
+
+if TYPE_CHECKING:
+    from gpud.gateway.heads import RequestHead, ResponseHead
+    from gpud.gateway.lane import Slot
+
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+_VIA = b"Via: 1.1 gpud\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of a client connection.
+
+    Args:
+        address: Its IP address, as text.
+        fields: The forwarding fields of a request that carries none.
+        trusted: It is on this machine, so it may be a front-end whose own forwarding fields hold.
+        scheme: `http`, or `https` when gpud itself ended TLS.
+    """
+
+    address: bytes
+    fields: bytes
+    trusted: bool
+    scheme: bytes
+
+
+def peer_of(peername: object, *, tls: bool) -> Peer:
+    """Describe a client by the address of its socket."""
+    text = str(peername[0]) if isinstance(peername, tuple) and peername else "unknown"
+    try:
+        trusted = ip_address(text.partition("%")[0]).is_loopback
+    except ValueError:
+        trusted = False
+    address = text.encode("ascii", "replace")
+    scheme = b"https" if tls else b"http"
+    fields = b"X-Forwarded-For: " + address + b"\r\nX-Forwarded-Proto: " + scheme + b"\r\n" + _VIA
+    return Peer(address, fields, trusted, scheme)
+
+
+def request_bytes(head: RequestHead, path: str, peer: Peer, request_id: str, *, control: bool) -> bytes:
+    """Write the head a worker, or the control API, gets.
+
+    The client's credentials go to the control API only. A forwarding field the client sent is kept
+    when the client is on this machine (a front-end), and replaced otherwise.
+    """
+    start = f"{head.method} {path} HTTP/1.1\r\nHost: "
+    parts = [start.encode("ascii"), head.host or b"gpud", b"\r\n", *head.lines]
+    if control:
+        parts += head.credentials
+    if peer.trusted and (head.forwarded_for or head.forwarded):
+        before = head.forwarded_for + b", " if head.forwarded_for else b""
+        parts.append(b"X-Forwarded-For: " + before + peer.address + b"\r\n")
+        parts += head.forwarded
+        parts.append(_VIA)
+    else:
+        parts.append(peer.fields)
+        parts.append(b"X-Forwarded-Host: " + (head.host or b"gpud") + b"\r\n")
+    parts.append(f"X-Gpud-Request-Id: {request_id}\r\n".encode("ascii"))
+    if head.chunked:
+        parts.append(b"Transfer-Encoding: chunked\r\n")
+    elif head.length is not None:
+        parts.append(b"Content-Length: %d\r\n" % head.length)
+    parts.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n" if head.websocket else b"\r\n")
+    return b"".join(parts)
+
+
+def slot_fields(slot: Slot, request_id: str, *, connect_s: float = 0.0, first_byte_s: float = 0.0) -> bytes:
+    """Write the fields that tell who answered and how long each part took.
+
+    While a request was held for a cold start, the wait is told as `start`, else as `queue`.
+    """
+    queue_ms = slot.queue_s * 1000
+    return (
+        f"X-Gpud-Request-Id: {request_id}\r\nX-Gpud-Worker: {slot.worker.worker_id}\r\n"
+        f"X-Gpud-Cold-Start: {'true' if slot.cold else 'false'}\r\nX-Gpud-Queue-Ms: {queue_ms:.0f}\r\n"
+        f"Server-Timing: queue;dur={0.0 if slot.cold else queue_ms:.1f}, "
+        f"start;dur={queue_ms if slot.cold else 0.0:.1f}, "
+        f"connect;dur={max(0.0, connect_s) * 1000:.1f}, first_byte;dur={first_byte_s * 1000:.1f}\r\n"
+    ).encode("ascii")
+
+
+def response_bytes(
+    head: ResponseHead, request: RequestHead, extra: bytes, *, keep_alive: bool, decoded: bool
+) -> bytes:
+    """Write the head the client gets; framing fields are written anew, the rest as they came."""
+    parts = [_status_line(head), *head.lines, _VIA, extra]
+    if head.chunked:
+        if not decoded and not request.http10:
+            parts.append(b"Transfer-Encoding: chunked\r\n")
+    elif head.length is not None and head.status != 204:
+        parts.append(b"Content-Length: %d\r\n" % head.length)
+    parts.append(_end(request, keep_alive=keep_alive))
+    return b"".join(parts)
+
+
+def switch_bytes(head: ResponseHead, extra: bytes) -> bytes:
+    """Write the head that opens a tunnel."""
+    lines = (_status_line(head), *head.lines, _VIA, extra)
+    return b"".join((*lines, b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"))
+
+
+def interim_bytes(head: ResponseHead) -> bytes:
+    """Write a 1xx head."""
+    return b"".join((_status_line(head), *head.lines, b"\r\n"))
+
+
+def own_bytes(
+    status: int, headers: list[tuple[str, str]], body: bytes, request: RequestHead, *, keep_alive: bool
+) -> bytes:
+    """Write an answer of gpud's own."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    start = f"HTTP/1.1 {status} {_REASONS.get(status, 'Error')}\r\n{lines}Content-Length: {len(body)}\r\n"
+    end = _end(request, keep_alive=keep_alive)
+    return start.encode("latin-1", "replace") + end + (b"" if request.method == "HEAD" else body)
+
+
+def bad_request_bytes(error: GpudError, request_id: str) -> bytes:
+    """Write the answer to something that is no request; the connection closes after it."""
+    body, headers = problem(error, request_id, openai=False)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    reason = _REASONS.get(error.status, "Error")
+    start = f"HTTP/1.1 {error.status} {reason}\r\n{lines}Content-Length: {len(body)}\r\n"
+    return start.encode("latin-1", "replace") + b"Connection: close\r\n\r\n" + body
+
+
+def problem(error: GpudError, request_id: str, *, openai: bool) -> tuple[bytes, list[tuple[str, str]]]:
+    """Render an error, as a problem document or in OpenAI's shape: its body and its fields."""
+    if openai:
+        body = openai_dialect.error_body(error)
+    else:
+        document = problems.problem_document(error, request_id=request_id)
+        body = json.dumps(document, separators=(",", ":")).encode()
+    headers = [
+        ("Content-Type", "application/json" if openai else problems.PROBLEM_TYPE),
+        ("Gpud-Origin", "gateway"),
+        ("X-Gpud-Request-Id", request_id),
+        ("Cache-Control", "no-store"),
+        *problems.problem_headers(error).items(),
+    ]
+    return body, headers
+
+
+def too_large(body_bytes_max: int) -> BodyTooLarge:
+    """Say that a body of unknown length turned out too long."""
+    return BodyTooLarge(f"The body has more than {body_bytes_max} bytes, which is server.body_bytes_max.")
+
+
+class RequestStalled(GpudError):
+    """The client began a request and did not go on."""
+
+    slug = "request-stalled"
+    status = 408
+    title = "The request did not arrive in time"
+
+
+def stalled(after_s: float) -> RequestStalled:
+    """Say that a body stopped coming."""
+    return RequestStalled(f"Nothing of the request's body came for {after_s:g} s.")
+
+
+def slow_head(after_s: float) -> RequestStalled:
+    """Say that a head was not finished."""
+    return RequestStalled(f"The request's head was not finished within {after_s:g} s.")
+
+
+def _status_line(head: ResponseHead) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)
+
+
+def _end(request: RequestHead, *, keep_alive: bool) -> bytes:
+    if not keep_alive:
+        return b"Connection: close\r\n\r\n"
+    return b"Connection: keep-alive\r\n\r\n" if request.http10 else b"\r\n"

@@ -1,0 +1,350 @@
+"""One client connection: heads in, bytes through, answers in the order of the requests.
+
+Memory is bounded: at most one head and `PENDING_BYTES_MAX` of further requests wait here, an exchange
+keeps at most 1 MiB of a body, and the transports buffer 256 KiB and one read each way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from gpud.gateway import answers
+from gpud.gateway.exchange import OVER, TUNNEL, Exchange
+from gpud.gateway.framing import NO_BODY, BadFraming, Body
+from gpud.gateway.heads import RequestHead, check_unfinished, parse_request
+
+if TYPE_CHECKING:
+    from gpud.gateway.plane import Plane
+
+PENDING_BYTES_MAX = 64 * 1024
+"""Pipelined bytes kept while a request is being answered."""
+IDLE_S_MAX = 75.0
+"""How long a connection may rest between requests."""
+HEAD_S_MAX = 15.0
+"""How long a head may take from its first byte to its last."""
+STALL_S_MAX = 60.0
+"""How long a request's body may bring nothing while it is read."""
+UNREAD_S_MAX = 300.0
+"""How long a client may take none of the bytes that are ready for it."""
+LINGER_S = 2.0
+"""How long what a refused client still sends is read, so that it gets to see why."""
+DISCARD_BYTES_MAX = 256 * 1024
+"""Longest rest of a body that is read and dropped to keep the connection."""
+_WRITE_BUFFER_BYTES = 256 * 1024
+_REQUESTS_A_TURN = 32
+
+
+class ClientConnection(asyncio.Protocol):
+    """See the module's text.
+
+    Args:
+        plane: What all connections share.
+    """
+
+    __slots__ = (
+        "_body",
+        "_closing_since_s",
+        "_exchange",
+        "_head_since_s",
+        "_in_turn",
+        "_last_s",
+        "_pending",
+        "_plane",
+        "_stops",
+        "_unread_since_s",
+        "keep_alive",
+        "peer",
+        "peername",
+        "transport",
+        "writing_paused",
+    )
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+        self.transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self.peername: object = None
+        self.peer = plane.no_peer
+        self.keep_alive = True
+        self.writing_paused = False
+        self._exchange: Exchange | None = None
+        self._body: Body = NO_BODY
+        self._pending = b""
+        self._in_turn = False
+        self._stops = 0
+        self._last_s = 0.0
+        self._head_since_s = 0.0
+        self._unread_since_s = 0.0
+        self._closing_since_s = 0.0
+
+    # What the transport tells.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client connected."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
+        self.peername = transport.get_extra_info("peername")
+        self.peer = self._plane.peer_of(self.peername)
+        self._last_s = self._plane.now_s()
+        self._plane.clients.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - it is over either way
+        """The client is gone."""
+        self._plane.clients.discard(self)
+        self._plane.departures.ignore(self)
+        self._leave()
+
+    def eof_received(self) -> bool:
+        """Nobody who closes their half waits for an answer, a tunnel's user excepted."""
+        exchange = self._exchange
+        if exchange is not None and exchange.phase == TUNNEL:
+            exchange.half_closed(by_client=True)
+            return True
+        self._leave()
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes: of a body, of a tunnel, or of the next requests."""
+        self._last_s = self._plane.now_s()
+        exchange = self._exchange
+        if exchange is not None and exchange.phase == TUNNEL:
+            if exchange.connection is not None:
+                exchange.connection.transport.write(data)
+        elif self._closing_since_s:
+            return
+        elif not self._body.done:
+            self._take_body(data)
+        else:
+            self._pending = self._pending + data if self._pending else data
+            if exchange is None:
+                self.next_request()
+            elif len(self._pending) > PENDING_BYTES_MAX:
+                self.stop_reading()
+
+    def pause_writing(self) -> None:
+        """The client does not keep up: stop reading its worker."""
+        self.writing_paused = True
+        self._unread_since_s = self._plane.now_s()
+        if self._exchange is not None and self._exchange.connection is not None:
+            self._exchange.connection.pause()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self.writing_paused = False
+        if self._exchange is not None and self._exchange.connection is not None:
+            self._exchange.connection.resume()
+        else:
+            self.next_request()
+
+    # Requests.
+
+    def next_request(self) -> None:
+        """Begin exchanges from what has been received, one after the other."""
+        if self._in_turn:
+            return
+        self._in_turn = True
+        try:
+            for _ in range(_REQUESTS_A_TURN):
+                if not self._pending or self._exchange is not None or self._blocked():
+                    return
+                self._begin_request()
+        finally:
+            self._in_turn = False
+        if self._pending and self._exchange is None:
+            asyncio.get_running_loop().call_soon(self.next_request)
+
+    def _blocked(self) -> bool:
+        return self.writing_paused or self._closing_since_s > 0 or not self._body.done
+
+    def _begin_request(self) -> None:
+        received = self._pending.removeprefix(b"\r\n")  # some clients end a body with one too many
+        end = received.find(b"\r\n\r\n") + 4
+        try:
+            if end < 4:
+                check_unfinished(received)
+                self._pending = received
+                self._head_since_s = self._head_since_s or self._plane.now_s()
+                return
+            head = parse_request(received[:end])
+        except BadFraming as error:
+            self._pending = b""
+            self.write(answers.bad_request_bytes(error, self._plane.new_request_id()))
+            self._linger()
+            return
+        self._begin_exchange(head, received[end:])
+
+    def _begin_exchange(self, head: RequestHead, rest: bytes) -> None:
+        self.keep_alive = head.keep_alive and not self._plane.stopping
+        self._head_since_s = 0.0
+        self._body = head.body
+        self._pending = b""
+        exchange = self._exchange = Exchange(self._plane, self, head)
+        self._plane.exchanges += 1
+        if rest:
+            if self._body.done:
+                self._pending = rest
+            else:
+                self._take_body(rest)
+        if self._exchange is exchange:
+            exchange.begin()
+        self.go_on_reading()
+
+    def _take_body(self, data: bytes) -> None:
+        body = self._body
+        exchange = self._exchange
+        try:
+            size = body.take(data)
+        except BadFraming as error:
+            self._body = NO_BODY
+            if exchange is None or exchange.phase == OVER:
+                self._linger()
+            else:
+                self.keep_alive = False
+                exchange.fail(error)
+            return
+        if size == len(data):
+            mine, rest = data, b""
+        else:
+            mine, rest = data[:size], data[size:]
+        if exchange is not None:
+            exchange.take_body(mine, done=body.done)
+        if rest and not self._closing_since_s:
+            self._pending += rest
+        if body.done and self._exchange is None:
+            self.next_request()
+
+    def settle_body(self, head: RequestHead) -> bool:
+        """Decide, before an answer of gpud's own, whether the connection outlives it."""
+        body = self._body
+        if not body.done and (head.expects or body.left > DISCARD_BYTES_MAX):
+            self.keep_alive = False
+        return self.keep_alive
+
+    def exchange_over(self, exchange: Exchange) -> None:
+        """An answer is whole: go on with the next request, or close."""
+        if self._exchange is not exchange:
+            return
+        self._exchange = None
+        self._plane.exchange_ended()
+        if not self.keep_alive or self._plane.stopping:
+            if self._body.done:
+                self.close()
+            else:
+                self._linger()
+            return
+        self._stops = 0
+        self._resume_transport()
+        self._last_s = self._plane.now_s()
+        if self._pending:
+            self.next_request()
+
+    # What exchanges and workers ask for.
+
+    def write(self, data: bytes) -> None:
+        """Send."""
+        self.transport.write(data)
+
+    def write_eof(self) -> None:
+        """Close the sending half of a tunnel."""
+        if not self.transport.is_closing() and self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def begin_tunnel(self, head: bytes) -> None:
+        """Send the head of an upgrade; what the client has sent ahead goes to the worker."""
+        self.keep_alive = False
+        self.transport.write(head)
+        pending, self._pending = self._pending, b""
+        if pending and self._exchange is not None and self._exchange.connection is not None:
+            self._exchange.connection.transport.write(pending)
+        self._stops = 0
+        self._resume_transport()
+
+    def stop_reading(self, *, upload: bool = False) -> None:
+        """Read no more for now; that the client leaves is noticed all the same."""
+        if not self._stops and not self.transport.is_closing():
+            self.transport.pause_reading()
+            self._plane.departures.watch(self)
+        self._stops |= 2 if upload else 1
+
+    def go_on_reading(self, *, upload: bool = False) -> None:
+        """Read again, unless there is another reason not to."""
+        if self._stops:
+            self._stops &= ~(2 if upload else 1)
+            if not self._stops:
+                self._resume_transport()
+
+    def _resume_transport(self) -> None:
+        if self._plane.departures.ignore(self) and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def cut(self) -> None:
+        """End the answer so that nobody takes it for whole."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            self._plane.exchange_ended()
+        self._plane.reset(self.transport)
+
+    def close(self) -> None:
+        """Close after what was written."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            self._plane.exchange_ended()
+        self._closing_since_s = self._plane.now_s()
+        self.transport.close()
+
+    def departed(self) -> None:
+        """The client left while it was not being read."""
+        self._leave()
+        self.transport.abort()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._leave()
+        self.transport.abort()
+
+    def _leave(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            self._plane.exchange_ended()
+            exchange.client_left()
+
+    def _linger(self) -> None:
+        """Close the sending half, and read a while: closing at once could destroy the answer."""
+        self._closing_since_s = self._plane.now_s()
+        self._body = NO_BODY
+        self._pending = b""
+        self._stops = 0
+        self._resume_transport()
+        self.write_eof()
+
+    def close_if_idle(self) -> None:
+        """Close when no request is under way: gpud is stopping."""
+        if self._exchange is None:
+            self.close()
+
+    def sweep(self, now_s: float) -> None:
+        """End what takes too long; called once a second."""
+        exchange = self._exchange
+        if self._closing_since_s > 0:
+            if now_s - self._closing_since_s > LINGER_S:
+                self.transport.abort()
+        elif self.writing_paused and now_s - self._unread_since_s > UNREAD_S_MAX:
+            self.abort()
+        elif exchange is not None:
+            exchange.check_deadline(now_s)
+            self._check_stalled_body(now_s)
+        elif self._head_since_s:
+            if now_s - self._head_since_s > HEAD_S_MAX:
+                self.write(
+                    answers.bad_request_bytes(answers.slow_head(HEAD_S_MAX), self._plane.new_request_id())
+                )
+                self._linger()
+        elif now_s - self._last_s > IDLE_S_MAX:
+            self.close()
+
+    def _check_stalled_body(self, now_s: float) -> None:
+        if self._body.done or self._stops or now_s - self._last_s <= STALL_S_MAX:
+            return
+        if self._exchange is not None:
+            self.keep_alive = False
+            self._exchange.fail(answers.stalled(STALL_S_MAX))

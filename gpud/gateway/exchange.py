@@ -1,0 +1,403 @@
+"""One request and its answer: finds the worker, holds the body until there is one, and ends in every case.
+
+An exchange owns its slot and its worker connection. Whatever happens (the answer is whole, the client
+leaves, the worker dies, time runs out) ends in `_let_go`, which gives both back exactly once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from gpud.errors import (
+    GpudError,
+    RequestTimeout,
+    WorkerUnreachable,
+)
+from gpud.gateway import answers, openai
+from gpud.gateway.credentials import allowed_model, allowed_route, callable_models, token_of
+from gpud.gateway.framing import EndlessBody
+from gpud.gateway.hold import Held
+from gpud.gateway.routing import (
+    ByModel,
+    ModelList,
+    ToControl,
+    ToEndpoint,
+    choose_upstream,
+)
+from gpud.gateway.tunnel import Tunnel
+from gpud.gateway.upload import Upload
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from gpud.core.routing import Route
+    from gpud.gateway.client_side import ClientConnection
+    from gpud.gateway.heads import RequestHead, ResponseHead
+    from gpud.gateway.lane import Slot
+    from gpud.gateway.plane import Plane
+    from gpud.gateway.worker_side import WorkerConnection
+
+ARRIVED, MODEL, HELD, CONNECTING, SENT, ANSWERING, TUNNEL, OVER = range(8)
+
+
+class Exchange:
+    """See the module's text.
+
+    Args:
+        plane: What all connections share.
+        client: Who asked.
+        head: What it asked.
+    """
+
+    __slots__ = (
+        "_connecting",
+        "_deadline_s",
+        "_held",
+        "_path",
+        "_plane",
+        "_request",
+        "_resent",
+        "_slot",
+        "_status",
+        "_tunnel",
+        "began_s",
+        "client",
+        "connected_s",
+        "connection",
+        "control",
+        "decodes",
+        "head",
+        "phase",
+        "request_id",
+        "route",
+        "upload",
+    )
+
+    def __init__(self, plane: Plane, client: ClientConnection, head: RequestHead) -> None:
+        self._plane = plane
+        self.client = client
+        self.head = head
+        self.request_id = plane.new_request_id()
+        self.phase = ARRIVED
+        self.control = False
+        self.decodes = False
+        self.began_s = self.connected_s = plane.now_s()
+        self.connection: WorkerConnection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._slot: Slot | None = None
+        self._held: Held | None = None
+        self.route: Route | None = None
+        self._path = head.target
+        self._request = b""
+        self.upload = Upload(done=head.body.done)
+        self._resent = False
+        self._deadline_s = 0.0
+        self._status = 0
+        self._tunnel: Tunnel | None = None
+
+    @property
+    def _token(self) -> str | None:
+        return token_of(self.head.authorization, self.head.api_key)
+
+    # The request.
+
+    def begin(self) -> None:
+        """Decide where the request goes; the part of its body that came with the head is here already."""
+        try:
+            upstream = choose_upstream(self.head.method, self.head.target)
+            match upstream:
+                case ToEndpoint(name, path):
+                    self._path = path
+                    table = self._plane.dispatcher.table
+                    self._admit(allowed_route(self._plane.keys, table, name, self._token))
+                case ToControl():
+                    self._to_control()
+                case ByModel(path):
+                    self._path = path
+                    self.phase = MODEL
+                    self._say_continue()
+                    self._choose_by_model()
+                case ModelList():
+                    self._list_models()
+                case _:
+                    assert_never(upstream)
+        except GpudError as error:
+            self.fail(error)
+
+    def take_body(self, data: bytes, *, done: bool) -> None:
+        """Pass on a part of the request's body, or keep it while there is no worker."""
+        if self.phase == OVER:
+            return
+        sent = self.phase >= SENT and self.connection is not None
+        self.upload.add(data, done=done, sent=sent)
+        if self.upload.total > self._plane.body_bytes_max and not self.control:
+            self.fail(answers.too_large(self._plane.body_bytes_max))
+        elif sent and self.connection is not None:
+            self.connection.transport.write(data)
+        elif self.phase == MODEL:
+            try:
+                self._choose_by_model()
+            except GpudError as error:
+                self.fail(error)
+        elif self.upload.waiting_full:
+            self.client.stop_reading(upload=True)
+
+    def _choose_by_model(self) -> None:
+        if not self.upload.done and self.upload.total < openai.MODEL_BODY_BYTES_MAX:
+            return
+        model = openai.named_model(self.head, self.upload.kept)
+        self._admit(allowed_model(self._plane.keys, self._plane.dispatcher.table, model, self._token))
+
+    def _list_models(self) -> None:
+        models = callable_models(self._plane.keys, self._plane.dispatcher.table, self._token)
+        headers = [("Content-Type", "application/json"), ("X-Gpud-Request-Id", self.request_id)]
+        self._answer_ourselves(200, headers, openai.model_list(models))
+
+    def _admit(self, route: Route) -> None:
+        if self.head.length is not None and self.head.length > self._plane.body_bytes_max:
+            raise answers.too_large(self._plane.body_bytes_max)
+        self.route = route
+        got = self._plane.dispatcher.acquire_nowait(route.endpoint, self, self.head.session)
+        self._proceed(got)
+
+    def _proceed(self, got: Slot | Held) -> None:
+        if isinstance(got, Held):
+            self.phase = HELD
+            self._held = got
+        else:
+            self.granted(got)
+
+    def granted(self, slot: Slot) -> None:
+        """There is a worker: connect to it."""
+        self._held = None
+        if self.phase == OVER:
+            slot.release()
+            return
+        self._slot = slot
+        self._connect(fresh=False)
+
+    def refused(self, error: GpudError) -> None:
+        """There will be none."""
+        self._held = None
+        self.fail(error)
+
+    def _connect(self, *, fresh: bool) -> None:
+        if self._slot is None:
+            return
+        worker = self._slot.worker
+        pool = self._plane.pools.of(worker.address, worker.port)
+        connection = None if fresh else pool.take(self._plane.now_s())
+        if connection is not None:
+            self.connected(connection)
+        else:
+            self.phase = CONNECTING
+            self._connecting = pool.open(self)
+
+    def connected(self, connection: WorkerConnection) -> None:
+        """Send the request as far as it is known."""
+        self._connecting = None
+        if self.phase == OVER:
+            connection.abort()
+            return
+        self.connected_s = self._plane.now_s()
+        if self.route is not None and not self._deadline_s:
+            self._deadline_s = self.connected_s + self.route.request_timeout_s
+        self._send(connection)
+
+    def _send(self, connection: WorkerConnection) -> None:
+        self.phase = SENT
+        self.connection = connection
+        if not self._request:
+            self._request = answers.request_bytes(
+                self.head, self._path, self.client.peer, self.request_id, control=self.control
+            )
+        if self.client.writing_paused:
+            connection.pause()
+        connection.begin(self, self._request + self.upload.kept)
+        self.client.go_on_reading(upload=True)
+        if not self.upload.done:
+            self._say_continue()
+
+    def _to_control(self) -> None:
+        self.control = True
+        self._send(self._plane.control.connect(self.client.peername, self._plane.now_s()))
+        self.upload.forget()
+
+    def _say_continue(self) -> None:
+        if self.head.expects and not self.upload.done:
+            self.head.expects = False
+            self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def connect_failed(self, detail: str) -> None:
+        """The worker took no connection: try another one."""
+        self._connecting = None
+        self._try_elsewhere(detail)
+
+    def _try_elsewhere(self, detail: str) -> None:
+        slot, self._slot = self._slot, None
+        if slot is None:
+            return
+        try:
+            self._proceed(slot.unreachable(self, f"Worker {slot.worker.worker_id} {detail}"))
+        except GpudError as error:
+            self.fail(error)
+
+    # The answer.
+
+    def interim(self, head: ResponseHead) -> None:
+        """Pass on a 1xx other than 100, which was answered here."""
+        if head.status != 100 and not self.head.http10:
+            self.client.write(answers.interim_bytes(head))
+
+    def answer(self, head: ResponseHead) -> bytes:
+        """Make the head the client gets; the body follows as it comes."""
+        self.phase = ANSWERING
+        self.upload.forget()
+        self._status = head.status
+        client = self.client
+        if self.head.http10 and head.chunked:
+            self.decodes = head.body.done is False
+        if self.decodes or type(head.body) is EndlessBody or not self.upload.done:
+            client.keep_alive = False
+        slot = self._slot
+        if slot is None:
+            extra = b""
+        else:
+            extra = answers.slot_fields(
+                slot,
+                self.request_id,
+                connect_s=self.connected_s - self.began_s - slot.queue_s,
+                first_byte_s=self._plane.now_s() - self.connected_s,
+            )
+        return answers.response_bytes(
+            head, self.head, extra, keep_alive=client.keep_alive, decoded=self.decodes
+        )
+
+    def switched(self, head: ResponseHead, rest: bytes) -> None:
+        """The worker agreed to an upgrade: from here on both sides' bytes pass untouched."""
+        self.phase = TUNNEL
+        if self.connection is not None:
+            self._tunnel = Tunnel(self.client, self.connection)
+        self.upload.forget()
+        self._status = 101
+        extra = b"" if self._slot is None else answers.slot_fields(self._slot, self.request_id)
+        self.client.begin_tunnel(answers.switch_bytes(head, extra) + rest)
+
+    def half_closed(self, *, by_client: bool) -> None:
+        """One side of a tunnel has said its last; the other may go on for a while."""
+        connection, tunnel = self.connection, self._tunnel
+        if connection is None or tunnel is None:
+            return
+        if tunnel.half_closed(self._plane.now_s(), by_client=by_client):
+            self.connection = None
+            connection.close()
+            self._let_go(reuse=False)
+            self.client.close()
+
+    def finished(self) -> None:
+        """The answer is whole."""
+        if not self.upload.done and self.connection is not None:
+            self.connection.reusable = False
+        self._let_go(reuse=True)
+        self.client.exchange_over(self)
+
+    def fail(self, error: GpudError) -> None:
+        """Answer with an error of gpud's own, or cut the answer off when it has begun."""
+        if self.phase == OVER:
+            return
+        began = self.phase >= ANSWERING
+        self._let_go(reuse=False)
+        if began:
+            self.client.cut()
+            return
+        in_openai = self.head.target.startswith("/openai/")
+        body, headers = answers.problem(error, self.request_id, openai=in_openai)
+        self._answer_ourselves(error.status, headers, body)
+
+    def _answer_ourselves(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        client = self.client
+        self.phase = OVER
+        self._status = status
+        keep = client.settle_body(self.head)
+        client.write(answers.own_bytes(status, headers, body, self.head, keep_alive=keep))
+        client.exchange_over(self)
+
+    # What goes wrong.
+
+    def client_left(self) -> None:
+        """The client is gone: so is its request, wherever it is."""
+        self._status = self._status or 499
+        self._let_go(reuse=False)
+
+    def worker_lost(self, connection: WorkerConnection, detail: str) -> None:
+        """The worker's connection ended before the answer did."""
+        if connection is not self.connection or self.phase == OVER:
+            return
+        self.connection = None
+        if self.phase == TUNNEL:
+            self._let_go(reuse=False)
+            self.client.close()
+            return
+        if self.phase == ANSWERING:
+            self.fail(WorkerUnreachable("The worker broke off its answer."))
+            return
+        broke = f"broke the connection before answering{detail}"
+        if self.upload.replayable and self.upload.done and not self._resent and self.head.idempotent:
+            self._resent = True
+            if connection.used:
+                self._connect(fresh=True)  # the worker closed an idle connection as it was used
+            else:
+                self._try_elsewhere(broke)
+            return
+        self._tell_unreachable(broke)
+
+    def worker_broke(self, what: str) -> None:
+        """The worker sent something that must not be passed on."""
+        if self.phase != OVER:
+            self._tell_unreachable(what)
+
+    def _tell_unreachable(self, what: str) -> None:
+        worker_id = self._slot.worker.worker_id if self._slot is not None else "control"
+        if self._slot is not None and self.phase < ANSWERING:
+            self._plane.dispatcher.worker_failed(self._slot.worker.worker_id, what)
+        self.fail(
+            WorkerUnreachable(
+                f"Worker {worker_id} {what}. The request may have reached it, so it was not sent again.",
+                extra={"worker": worker_id},
+            )
+        )
+
+    def check_deadline(self, now_s: float) -> None:
+        """End the exchange when it has taken longer than the endpoint allows."""
+        if self._tunnel is not None:
+            if self._tunnel.overdue(now_s):
+                self._let_go(reuse=False)
+                self.client.close()
+            return
+        if not self._deadline_s or now_s < self._deadline_s:
+            return
+        self.fail(
+            RequestTimeout(
+                f"The worker did not finish within {self._deadline_s - self.connected_s:g} s "
+                "(limits.request_timeout_s)."
+            )
+        )
+
+    def _let_go(self, *, reuse: bool) -> None:
+        self.phase = OVER
+        if self._held is not None and self.route is not None:
+            self._plane.dispatcher.abandon(self.route.endpoint, self._held)
+            self._held = None
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            if reuse:
+                connection.rest(self._plane.now_s())
+            else:
+                connection.abort()
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            slot.release()
+        self._plane.note_request(self, self._status)

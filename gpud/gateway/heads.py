@@ -1,0 +1,370 @@
+"""What is a legal head, and what does it say? Parses request and response heads; pure.
+
+llhttp (through httptools) decides what a header field is, and refuses bare CR and LF, folded lines,
+repeated or malformed lengths, and a length beside a transfer coding. The start line and what llhttp
+leaves open are decided here, so that a head that two readers could read differently is refused.
+"""
+
+from __future__ import annotations
+
+import re
+
+import httptools
+
+from gpud.gateway.framing import (
+    NO_BODY,
+    BadFraming,
+    Body,
+    ChunkedBody,
+    EndlessBody,
+    LengthBody,
+)
+
+HEAD_BYTES_MAX = 64 * 1024
+"""Longest head, request or response."""
+TARGET_BYTES_MAX = 16 * 1024
+"""Longest request target."""
+FIELDS_MAX = 128
+"""Most header fields in a head."""
+LENGTH_MAX = 1 << 53
+
+_REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,23}) ([\x21\x22\x24-\x7e]+) HTTP/1\.([01])\r\n")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
+_ABSOLUTE = re.compile(rb"https?://([^/?#@]+)([/?].*)?\Z", re.IGNORECASE)
+_HOST = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*\Z")
+_BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
+
+# What a field means to the gateway; every other one is passed on as it is.
+_DROP, _CONNECTION, _LENGTH, _CODING, _HOSTS, _EXPECT, _UPGRADE = range(7)
+_AUTHORIZATION, _API_KEY, _TYPE, _FORWARDED_FOR, _SESSION, _OURS, _FORWARDED = range(7, 14)
+
+_REQUEST_FIELDS = {
+    b"connection": _CONNECTION,
+    b"content-length": _LENGTH,
+    b"transfer-encoding": _CODING,
+    b"host": _HOSTS,
+    b"expect": _EXPECT,
+    b"upgrade": _UPGRADE,
+    b"authorization": _AUTHORIZATION,
+    b"x-api-key": _API_KEY,
+    b"content-type": _TYPE,
+    b"x-forwarded-for": _FORWARDED_FOR,
+    b"x-forwarded-proto": _FORWARDED,
+    b"x-forwarded-host": _FORWARDED,
+    b"forwarded": _FORWARDED,
+    b"x-session-id": _SESSION,
+    b"idempotency-key": _SESSION,
+    b"x-gpud-request-id": _OURS,
+    b"x-gpud-worker": _OURS,
+    b"keep-alive": _DROP,
+    b"proxy-connection": _DROP,
+    b"proxy-authorization": _DROP,
+    b"proxy-authenticate": _DROP,
+    b"te": _DROP,
+    b"http2-settings": _DROP,
+}
+_RESPONSE_FIELDS = {
+    b"connection": _CONNECTION,
+    b"content-length": _LENGTH,
+    b"transfer-encoding": _CODING,
+    b"upgrade": _UPGRADE,
+    b"keep-alive": _DROP,
+    b"proxy-connection": _DROP,
+    b"proxy-authenticate": _DROP,
+    b"x-gpud-request-id": _OURS,
+    b"x-gpud-worker": _OURS,
+    b"x-gpud-cold-start": _OURS,
+    b"x-gpud-queue-ms": _OURS,
+    b"gpud-origin": _OURS,
+}
+
+
+class HeadTooLarge(BadFraming):
+    """A head that exceeds the limits of this module."""
+
+    slug = "head-too-large"
+    status = 431
+    title = "The request's head is too large"
+
+
+class _Fields:
+    """Collects what llhttp finds."""
+
+    __slots__ = ("items",)
+
+    def __init__(self) -> None:
+        self.items: list[tuple[bytes, bytes]] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.items.append((name, value))
+
+
+class RequestHead:
+    """A request's head as the gateway understands it.
+
+    `lines` are the fields that are passed on as they are, each ending in CRLF. The rest is here by
+    name; hop-by-hop fields are gone.
+    """
+
+    __slots__ = (
+        "api_key",
+        "authorization",
+        "body",
+        "chunked",
+        "content_type",
+        "credentials",
+        "expects",
+        "forwarded",
+        "forwarded_for",
+        "host",
+        "http10",
+        "idempotent",
+        "keep_alive",
+        "length",
+        "lines",
+        "method",
+        "session",
+        "target",
+        "websocket",
+    )
+
+    def __init__(self, method: str, target: str, *, http10: bool) -> None:
+        self.method = method
+        self.target = target
+        self.http10 = http10
+        self.keep_alive = not http10
+        self.lines: list[bytes] = []
+        self.host: bytes | None = None
+        self.length: int | None = None
+        self.chunked = False
+        self.body: Body = NO_BODY
+        self.expects = False
+        self.websocket = False
+        self.authorization: str | None = None
+        self.api_key: str | None = None
+        self.credentials: list[bytes] = []
+        self.content_type = ""
+        self.forwarded_for = b""
+        self.forwarded: list[bytes] = []
+        self.session = b""
+        self.idempotent = method in ("GET", "HEAD", "OPTIONS")
+
+
+class ResponseHead:
+    """A response's head as the gateway understands it; `lines` as in `RequestHead`."""
+
+    __slots__ = ("body", "chunked", "keep_alive", "length", "lines", "reason", "status", "websocket")
+
+    def __init__(self, status: int, reason: bytes, *, keep_alive: bool) -> None:
+        self.status = status
+        self.reason = reason
+        self.keep_alive = keep_alive
+        self.lines: list[bytes] = []
+        self.length: int | None = None
+        self.chunked = False
+        self.websocket = False
+        self.body: Body = NO_BODY
+
+
+def check_unfinished(received: bytes) -> None:
+    """Refuse the beginning of a head that cannot become a legal one.
+
+    Raises:
+        BadFraming: A line ends in a bare LF or holds a bare CR.
+        HeadTooLarge: No end within the limit.
+    """
+    if _BARE.search(received) is not None:
+        raise BadFraming("A line of the head does not end in CRLF.")
+    if len(received) > HEAD_BYTES_MAX:
+        raise HeadTooLarge(f"The head is longer than {HEAD_BYTES_MAX} bytes.")
+
+
+def parse_request(raw: bytes) -> RequestHead:
+    """Read a request's head.
+
+    Args:
+        raw: From its first byte to the empty line, included.
+
+    Raises:
+        BadFraming: Not a request that may be passed on; the message says why.
+    """
+    line = _REQUEST_LINE.match(raw)
+    if line is None:
+        raise BadFraming("The request line is not `METHOD target HTTP/1.1`.")
+    method, target, minor = line.groups()
+    if len(raw) > HEAD_BYTES_MAX or len(target) > TARGET_BYTES_MAX:
+        raise HeadTooLarge(f"The head may have {HEAD_BYTES_MAX} bytes and the target {TARGET_BYTES_MAX}.")
+    fields = _Fields()
+    parser = httptools.HttpRequestParser(fields)
+    try:
+        parser.feed_data(raw)
+    except httptools.HttpParserUpgrade:
+        pass
+    except httptools.HttpParserError as error:
+        raise BadFraming(f"The head is malformed: {error}.") from error
+    head = RequestHead(method.decode("ascii"), "", http10=minor == b"0")
+    _read_request_fields(head, fields.items)
+    head.target = _origin_form(head, target)
+    if head.chunked:
+        if head.http10:
+            raise BadFraming("An HTTP/1.0 request cannot have a Transfer-Encoding.")
+        head.body = ChunkedBody()
+    elif head.length:
+        head.body = LengthBody(head.length)
+    if head.host is None and not head.http10:
+        raise BadFraming("An HTTP/1.1 request must have a Host field.")
+    return head
+
+
+def _origin_form(head: RequestHead, target: bytes) -> str:
+    if target.startswith(b"/"):
+        return target.decode("ascii")
+    if head.method == "CONNECT":
+        raise BadFraming("CONNECT is not served: gpud is no forward proxy.")
+    if target == b"*" and head.method == "OPTIONS":
+        return "*"
+    absolute = _ABSOLUTE.match(target)
+    if absolute is None or _HOST.match(absolute.group(1)) is None:
+        raise BadFraming("The request target must be a path.")
+    head.host, rest = absolute.group(1), (absolute.group(2) or b"/").decode("ascii")
+    return rest if rest.startswith("/") else "/" + rest
+
+
+def _read_request_fields(head: RequestHead, items: list[tuple[bytes, bytes]]) -> None:
+    if len(items) > FIELDS_MAX:
+        raise HeadTooLarge(f"The head has more than {FIELDS_MAX} fields.")
+    lines = head.lines
+    known = _REQUEST_FIELDS
+    connection = upgrade = b""
+    for name, value in items:
+        kind = known.get(name.lower())
+        if kind is None:
+            lines.append(b"%b: %b\r\n" % (name, value))
+        elif kind == _CONNECTION:
+            connection += b"," + value.lower()
+        elif kind == _UPGRADE:
+            upgrade = value.strip().lower()
+        else:
+            _read_request_field(head, kind, name, value.strip(b" \t"))
+    if connection:
+        tokens = [token.strip() for token in connection.split(b",")]
+        head.keep_alive = b"close" not in tokens and (not head.http10 or b"keep-alive" in tokens)
+        head.websocket = upgrade == b"websocket" and b"upgrade" in tokens and not head.http10
+        head.lines = _without_named(lines, tokens)
+
+
+def _read_request_field(  # noqa: C901, PLR0912 - one branch a field
+    head: RequestHead, kind: int, name: bytes, value: bytes
+) -> None:
+    if kind == _HOSTS:
+        if head.host is not None or _HOST.match(value) is None:
+            raise BadFraming("There must be one well-formed Host field.")
+        head.host = value
+    elif kind == _LENGTH:
+        head.length = _length(value)
+    elif kind == _CODING:
+        if value.lower() != b"chunked" or head.chunked:
+            raise BadFraming("The only Transfer-Encoding that is read is `chunked`.")
+        head.chunked = True
+    elif kind == _TYPE:
+        head.content_type = value.decode("latin-1")
+        head.lines.append(b"%b: %b\r\n" % (name, value))
+    elif kind == _AUTHORIZATION:
+        head.authorization = value.decode("latin-1")
+        head.credentials.append(b"%b: %b\r\n" % (name, value))
+    elif kind == _API_KEY:
+        head.api_key = value.decode("latin-1")
+        head.credentials.append(b"%b: %b\r\n" % (name, value))
+    elif kind == _EXPECT:
+        if value.lower() != b"100-continue":
+            raise BadFraming("The only Expect that is met is `100-continue`.")
+        head.expects = not head.http10
+    elif kind == _FORWARDED_FOR:
+        head.forwarded_for += b", " + value if head.forwarded_for else value
+    elif kind == _FORWARDED:
+        head.forwarded.append(b"%b: %b\r\n" % (name, value))
+    elif kind == _SESSION:
+        if name.lower() == b"idempotency-key":
+            head.idempotent = True
+        else:
+            head.session = value
+        head.lines.append(b"%b: %b\r\n" % (name, value))
+
+
+def parse_response(raw: bytes, method: str, *, trusted: bool = False) -> ResponseHead:
+    """Read a response's head.
+
+    Args:
+        raw: From its first byte to the empty line, included.
+        method: Of the request it answers: it decides whether there is a body.
+        trusted: It comes from gpud itself, so its `X-Gpud-*` fields are true.
+
+    Raises:
+        BadFraming: Not a response that may be passed on.
+    """
+    line = _STATUS_LINE.match(raw)
+    if line is None:
+        raise BadFraming("the status line is not `HTTP/1.1 code reason`")
+    minor, code, reason = line.groups()
+    status = int(code)
+    fields = _Fields()
+    try:
+        httptools.HttpResponseParser(fields).feed_data(raw)
+    except httptools.HttpParserUpgrade:
+        pass
+    except httptools.HttpParserError as error:
+        raise BadFraming(f"the head is malformed: {error}") from error
+    head = ResponseHead(status, reason or b"", keep_alive=minor == b"1")
+    _read_response_fields(head, fields.items, trusted=trusted, http10=minor == b"0")
+    if method == "HEAD" or status < 200 or status in (204, 304):
+        return head
+    if head.chunked:
+        head.body = ChunkedBody()
+    elif head.length is not None:
+        head.body = LengthBody(head.length)
+    else:
+        head.body = EndlessBody()
+        head.keep_alive = False
+    return head
+
+
+def _read_response_fields(
+    head: ResponseHead, items: list[tuple[bytes, bytes]], *, trusted: bool, http10: bool
+) -> None:
+    if len(items) > FIELDS_MAX:
+        raise BadFraming(f"the head has more than {FIELDS_MAX} fields")
+    lines = head.lines
+    known = _RESPONSE_FIELDS
+    connection = b""
+    for name, value in items:
+        kind = known.get(name.lower())
+        if kind is None or (kind == _OURS and trusted):
+            lines.append(b"%b: %b\r\n" % (name, value))
+        elif kind == _LENGTH:
+            head.length = _length(value.strip(b" \t"))
+        elif kind == _CODING:
+            if value.strip(b" \t").lower() != b"chunked" or head.chunked or http10:
+                raise BadFraming("the only Transfer-Encoding that is read is `chunked`")
+            head.chunked = True
+        elif kind == _UPGRADE:
+            head.websocket = value.strip().lower() == b"websocket"
+        elif kind == _CONNECTION:
+            connection += b"," + value.lower()
+    if connection:
+        tokens = [token.strip() for token in connection.split(b",")]
+        head.keep_alive = b"close" not in tokens and (not http10 or b"keep-alive" in tokens)
+        head.lines = _without_named(lines, tokens)
+
+
+def _without_named(lines: list[bytes], tokens: list[bytes]) -> list[bytes]:
+    """Take out the fields a Connection field names: they were meant for this hop."""
+    named = [token for token in tokens if token and token not in (b"close", b"keep-alive", b"upgrade")]
+    if not named:
+        return lines
+    return [line for line in lines if line.partition(b":")[0].lower() not in named]
+
+
+def _length(value: bytes) -> int:
+    if not value.isdigit() or int(value) > LENGTH_MAX:
+        raise BadFraming("A Content-Length must be one decimal number.")
+    return int(value)
