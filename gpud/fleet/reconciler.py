@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
+from gpud.core.events import RECORDED
 from gpud.core.ids import WorkerId
 from gpud.core.reconcile import plan
 from gpud.core.records import EventRecorded, WorkerInserted, WorkerMoved
@@ -122,7 +123,13 @@ class Reconciler:
     def record(
         self, kind: str, facts: Mapping[str, object], *, endpoint: str = "", worker_id: str = ""
     ) -> None:
-        """Record an event for people, written with the next round, and log it."""
+        """Record an event for people, written with the next round, and log it.
+
+        Raises:
+            InvariantBroken: The kind is not in `core.events`, so no page explains it.
+        """
+        if kind not in RECORDED:
+            raise InvariantBroken(f"The event {kind} is not in core.events.")
         named = {"endpoint": endpoint, "worker": worker_id}
         log.info(kind, **{name: value for name, value in named.items() if value}, **facts)
         event = EventRecorded(

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import annotated_types
+from docs_api import api_files
+from docs_cli import cli_files
+from docs_events import event_files
 from pydantic import BaseModel
 
 from gpud.settings import Settings, StaticGpu
@@ -59,7 +62,12 @@ def settings_files() -> dict[Path, str]:
     }
 
 
-PARTS: dict[str, Callable[[], dict[Path, str]]] = {"settings": settings_files}
+PARTS: dict[str, Callable[[], dict[Path, str]]] = {
+    "settings": settings_files,
+    "cli": cli_files,
+    "api": api_files,
+    "events": event_files,
+}
 
 
 def _settings_toml() -> str:
