@@ -89,7 +89,8 @@ def phase_of(worker: Worker, *, in_flight: int) -> Phase | None:
         case WorkerState.DRAINING:
             return Phase.DRAIN
         case WorkerState.STOPPING | WorkerState.LOST:
-            return Phase.STOP
+            # Told to stop before its start was told: whether it ever ran is known at its end.
+            return Phase.STOP if worker.container_started_ns else Phase.SETUP
         case WorkerState.FAILED:
             still_running = worker.container_started_ns and not worker.container_finished_ns
             return Phase.STOP if still_running else Phase.RELEASE

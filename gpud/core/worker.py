@@ -266,7 +266,8 @@ class WorkerEvent:
         detail: For a person; empty keeps what the worker has.
         gpu_uuids: With GPUS_RESERVED.
         address: With CONTAINER_STARTED.
-        started_ns: With CONTAINER_STARTED: the engine's StartedAt, Unix nanoseconds.
+        started_ns: With CONTAINER_STARTED and CONTAINER_STOPPED: the engine's StartedAt, Unix
+            nanoseconds.
         finished_ns: With an end of the container: the engine's FinishedAt; 0 when unknown.
         exit_code: With an end of the container, if known.
         permanent: Trying again cannot help (image not found, invalid config).

@@ -75,6 +75,7 @@ class Ending:
         event = WorkerEvent(
             worker_id=worker_id,
             cause=Cause.CONTAINER_STOPPED,
+            started_ns=seen.started_ns if seen else 0,
             finished_ns=seen.finished_ns if seen else 0,
             exit_code=seen.exit_code if seen else None,
         )

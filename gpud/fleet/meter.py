@@ -41,6 +41,7 @@ class Meter:
 
     def moved(self, before: Worker, after: Worker, *, in_flight: int) -> None:
         """Account for one change of state."""
+        self._account_for_unseen_run(before, after)
         at_ns = self._moment(before, after)
         self._settle_idle(before.id, before_ns=at_ns)
         phase = phase_of(after, in_flight=in_flight)
@@ -111,6 +112,15 @@ class Meter:
     def has_open(self, worker_id: WorkerId) -> bool:
         """Whether a worker is being metered."""
         return worker_id in self._open
+
+    def _account_for_unseen_run(self, before: Worker, after: Worker) -> None:
+        """A worker told to stop while it was created may have run: from its start on it was stopping."""
+        segment = self._open.get(after.id)
+        if segment is None or before.state not in (WorkerState.STOPPING, WorkerState.LOST):
+            return
+        if after.container_started_ns and not before.container_started_ns:
+            began_ns = min(self.engine_moment_ns(after.container_started_ns), self._clock.boot_ns())
+            self._next_segment(segment, Phase.STOP, began_ns)
 
     def _moment(self, before: Worker, after: Worker) -> int:
         """When it happened: the engine's own word where it has one, else now."""
