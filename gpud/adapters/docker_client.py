@@ -13,9 +13,12 @@ import docker.auth
 import docker.errors
 import requests
 
+from gpud.adapters.docker_socket import UnixSocketAdapter
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 
+_ANY_VERSION = "1.41"
 _BACKLOG = 256
 """Items of a stream that wait for the loop; then its thread waits too, and so does the engine."""
 
@@ -45,14 +48,11 @@ class DockerClients:
             docker.errors.DockerException: The engine could not be asked. The next call asks again.
         """
         client = getattr(self._of_thread, "client", None)
-        if client is not None and client.api_version == self._version:
-            return client
-        client = docker.APIClient(
-            base_url=self.host, version=self._version or "auto", timeout=self.call_timeout_s
-        )
-        client.trust_env = False
-        self._version = client.api_version
-        self._of_thread.client = client
+        if client is None or client.api_version != self._version:
+            if not self._version:
+                # Every engine answers this one question whatever version is asked in.
+                self._version = self._connect(_ANY_VERSION).version(api_version=False)["ApiVersion"]
+            client = self._of_thread.client = self._connect(self._version)
         return client
 
     def pin_version(self, version: str) -> None:
@@ -82,6 +82,13 @@ class DockerClients:
             headers={"X-Registry-Auth": docker.auth.encode_header(dict(auth))},
             timeout=(self.call_timeout_s, silence_s),
         )
+
+    def _connect(self, version: str) -> docker.APIClient:
+        client = docker.APIClient(base_url=self.host, version=version, timeout=self.call_timeout_s)
+        client.trust_env = False
+        if self.host.startswith("unix://"):
+            client.mount("http+docker://", UnixSocketAdapter(f"http+{self.host}", self.call_timeout_s))
+        return client
 
     def _stream(self, client: docker.APIClient, method: str, path: str, **options: Any) -> requests.Response:  # noqa: ANN401
         url = f"{client.base_url}/v{client.api_version}{path}"

@@ -17,12 +17,12 @@ from gpud.adapters.docker_seen import (
 )
 from gpud.core.gpu import GpuAttach
 from gpud.errors import LaunchFailed
-from gpud.ports.containers import EngineInfo, WorkerLaunch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gpud.core.endpoint import Volume
+    from gpud.ports.containers import EngineInfo, WorkerLaunch
 
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
 
