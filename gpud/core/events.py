@@ -10,7 +10,7 @@ RECORDED: dict[str, str] = {
     "engine.lost": "The Docker Engine stopped answering; `error` says how.",
     "engine.returned": "The Docker Engine answers again and was compared with the rows.",
     "gpu.appeared": "The driver lists a GPU that was not there before.",
-    "gpu.health_changed": "A GPU was cordoned, quarantined, found unhealthy, or is healthy again; `reason` says why.",
+    "gpu.health_changed": "A GPU's health changed; `reason` says why.",
     "image.pull_failed": "A pull was given up; `error` says why.",
     "image.pull_progressed": "A layer of a pull is done; layers and bytes, done and known so far.",
     "image.pull_started": "An image is being pulled.",

@@ -11,8 +11,9 @@ ROOT = Path(__file__).parents[2]
 _HEAD = """\
 # Events
 
-What gpud records for people: `gpud events`, `GET /v1/events` (`?follow=true` streams them), and the daemon's log,
-where each is a line with the same name. Every event has a time, and the endpoint and worker it concerns.
+What gpud records for people: `gpud events`, `GET /v1/events` (`?follow=true` streams them), and the
+daemon's log, where each is a line with the same name. Every event has a time, and the endpoint and worker
+it concerns.
 
 This page is written by `scripts/docs events` from the code.
 
