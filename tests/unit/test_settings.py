@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from gpud.errors import BadSettings
 from gpud.core.gpu import GpuAttach
+from gpud.errors import BadSettings
 from gpud.settings import Settings, StaticGpu, load_settings
 
 ROOT = Path(__file__).parents[2]
