@@ -1,0 +1,188 @@
+"""The simulated machine: engine, images, GPUs, disk and clock. It outlives every crash of the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from gpud.adapters.sqlite.store import memory_database
+from gpud.core.probing import ProbeOutcome, ProbeResult
+from gpud.ports.containers import ContainerStatus
+from tests.fakes.clock import FakeClock, SeededIds
+from tests.fakes.gpus import FakeGpus, fake_gpus
+from tests.fakes.images import FakeImages
+from tests.fakes.runtime import FakeRuntime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gpud.adapters.sqlite.hops import Execute
+    from gpud.core.ids import EndpointName, GpuUuid, WorkerId
+    from tests.fakes.runtime import FakeContainer
+
+T = TypeVar("T")
+
+_OK = ProbeResult(outcome=ProbeOutcome.OK, status=200)
+_REFUSED = ProbeResult(outcome=ProbeOutcome.REFUSED)
+_TIMEOUT = ProbeResult(outcome=ProbeOutcome.TIMEOUT)
+_SICK = ProbeResult(outcome=ProbeOutcome.BAD_STATUS, status=500)
+
+
+@dataclass(slots=True, eq=False)
+class Lifetime:
+    """When a container really ran, on the boot clock; `ended_ns` is None while it does."""
+
+    worker_id: WorkerId
+    endpoint: EndpointName
+    gpu_uuids: tuple[GpuUuid, ...]
+    boot_id: str
+    started_ns: int
+    ended_ns: int | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(slots=True)
+class Disk:
+    """The disk below the store: it may be full, and it may be slow.
+
+    Attributes:
+        full: Writes fail and leave nothing.
+        delay_s: How long a write takes, and again its answer.
+    """
+
+    full: bool = False
+    delay_s: Callable[[], float] = field(default=lambda: 0.0)
+
+    def executing(self, database: sqlite3.Connection) -> Execute:
+        """What carries functions to the database, through this disk."""
+
+        async def execute(function: Callable[[sqlite3.Connection], T], /) -> T:
+            await self._take_time()
+            if self.full:
+                error = sqlite3.OperationalError("database or disk is full")
+                error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                error.sqlite_errorname = "SQLITE_FULL"
+                raise error
+            done = function(database)
+            await self._take_time()
+            return done
+
+        return execute
+
+    async def _take_time(self) -> None:
+        delay_s = self.delay_s()
+        if delay_s:
+            await asyncio.sleep(delay_s)
+
+
+class ContainerProbe:
+    """A health probe that asks the simulated containers."""
+
+    def __init__(self, box: Box) -> None:
+        self._box = box
+
+    async def probe(self, address: str, port: int, path: str, *, timeout_s: float) -> ProbeResult:  # noqa: ARG002 - the port's own signature
+        found = self._box.listening_at(address)
+        if found is None:
+            return _REFUSED
+        if found.worker_id in self._box.hung:
+            await asyncio.sleep(timeout_s)
+            return _TIMEOUT
+        return _SICK if found.worker_id in self._box.sick else _OK
+
+
+class Box:
+    """One machine.
+
+    Args:
+        seed: Of every chance in it.
+        gpus: How many it has.
+
+    Attributes:
+        hung: Workers whose server answers nothing more.
+        sick: Workers whose health check answers 500.
+        lifetimes: Every run of every container, oldest first.
+        breaches: Containers that ran on the same GPU at once; whatever the daemon knew of them.
+        on_start: Told of each container after it has started, to spoil it.
+    """
+
+    def __init__(self, seed: int, *, gpus: int) -> None:
+        self.clock = FakeClock()
+        self.ids = SeededIds(seed)
+        self.images = FakeImages()
+        self.gpus = FakeGpus(fake_gpus(gpus))
+        self.runtime = FakeRuntime(
+            wall_ns=self.clock.wall_ns,
+            rng=random.Random(f"{seed}:runtime"),
+            has_image=self.images.has,
+        )
+        self.runtime.on_start = self._container_started
+        self.runtime.on_end = self._container_ended
+        self.images.in_use = lambda pin: any(
+            each.launch.image.pin == pin for each in self.runtime.containers.values()
+        )
+        self.disk = Disk()
+        self.database = memory_database()
+        self.probe = ContainerProbe(self)
+        self.hung: set[WorkerId] = set()
+        self.sick: set[WorkerId] = set()
+        self.lifetimes: list[Lifetime] = []
+        self.breaches: list[str] = []
+        self.on_start: Callable[[FakeContainer], None] = lambda _: None
+        self._running: dict[WorkerId, Lifetime] = {}
+        self._boots = 1
+
+    def listening_at(self, address: str) -> FakeContainer | None:
+        """The container whose server takes connections at an address."""
+        now_s = asyncio.get_running_loop().time()
+        for each in self.runtime.containers.values():
+            if each.running and each.address == address and each.listens_at_s <= now_s:
+                return each
+        return None
+
+    def ended_event(self, worker_id: WorkerId) -> asyncio.Event:
+        """Set when the container that runs now under this id has ended."""
+        return self._running[worker_id].ended
+
+    def reboot(self) -> None:
+        """The machine goes down and comes up: nothing runs, nothing is on the GPUs."""
+        for each in list(self.runtime.containers.values()):
+            if each.status is ContainerStatus.RUNNING:
+                self.runtime.crash(each.worker_id, exit_code=137)
+        self._boots += 1
+        self.clock.reboot(f"boot-{self._boots}")
+        self.hung.clear()
+        self.sick.clear()
+
+    def _container_started(self, found: FakeContainer) -> None:
+        launch = found.launch
+        for other in self._running.values():
+            shared = set(other.gpu_uuids) & set(launch.gpu_uuids)
+            if shared:
+                self.breaches.append(
+                    f"{launch.worker_id} of {launch.endpoint} started on {', '.join(sorted(shared))}, where "
+                    f"{other.worker_id} of {other.endpoint} runs."
+                )
+        lifetime = Lifetime(
+            worker_id=launch.worker_id,
+            endpoint=launch.endpoint,
+            gpu_uuids=launch.gpu_uuids,
+            boot_id=self.clock.boot_id,
+            started_ns=self.clock.boot_ns(),
+        )
+        self._running[launch.worker_id] = lifetime
+        self.lifetimes.append(lifetime)
+        for uuid in launch.gpu_uuids:
+            self.gpus.start_process(uuid, found.pid)
+        self.on_start(found)
+
+    def _container_ended(self, found: FakeContainer) -> None:
+        lifetime = self._running.pop(found.worker_id)
+        lifetime.ended_ns = self.clock.boot_ns()
+        lifetime.ended.set()
+        self.gpus.end_process(found.pid)
+        self.hung.discard(found.worker_id)
+        self.sick.discard(found.worker_id)
