@@ -91,7 +91,7 @@ _LAUNCH_MEANINGS = (
         why="the image names a user that it does not have. Correct USER in its Dockerfile",
     ),
     _Meaning(
-        words=("runtime specified",),
+        words=("unknown", "runtime"),
         why="the engine does not know the OCI runtime it is set to use. Check its daemon.json",
     ),
     _Meaning(
@@ -111,12 +111,11 @@ _LAUNCH_MEANINGS = (
         why="a volume's path is not on the engine's machine. Create it, or correct the volume",
     ),
     _Meaning(
-        words=("address",),
+        words=("no available", "address"),
         why="the workers' network has no free address. Stop workers, or give docker.subnet a larger range",
         permanent=False,
     ),
 )
-_NETWORK_FULL_WORDS = ("no available", "address")
 
 
 def launch_failed(error: APIError, image: PinnedImage) -> GpudError:
@@ -129,8 +128,6 @@ def launch_failed(error: APIError, image: PinnedImage) -> GpudError:
             "at the next start; an image that was built here must be built and deployed again."
         )
     for meaning in _LAUNCH_MEANINGS:
-        if meaning.words == ("address",) and not all(word in text for word in _NETWORK_FULL_WORDS):
-            continue
         if all(word in text for word in meaning.words):
             return LaunchFailed(
                 f"The container could not be started: {meaning.why}. The engine said: {said}",
