@@ -66,7 +66,7 @@ def caller_of(request: web.Request, scope: str) -> Caller:
     uid = peer_uid(request)
     if token is None and uid is not None and uid in request.app[ADMINISTRATOR_UIDS]:
         return _ADMINISTRATOR
-    peer = f"uid {uid}" if uid is not None else request.remote or "unknown"
+    peer = f"uid {uid}" if uid is not None else _address_of(request)
     key = request.app[SERVICES].keyring.authorize_from(peer, token, scope)
     return Caller(name=key.id, scopes=key.scopes)
 
@@ -89,6 +89,12 @@ def _bearer_token(request: web.Request) -> str | None:
             "The Authorization header is of another kind. Send Authorization: Bearer gpud_…."
         )
     return header[len(_BEARER) :].strip()
+
+
+def _address_of(request: web.Request) -> str:
+    """The address of the other end, asked of the transport: the gateway's wire changes its peer."""
+    peername = request.transport.get_extra_info("peername") if request.transport else None
+    return str(peername[0] if isinstance(peername, tuple | list) and peername else peername or "unknown")
 
 
 def peer_uid(request: web.Request) -> int | None:

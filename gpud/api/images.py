@@ -91,13 +91,13 @@ OPERATIONS_HERE = (
         name="remove_image",
         method="DELETE",
         path="/v1/images/{pin}",
-        pattern="/v1/images/{pin:.+}",
+        pattern="/v1/images/{pin:.*sha256.+}",  # A pin may hold slashes, and always a digest.
         handler=remove_image,
         scope=Scope.WRITE,
         summary="Remove an image that no endpoint uses",
         tag="images",
         statuses=((204, "Removed, or not there"),),
-        problems=(Conflict,),
+        problems=(Conflict, NotFound),
     ),
     Operation(
         name="list_pulls",

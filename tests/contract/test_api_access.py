@@ -84,7 +84,7 @@ async def test_every_route_admits_exactly_the_scopes_it_names(site: ApiSite) -> 
     callers["stranger"] = {"Authorization": "Bearer gpud_" + "a" * 12 + "_" + "a" * 52}
     wrong = []
     for operation in ALL_OPERATIONS:
-        path = operation.path.format(name="llm", id="x", uuid="x", pin="x", slug="conflict")
+        path = operation.path.format(name="llm", id="x", uuid="x", pin="a/b@sha256:x", slug="conflict")
         for held, headers in callers.items():
             async with site.client.request(
                 operation.method, path, headers=headers, allow_redirects=False

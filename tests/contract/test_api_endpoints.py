@@ -4,6 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from yarl import URL
 
 from gpud.core.gpu import GpuHealth
 from gpud.core.waiting import WaitReason
@@ -15,6 +16,7 @@ from tests.contract.api_site import ApiSite, running_api
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+BARE = "sha256:" + "cd" * 32
 LLM: dict[str, Any] = {"name": "llm", "image": "a/b:1"}
 
 
@@ -24,7 +26,7 @@ async def site() -> AsyncIterator[ApiSite]:
         yield site
 
 
-async def call(site: ApiSite, method: str, path: str, **options: Any) -> tuple[int, Any]:
+async def call(site: ApiSite, method: str, path: str | URL, **options: Any) -> tuple[int, Any]:
     headers = site.admin | options.pop("headers", {})
     async with site.client.request(method, path, headers=headers, **options) as response:
         return response.status, await response.json() if response.content_length else None
@@ -227,16 +229,14 @@ async def test_images_are_listed_with_their_users_prewarmed_and_removed(site: Ap
     pin = endpoint["image"]["pin"]
     site.control.local_images = {
         pin: LocalImage(id="sha256:1", pins=(pin,), references=("a/b:1",), size_bytes=5, created_at_ms=1),
-        "p2": LocalImage(id="sha256:2", pins=("p2",), references=(), size_bytes=6, created_at_ms=0),
+        BARE: LocalImage(id=BARE, pins=(BARE,), references=(), size_bytes=6, created_at_ms=0),
     }
     _, page = await call(site, "GET", "/v1/images")
-    assert [(one["id"], one["endpoints"]) for one in page["items"]] == [
-        ("sha256:1", ["llm"]),
-        ("sha256:2", []),
-    ]
-    status, problem = await call(site, "DELETE", f"/v1/images/{pin}")
-    assert (status, problem["type"]) == (409, "/problems/conflict")
-    assert (await call(site, "DELETE", "/v1/images/p2"))[0] == 204
+    assert {one["id"]: one["endpoints"] for one in page["items"]} == {"sha256:1": ["llm"], BARE: []}
+    for spelled in (pin, pin.replace("/", "%2F").replace(":", "%3A").replace("@", "%40")):
+        status, problem = await call(site, "DELETE", URL(f"/v1/images/{spelled}", encoded=True))
+        assert (status, problem["type"]) == (409, "/problems/conflict")
+    assert (await call(site, "DELETE", f"/v1/images/{BARE}"))[0] == 204
     assert list(site.control.local_images) == [pin]
     status, asked = await call(site, "POST", "/v1/images/prewarm", json={"image": "c/d:2"})
     assert status == 202

@@ -75,7 +75,7 @@ class ScaleSection(Document):
     priority: Annotated[int, Field(ge=-100, le=100)] = _SCALE.priority
     """The larger goes first when GPUs are scarce."""
     balance: Balance = _SCALE.balance
-    """Which ready worker gets the next request."""
+    """Which one of several ready workers gets the next request."""
 
 
 class HealthSection(Document):
@@ -151,9 +151,13 @@ class EndpointSpecDocument(Document):
     public: bool = False
     """Requests to the endpoint need no key."""
     gpus: GpusSection = GpusSection()
+    """What each worker needs of the box's GPUs."""
     scale: ScaleSection = ScaleSection()
+    """How many workers there are."""
     health: HealthSection = HealthSection()
+    """When a worker is ready."""
     limits: LimitsSection = LimitsSection()
+    """What requests and workers may take."""
     volumes: Annotated[tuple[VolumeSection, ...], Field(max_length=100)] = ()
     """Mounted into each worker's container."""
 

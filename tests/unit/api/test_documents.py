@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +19,10 @@ from gpud.api.app import ALL_OPERATIONS
 from gpud.api.openapi import openapi_document
 from gpud.api.operations import Scope
 from gpud.api.pages import docs_page, page_headers, problem_page, problem_text
+from gpud.api.schemas.spec import EndpointSpecDocument
 from gpud.errors import GpudError, NotFound
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +139,27 @@ def test_the_pages_style_is_the_one_their_policy_allows() -> None:
     assert style is not None
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
     assert f"'sha256-{digest}'" in page_headers()["Content-Security-Policy"]
+
+
+def test_the_written_reference_is_current() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/lib/docs.py", "api", "--check"],
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_written_reference_has_every_operation_problem_and_spec_field() -> None:
+    pages = {
+        name: (ROOT / f"docs/reference/{name}.md").read_text() for name in ("api", "endpoint", "problems")
+    }
+    for operation in ALL_OPERATIONS:
+        assert f"### `{operation.method} {operation.path}`" in pages["api"]
+    for kind in problem_kinds():
+        assert f"`/problems/{kind.slug}`, status {kind.status}" in pages["problems"]
+    for name in EndpointSpecDocument.model_fields:
+        assert f"| `{name}` |" in pages["endpoint"]

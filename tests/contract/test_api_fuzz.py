@@ -1,0 +1,109 @@
+"""The API against its own OpenAPI document: whatever is sent, it answers as the document says.
+
+The cases are made from the document, the same ones at every run. Each operation meets an API
+that runs in a thread of its own, with an endpoint, a worker and rows in its store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.config import SchemathesisConfig
+
+from gpud.api.app import ALL_OPERATIONS
+from gpud.api.auth import AttemptLimit
+from gpud.api.openapi import openapi_document
+from gpud.api.services import SERVICES
+from gpud.core.endpoint import EndpointSpec
+from gpud.core.ids import EndpointName
+from gpud.core.records import EndpointSaved, EventRecorded, WorkerInserted
+from tests.contract.api_site import running_api
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CASES_MAX = 6
+"""Cases for each operation and each kind of data."""
+
+
+class ApiThread:
+    """The API on an event loop of its own, since the cases are sent by blocking code."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.token = ""
+        self._up: Future[None] = Future()
+        self._loop = asyncio.new_event_loop()
+        self._done = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="fuzzed-api")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._up.result(20)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._done.set)
+        self._thread.join(20)
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            try:
+                runner.run(self._serve())
+            except Exception as error:
+                if self._up.done():
+                    raise
+                self._up.set_exception(error)
+
+    async def _serve(self) -> None:
+        async with running_api() as site:
+            site.keyring._attempts = AttemptLimit(site.clock, attempts_max=1_000_000)
+            site.app[SERVICES].stopping.set()  # Followers get what there is, and the end.
+            endpoint, _ = await site.control.deploy(EndpointSpec(name=EndpointName("llm"), image="a/b"))
+            worker = site.control.add_worker("wk_aaaaaaaaaaaaaaaa", "llm", address="172.30.0.2")
+            await site.store.fleet.record(
+                [
+                    EndpointSaved(endpoint=endpoint),
+                    WorkerInserted(worker=worker),
+                    EventRecorded(kind="endpoint.deployed", at_ms=1, endpoint="llm", facts={"new": True}),
+                ]
+            )
+            self.url = str(site.client.make_url("/"))
+            self.token = site.admin["Authorization"]
+            self._up.set_result(None)
+            await self._done.wait()
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[ApiThread]:
+    with ApiThread() as running:
+        yield running
+
+
+CONFIG = SchemathesisConfig.from_dict(
+    {
+        "seed": 1,
+        "generation": {"deterministic": True, "max-examples": CASES_MAX},
+        "checks": {
+            # A document cannot say all that makes a spec illegal: a path in a volume, a cursor of ours.
+            "positive_data_acceptance": {"enabled": False},
+            # The body is measured before it is read.
+            "negative_data_rejection": {"expected-statuses": [400, 401, 403, 404, 405, 409, 413, 415, 422]},
+        },
+    }
+)
+
+schema = schemathesis.openapi.from_dict(openapi_document(ALL_OPERATIONS, version="0.1.0"), config=CONFIG)
+
+
+@schema.parametrize()
+@settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+def test_every_answer_is_one_the_document_names(case: Any, api: ApiThread) -> None:
+    headers = {"Authorization": api.token}
+    case.call_and_validate(base_url=api.url, headers=headers, allow_redirects=False)
