@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import structlog
 
-from gpud.adapters.sqlite.failures import translate
+from gpud.adapters.sqlite.failures import translate, translate_os
 from gpud.adapters.sqlite.migrate import APPLICATION_ID, migrate, migrations
 from gpud.adapters.sqlite.statements import SQL
 from gpud.errors import StoreUnusable
@@ -162,7 +162,7 @@ class _translated:  # noqa: N801 - reads as the verb of a with statement
             case sqlite3.Error():
                 raise translate(error, self._path.parent) from error
             case OSError():
-                raise StoreUnusable(f"{self._path} cannot be opened: {error.strerror}.") from error
+                raise translate_os(error, f"{self._path} cannot be opened") from error
             case _:
                 pass
 

@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpud.errors import StorageFull, StoreUnusable
+from gpud.adapters.sqlite.failures import translate_os
+from gpud.errors import StoreUnusable
 
 LOCK_NAME = "lock"
 DATABASE_NAME = "gpud.db"
@@ -70,10 +71,7 @@ def claim(data_dir: Path) -> DataDirLock:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         data_dir.chmod(0o700)
     except OSError as error:
-        raise StoreUnusable(
-            f"The data directory {data_dir} cannot be made ready: {error.strerror}. "
-            "Run gpud as a user who owns it, or set paths.data_dir."
-        ) from error
+        raise translate_os(error, f"The data directory {data_dir} cannot be made ready") from error
     refuse_network_file_system(data_dir)
     return _lock(data_dir)
 
@@ -83,7 +81,7 @@ def _lock(data_dir: Path) -> DataDirLock:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise StoreUnusable(f"{path} cannot be opened: {error.strerror}.") from error
+        raise translate_os(error, f"{path} cannot be opened") from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -95,15 +93,13 @@ def _lock(data_dir: Path) -> DataDirLock:
         ) from error
     except OSError as error:
         os.close(fd)
-        raise StoreUnusable(f"{path} cannot be locked: {error.strerror}.") from error
+        raise translate_os(error, f"{path} cannot be locked") from error
     try:
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     except OSError as error:
         os.close(fd)
-        raise StorageFull(
-            f"{path} cannot be written: {error.strerror}. Free some space and start again."
-        ) from error
+        raise translate_os(error, f"{path} cannot be written") from error
     return DataDirLock(fd=fd)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _SYNC_FAILED = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC})
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _OUT_OF_REACH = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM})
+_FULL = (ENOSPC, EDQUOT)
 _PROBE_BYTES = 65_536
 
 
@@ -60,6 +61,20 @@ def translate(error: sqlite3.Error, data_dir: Path | None) -> GpudError:
     return InvariantBroken(f"The store refused a statement: {error} ({name}).")
 
 
+def translate_os(error: OSError, what: str) -> GpudError:
+    """Say what a refusal by the system means.
+
+    Args:
+        error: As raised.
+        what: What was refused, as the beginning of a sentence.
+    """
+    if error.errno in _FULL:
+        return StorageFull(f"{what}: {error.strerror}. Free some space and start again.")
+    return StoreUnusable(
+        f"{what}: {error.strerror}. Run gpud as a user who owns its data directory, or set paths.data_dir."
+    )
+
+
 def is_fatal(error: BaseException) -> bool:
     """Whether the daemon must end after this."""
     return isinstance(error, StoreUnusable)
@@ -76,7 +91,7 @@ def _is_full(extended: int, data_dir: Path | None) -> bool:
             probe.flush()
             os.fsync(probe.fileno())
     except OSError as refused:
-        return refused.errno in (ENOSPC, EDQUOT)
+        return refused.errno in _FULL
     finally:
         with suppress(OSError):
             path.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -114,6 +114,8 @@ def _back_up(connection: sqlite3.Connection, path: Path, version: int) -> None:
             connection.backup(copy)
         partial_path.replace(copy_path)
     except (OSError, sqlite3.Error) as error:
+        with suppress(OSError):
+            partial_path.unlink(missing_ok=True)
         raise StoreUnusable(
             f"No copy of {path} could be made before its migration: {error}. Nothing was changed. "
             "Free some space and start again."

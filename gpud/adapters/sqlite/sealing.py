@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from gpud.adapters.sqlite.failures import translate_os
 from gpud.errors import StoreUnusable
 
 if TYPE_CHECKING:
@@ -65,9 +66,12 @@ def load_master_key(path: Path, *, may_create: bool) -> bytes:
     Raises:
         StoreUnusable: It is missing, unreadable, or no key; the message says where.
     """
-    try:
-        if may_create and not path.exists():
+    if may_create and not path.exists():
+        try:
             _make_key(path)
+        except OSError as error:
+            raise translate_os(error, f"The master key {path} cannot be made") from error
+    try:
         raw = path.read_bytes()
     except OSError as error:
         raise StoreUnusable(
