@@ -52,14 +52,12 @@ class Report:
         """Print the table, and write the JSON where it was asked for."""
         print(f"{self.bench} on {_machine()}, {_versions_text(self.versions)}")
         widths = [max(len(row[name]) for row in self._rows) for name in ("metric", "subject")]
-        print(
-            f"{'metric':{widths[0]}}  {'subject':{widths[1]}}  {'median':>12} {'min':>12} {'max':>12}  unit, n"
-        )
+        heads = " ".join(f"{name:>12}" for name in ("median", "min", "max"))
+        print(f"{'metric':{widths[0]}}  {'subject':{widths[1]}}  {heads}  unit, n")
         for row in self._rows:
             figures = " ".join(f"{_figure(row[name]):>12}" for name in ("median", "min", "max"))
-            print(
-                f"{row['metric']:{widths[0]}}  {row['subject']:{widths[1]}}  {figures}  {row['unit']}, {row['n']}"
-            )
+            names = f"{row['metric']:{widths[0]}}  {row['subject']:{widths[1]}}"
+            print(f"{names}  {figures}  {row['unit']}, {row['n']}")
         if options.json:
             document = {
                 "bench": self.bench,
