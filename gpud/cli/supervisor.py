@@ -31,7 +31,7 @@ _PAUSE_S_MAX = 30.0
 _HOPELESS = (exits.OK, exits.BAD_USAGE)
 
 
-class _Listens(NamedTuple):
+class Listens(NamedTuple):
     """Where the daemon listens."""
 
     host: str
@@ -46,17 +46,19 @@ def supervise(config: Path | None) -> int:
         CommandFailed: The settings cannot be used, or an address is taken.
     """
     listens = _settings_in_child(config)
-    held = [_listen_tcp(listens), _listen_unix(listens.api_socket)]
-    arguments = [sys.executable, "-m", "gpud", "serve", *(["--config", str(config)] if config else [])]
+    held = [listen_tcp(listens)]
     try:
-        return _Keeper(lambda: _spawn(arguments, held)).run()
+        held.append(listen_unix(listens.api_socket))
+        arguments = [sys.executable, "-m", "gpud", "serve", *(["--config", str(config)] if config else [])]
+        return Keeper(lambda: spawn(arguments, held)).run()
     finally:
         for one in held:
             one.close()
-        os.unlink(listens.api_socket)  # noqa: PTH108 - pathlib would be this module's largest import
+        if len(held) > 1:
+            _remove_dead(listens.api_socket)
 
 
-def _settings_in_child(config: Path | None) -> _Listens:
+def _settings_in_child(config: Path | None) -> Listens:
     """Read the settings in a child, whose imports end with it."""
     reader, writer = os.pipe()
     pid = os.fork()
@@ -75,7 +77,7 @@ def _settings_in_child(config: Path | None) -> _Listens:
     if "fault" in answer:
         raise CommandFailed(str(answer["fault"]), code=exits.BAD_USAGE)
     host, _, port = str(answer["listen"]).rpartition(":")
-    return _Listens(host.strip("[]"), int(port), str(answer["api_socket"]))
+    return Listens(host.strip("[]"), int(port), str(answer["api_socket"]))
 
 
 def _read_settings(config: Path | None) -> dict[str, str]:
@@ -85,18 +87,28 @@ def _read_settings(config: Path | None) -> dict[str, str]:
     return {"listen": settings.server.listen, "api_socket": str(settings.paths.run_dir / "api.sock")}
 
 
-def _listen_tcp(listens: _Listens) -> socket.socket:
+def listen_tcp(listens: Listens) -> socket.socket:
+    """Open the TCP port.
+
+    Raises:
+        CommandFailed: It cannot be had.
+    """
     family = socket.AF_INET6 if ":" in listens.host else socket.AF_INET
     try:
         return socket.create_server((listens.host, listens.port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise CommandFailed(
-            f"gpud cannot listen on {listens.host}:{listens.port}: {error.strerror}.",
+            f"Cannot listen on {listens.host}:{listens.port}: {_why(error)}.",
             todo="Another gpud may run; else change server.listen in gpud.toml.",
         ) from error
 
 
-def _listen_unix(path: str) -> socket.socket:
+def listen_unix(path: str) -> socket.socket:
+    """Open the API's Unix socket, for this user alone; one that a dead daemon left is replaced.
+
+    Raises:
+        CommandFailed: It cannot be had, or a living daemon has it.
+    """
     listening = socket.socket(socket.AF_UNIX)
     try:
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)  # noqa: PTH103, PTH120
@@ -108,11 +120,16 @@ def _listen_unix(path: str) -> socket.socket:
             os.umask(before)
         listening.listen(_BACKLOG)
     except OSError as error:
+        listening.close()
         raise CommandFailed(
-            f"gpud cannot listen on {path}: {error.strerror}.",
+            f"Cannot listen on {path}: {_why(error)}.",
             todo="Another gpud may run; else check paths.run_dir in gpud.toml and who may write there.",
         ) from error
     return listening
+
+
+def _why(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _remove_dead(path: str) -> None:
@@ -127,7 +144,7 @@ def _remove_dead(path: str) -> None:
             os.unlink(path)  # noqa: PTH108
 
 
-def _spawn(arguments: list[str], held: list[socket.socket]) -> int:
+def spawn(arguments: list[str], held: list[socket.socket]) -> int:
     """Start the daemon with the sockets from descriptor 3 on, and return its process id."""
     pid = os.fork()
     if pid:
@@ -151,7 +168,7 @@ def _copy_above(descriptor: int, least: int) -> int:
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, least)
 
 
-class _Keeper:
+class Keeper:
     """Keeps one child running, and passes signals on to it."""
 
     def __init__(self, spawn: Callable[[], int]) -> None:
@@ -160,6 +177,7 @@ class _Keeper:
         self._stopping = False
 
     def run(self) -> int:
+        """Start the child, and again whenever it ends unasked; returns its last exit code."""
         for caught in (signal.SIGTERM, signal.SIGINT):
             signal.signal(caught, self._stop)
         signal.signal(signal.SIGHUP, self._pass_on)

@@ -1,7 +1,7 @@
 """What commands cost beside bare Python: fresh processes, against the API on fakes on a Unix socket.
 
-The subjects take turns, so that the machine's other work falls on all alike; CPU time stands beside wall time,
-because it suffers less from that work. Their bounds are 30 ms for
+The subjects take turns, so that the machine's other work falls on all alike; CPU time stands beside wall
+time, because it suffers less from that work. Their bounds are 30 ms for
 `gpud --help` and 80 ms for a listing.
 """
 
@@ -22,6 +22,8 @@ from bench_lib.report import Report, add_arguments
 
 from gpud.core.endpoint import EndpointSpec
 from gpud.core.ids import EndpointName
+from gpud.settings import LogSettings
+from gpud.telemetry import set_up_logging
 from tests.contract.api_site import running_api
 
 BIN = Path(sys.executable).parent
@@ -56,6 +58,7 @@ def main(argv: list[str]) -> int:
 
 
 async def _measured(rounds: int) -> Samples:
+    set_up_logging(LogSettings(level="error"))
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/api.sock"
         async with running_api() as site:
