@@ -58,7 +58,7 @@ _LAUNCH_MEANINGS = (
     ),
     _Meaning(
         words=("nvidia-container-cli", "unknown device"),
-        why="NVIDIA's container tools do not know the GPU. Compare `gpud gpu list` with `nvidia-smi -L`",
+        why="NVIDIA's container tools do not know the GPU. Compare `gpud gpu ls` with `nvidia-smi -L`",
     ),
     _Meaning(
         words=("nvidia-container-cli",),
@@ -156,7 +156,7 @@ def pull_failed(image: str, said: str, *, registry: str) -> GpudError:
     if any(words in text for words in _DENIED):
         return RegistryDenied(
             f"The registry {registry} refused access to {image}. Store its credentials with `gpud "
-            f"registry set` and name them in the endpoint's `registry`; a registry may also answer so "
+            f"registry login` and name them in the endpoint's `registry`; a registry may also answer so "
             f"for an image that does not exist. The engine said: {said}"
         )
     if any(words in text for words in _ABSENT):

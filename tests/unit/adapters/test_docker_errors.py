@@ -38,7 +38,7 @@ def api_error(text: str, status: int = 500) -> APIError:
         (RUNC + "exec /app: exec format error", 400, True, "processor"),
         ('could not select device driver "nvidia" with capabilities: [[gpu]]', 500, True, "Toolkit"),
         ("CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=x", 500, True, "nvidia-ctk"),
-        ("nvidia-container-cli: device error: GPU-1: unknown device", 500, True, "gpud gpu list"),
+        ("nvidia-container-cli: device error: GPU-1: unknown device", 500, True, "gpud gpu ls"),
         ("nvidia-container-cli: initialization error: driver not loaded", 500, False, "nvidia-smi"),
         ("unknown or invalid runtime name: nope", 400, True, "daemon.json"),
         ("Unknown runtime specified nope", 400, True, "daemon.json"),
