@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -21,15 +20,17 @@ from gpud.adapters.docker_images import DockerImages
 from gpud.adapters.docker_runtime import DockerRuntime
 from gpud.adapters.gpu_choice import choose_gpus
 from gpud.adapters.http_probe import SocketProbe
+from gpud.adapters.nvml_gpus import NvmlGpus
 from gpud.adapters.sockets import address_of, open_tcp, open_unix
 from gpud.adapters.sqlite.store import open_store
 from gpud.adapters.system import SystemClock, SystemIds
-from gpud.adapters.systemd import ServiceNotifier, inherited_sockets
+from gpud.adapters.systemd import ServiceNotifier, credential_path, inherited_sockets
 from gpud.adapters.threads import Threads
 from gpud.api.app import build_api
 from gpud.api.auth import ApiKeyRing
 from gpud.core.gpu import GpuAttach
 from gpud.core.starts import BackoffPolicy
+from gpud.errors import BadSettings
 from gpud.fleet.fleet import Fleet, FleetPorts
 from gpud.fleet.hands import FleetSettings
 from gpud.fleet.reconciler import ReconcilerPolicy
@@ -39,6 +40,8 @@ from gpud.settings import load_settings
 from gpud.telemetry import set_up_logging
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gpud.adapters.sqlite.store import Store
     from gpud.ports.gpus import GpuInventory
     from gpud.settings import Settings
@@ -62,7 +65,7 @@ def serve(config: Path | None) -> int:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            return runner.run(_serve(settings))
+            return runner.run(_serve(settings, config))
         except BaseExceptionGroup:
             # A loop met something nobody foresaw, or the store cannot go on. The service manager
             # starts the daemon again from what is on disk; workers serve on meanwhile.
@@ -70,15 +73,18 @@ def serve(config: Path | None) -> int:
             return 1
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: Settings, config: Path | None) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, _check_settings, settings, config)
     async with AsyncExitStack() as closing:
         clock, ids = SystemClock(), SystemIds()
         # The lock on the data directory comes first: a second daemon must touch nothing.
-        store = await open_store(settings.paths.data_dir, clock, master_key_path=_credential("master.key"))
+        store = await open_store(
+            settings.paths.data_dir, clock, master_key_path=credential_path(os.environ, "master.key")
+        )
         closing.push_async_callback(store.close)
         inherited = inherited_sockets(os.environ, pid=os.getpid())
         tcp = [s for s in inherited if s.family != socket.AF_UNIX] or [open_tcp(settings.server.listen)]
@@ -186,6 +192,8 @@ class Daemon:
         await self._images.close()
         await self._runtime.close()
         await self._threads.close()
+        if isinstance(self._gpus, NvmlGpus):
+            await self._gpus.close()
 
     def _fleet(self, tasks: asyncio.TaskGroup) -> Fleet:
         settings = self._settings
@@ -248,11 +256,17 @@ class Daemon:
             await asyncio.sleep(limit_s / 4)
 
 
-def _credential(name: str) -> Path | None:
-    """A credential the service manager hands over (`LoadCredential=`), if it does."""
-    directory = os.environ.get("CREDENTIALS_DIRECTORY")
-    path = Path(directory, name) if directory else None
-    return path if path is not None and path.exists() else None
+def _check_settings(running: Settings, config: Path | None) -> None:
+    """On SIGHUP: say whether the file would be taken at the next start, and what it would change."""
+    try:
+        wanted = load_settings(config)
+    except BadSettings as error:
+        log.error("settings.refused", error=error.detail)  # noqa: TRY400 - the message says it all
+        return
+    sections = [
+        name for name in type(running).model_fields if getattr(running, name) != getattr(wanted, name)
+    ]
+    log.warning("settings.need_restart", sections=sections) if sections else log.info("settings.unchanged")
 
 
 def _attach(settings: Settings, gpus: GpuInventory) -> GpuAttach:

@@ -169,7 +169,10 @@ def load_settings(path: Path | None) -> Settings:
     try:
         return Settings.model_validate(document)
     except ValidationError as error:
-        faults = {_path_of(fault["loc"]): _why(fault["type"], fault["msg"]) for fault in error.errors()}
+        faults = {
+            (where := _path_of(fault["loc"])): _why(where, fault["type"], fault["msg"])
+            for fault in error.errors()
+        }
         listed = "; ".join(f"{where}: {why}" for where, why in faults.items())
         raise BadSettings(f"{path} cannot be used: {listed}.", fields=faults) from error
 
@@ -178,7 +181,16 @@ def _path_of(loc: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in loc) or "settings"
 
 
-def _why(kind: str, message: str) -> str:
+_PATTERNS = {
+    "server.listen": "must be host:port, such as 127.0.0.1:8700",
+    "docker.network": "must be a network name of letters, digits, '_', '.' and '-', at most 63",
+    "prices.currency": "must be three capital letters, such as USD",
+}
+
+
+def _why(path: str, kind: str, message: str) -> str:
     if kind == "extra_forbidden":
         return "unknown setting; see docs/reference/settings.md for the names"
+    if kind == "string_pattern_mismatch":
+        return _PATTERNS.get(path, "must be a unique id of 4 to 80 letters, digits and '-'")
     return message.removeprefix("Value error, ")
