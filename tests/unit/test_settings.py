@@ -160,11 +160,11 @@ def test_a_name_nobody_knows_is_refused_by_name(write: Path, text: str, field: s
     [
         ("[server]\nshutdown_timeout_s = -1", "server.shutdown_timeout_s", "greater than or equal to 0"),
         ("[server]\nshutdown_timeout_s = 3601", "server.shutdown_timeout_s", "less than or equal to 3600"),
-        ("[server]\nlisten = '8700'", "server.listen", "match pattern"),
+        ("[server]\nlisten = '8700'", "server.listen", "host:port"),
         ("[docker]\nparallel_starts = 1.5", "docker.parallel_starts", "integer"),
         ("[docker]\nstop_policy = 'kill'", "docker.stop_policy", "'keep' or 'drain'"),
         ("[gpus]\nattach = 'runtime'", "gpus.attach", "'auto', 'device_request', 'cdi' or 'none'"),
-        ("[prices]\ncurrency = 'Dollar'", "prices.currency", "match pattern"),
+        ("[prices]\ncurrency = 'Dollar'", "prices.currency", "three capital letters"),
         ("[log]\nrequests = 'sometimes'", "log.requests", "boolean"),
         ("[[gpus.static]]\nname = 'A card'", "gpus.static.0.uuid", "required"),
     ],
