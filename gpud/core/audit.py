@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from gpud.core.metering import Phase
 from gpud.core.worker import HOLDS_GPUS, WorkerState
 
 if TYPE_CHECKING:
@@ -33,10 +32,8 @@ class LeaseRecord:
 def segment_breaches(segments: Sequence[Segment]) -> Iterator[str]:
     """Check one worker's segments, in order of `seq`.
 
-    They count from 0 without gaps, only the last may be open, none begins before the one
-    before it ended, and time between two is allowed only where the worker gave its GPUs back
-    before it had a container (from RESERVED or CREATING to PENDING), or where the machine was
-    started anew.
+    They count from 0 without gaps, only the last may be open, and each begins at the
+    nanosecond at which the one before it ended, unless the machine was started anew in between.
     """
     if not segments:
         return
@@ -53,7 +50,7 @@ def segment_breaches(segments: Sequence[Segment]) -> Iterator[str]:
         elif after.start_boot_ns < before.end_boot_ns:
             overlap_ns = before.end_boot_ns - after.start_boot_ns
             yield f"Worker {worker_id}: segments {before.seq} and {after.seq} overlap by {overlap_ns} ns."
-        elif after.start_boot_ns > before.end_boot_ns and before.phase is not Phase.SETUP:
+        elif after.start_boot_ns > before.end_boot_ns:
             gap_ns = after.start_boot_ns - before.end_boot_ns
             yield (
                 f"Worker {worker_id}: {gap_ns} ns between segments {before.seq} and {after.seq} "

@@ -212,14 +212,13 @@ class Life:
         """Begin a segment of another phase without moving, as active and idle do."""
         await self._store.fleet.record([self._close("flip"), self._open(phase)])
 
-    async def give_back(self, state: WorkerState = WorkerState.GONE) -> None:
+    async def give_back(self) -> None:
         at_boot_ns = self._clock.boot_ns()
         leases: list[FleetChange] = [
             LeaseClosed(gpu_uuid=gpu, worker_id=self.worker.id, at_boot_ns=at_boot_ns)
             for gpu in self.worker.gpu_uuids
         ]
-        gpus = () if state is WorkerState.PENDING else self.worker.gpu_uuids
-        self.worker, move = moved(self.worker, state, gpu_uuids=gpus)
+        self.worker, move = moved(self.worker, WorkerState.GONE)
         await self._store.fleet.record([move, self._close("end"), *leases])
 
     async def run(self, *gpus: GpuUuid, ready_ns: int = 10 * S) -> None:

@@ -100,6 +100,17 @@ async def assert_kept(data_dir: Path, acknowledged: str) -> None:
         await store.close()
 
 
+def test_every_acknowledgement_waits_for_a_sync_of_its_own_batch(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    done = run(tmp_path / "data", "-e", "trace=fdatasync,write", "-o", str(trace))
+    assert done.returncode == DONE
+    order = re.findall(r'(fdatasync)\(\d+\) += 0|fdatasync (resumed)|write\(1, "(ack) ', trace.read_text())
+    groups = re.findall(r"S+|A+", "".join("A" if ack else "S" for _sync, _resumed, ack in order))
+    acknowledged = [len(group) for group in groups if group[0] == "A"]
+    assert groups[0][0] == "S"
+    assert acknowledged == [TOGETHER] * ROUNDS
+
+
 @pytest.mark.parametrize("syscall", SYSCALLS)
 async def test_a_kill_at_any_write_or_sync_loses_nothing_acknowledged(
     tmp_path: Path, counted: dict[str, int], syscall: str

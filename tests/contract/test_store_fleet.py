@@ -185,7 +185,7 @@ async def test_a_gpu_given_back_can_be_leased_again(store: Store, clock: HandClo
     first = await Life(store, clock, 1).begin()
     second = await Life(store, clock, 2).begin()
     await first.reserve(GPU_A)
-    await first.give_back(WorkerState.PENDING)
+    await first.give_back()
     await second.reserve(GPU_A)
     assert (await store.fleet.load_fleet()).leases == ((GPU_A, second.worker.id),)
 

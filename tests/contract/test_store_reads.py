@@ -246,18 +246,6 @@ async def test_periods_share_out_usage_without_rest(store: Store, clock: HandClo
     assert sum(row.sessions for row in rows) == whole.sessions == 2
 
 
-async def test_a_worker_sent_back_to_wait_for_its_gpu_is_audited_as_whole(
-    store: Store, clock: HandClock
-) -> None:
-    life = await Life(store, clock, 1).begin()
-    await life.reserve(GPU_A)
-    clock.advance(S)
-    await life.give_back(WorkerState.PENDING)
-    clock.advance(S)
-    await life.run(GPU_B)
-    assert await store.reads.audit() == ()
-
-
 SABOTAGE = {
     "a row of a segment is lost": "DELETE FROM usage_segment WHERE seq = 1",
     "a segment ends a nanosecond early": "UPDATE usage_segment SET end_boot_ns = end_boot_ns - 1 "

@@ -252,5 +252,5 @@ def _is_damage(error: sqlite3.DatabaseError) -> bool:
 def _damaged(path: Path, why: str) -> str:
     return (
         f"{path} is damaged: {why}. gpud changes nothing in it. "
-        f"Restore a backup (see docs/howto/backup.md), or move it away to start with nothing."
+        f"Restore a backup (see docs/howto/recovery.md), or move it away to start with nothing."
     )

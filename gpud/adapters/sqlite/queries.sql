@@ -64,6 +64,9 @@ WHERE id = :id AND state = :from_state AND generation = :from_generation;
 -- name: worker_place
 SELECT state, generation FROM worker WHERE id = :id;
 
+-- name: worker_by_id
+SELECT * FROM worker WHERE id = :id;
+
 -- name: workers_live
 SELECT * FROM worker WHERE state <> 'gone' ORDER BY id;
 

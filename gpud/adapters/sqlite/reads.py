@@ -61,6 +61,12 @@ class SqliteReadModel:
             lambda connection: tuple(map(rows.worker_of, connection.execute(statement, params)))
         )
 
+    async def worker(self, worker_id: str) -> Worker | None:
+        """One worker, live or gone; None when there never was one, or it is forgotten."""
+        params = {"id": worker_id}
+        row = await self._read(lambda connection: connection.execute(SQL["worker_by_id"], params).fetchone())
+        return rows.worker_of(row) if row else None
+
     async def list_events(
         self, *, endpoint: str = "", worker_id: str = "", after_seq: int = 0, limit: int = 100
     ) -> tuple[EventRow, ...]:

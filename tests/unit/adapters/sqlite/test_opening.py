@@ -105,6 +105,28 @@ async def test_a_new_directory_and_its_files_are_for_their_owner_alone(data_dir:
     assert set(modes(data_dir)) == {"data", "gpud.db", "lock", "master.key"}
 
 
+async def test_the_writing_connection_is_set_up_for_durability(data_dir: Path) -> None:
+    expected = {
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "wal_autocheckpoint": 0,
+        "journal_size_limit": 64 << 20,
+        "foreign_keys": 1,
+        "busy_timeout": 5000,
+        "trusted_schema": 0,
+        "cell_size_check": 1,
+        "auto_vacuum": 2,
+    }
+    store = await open_store(data_dir, HandClock())
+    try:
+        found = await store._committer.write(
+            lambda connection: {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in expected}
+        )
+    finally:
+        await store.close()
+    assert found == expected
+
+
 async def test_a_second_daemon_is_refused_at_once_and_told_who_is_there(data_dir: Path) -> None:
     first = daemon(data_dir)
     with first:
