@@ -51,6 +51,7 @@ class ClientConnection(asyncio.Protocol):
         "_last_s",
         "_pending",
         "_plane",
+        "_skipped",
         "_stops",
         "_unread_since_s",
         "keep_alive",
@@ -71,6 +72,7 @@ class ClientConnection(asyncio.Protocol):
         self._body: Body = NO_BODY
         self._pending = b""
         self._in_turn = False
+        self._skipped = False
         self._stops = 0
         self._last_s = 0.0
         self._head_since_s = 0.0
@@ -147,35 +149,41 @@ class ClientConnection(asyncio.Protocol):
             for _ in range(_REQUESTS_A_TURN):
                 if not self._pending or self._exchange is not None or self._blocked():
                     return
-                self._begin_request()
+                if not self._begin_request():
+                    return
         finally:
             self._in_turn = False
-        if self._pending and self._exchange is None:
-            asyncio.get_running_loop().call_soon(self.next_request)
+        asyncio.get_running_loop().call_soon(self.next_request)
 
     def _blocked(self) -> bool:
         return self.writing_paused or self._closing_since_s > 0 or not self._body.done
 
-    def _begin_request(self) -> None:
-        received = self._pending.removeprefix(b"\r\n")  # some clients end a body with one too many
+    def _begin_request(self) -> bool:
+        """Begin one exchange; False when there is no whole head to begin it with."""
+        received = self._pending
+        if not self._skipped and received.startswith(b"\r\n"):
+            self._skipped = True  # some clients end a body with one empty line too many
+            received = received[2:]
         end = received.find(b"\r\n\r\n") + 4
         try:
             if end < 4:
                 check_unfinished(received)
                 self._pending = received
                 self._head_since_s = self._head_since_s or self._plane.now_s()
-                return
+                return False
             head = parse_request(received[:end])
         except BadFraming as error:
             self._pending = b""
             self.write(answers.bad_request_bytes(error, self._plane.new_request_id()))
             self._linger()
-            return
+            return False
         self._begin_exchange(head, received[end:])
+        return True
 
     def _begin_exchange(self, head: RequestHead, rest: bytes) -> None:
         self.keep_alive = head.keep_alive and not self._plane.stopping
         self._head_since_s = 0.0
+        self._skipped = False
         self._body = head.body
         self._pending = b""
         exchange = self._exchange = Exchange(self._plane, self, head)
@@ -227,10 +235,7 @@ class ClientConnection(asyncio.Protocol):
         self._exchange = None
         self._plane.exchange_ended()
         if not self.keep_alive or self._plane.stopping:
-            if self._body.done:
-                self.close()
-            else:
-                self._linger()
+            self._linger()
             return
         self._stops = 0
         self._resume_transport()
@@ -314,8 +319,11 @@ class ClientConnection(asyncio.Protocol):
         self._body = NO_BODY
         self._pending = b""
         self._stops = 0
-        self._resume_transport()
-        self.write_eof()
+        if self.transport.can_write_eof():
+            self._resume_transport()
+            self.write_eof()
+        else:
+            self.transport.close()
 
     def close_if_idle(self) -> None:
         """Close when no request is under way: gpud is stopping."""

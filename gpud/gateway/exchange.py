@@ -8,11 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from gpud.errors import (
-    GpudError,
-    RequestTimeout,
-    WorkerUnreachable,
-)
+from gpud.errors import GpudError, RequestTimeout, WorkerUnreachable
 from gpud.gateway import answers, openai
 from gpud.gateway.credentials import allowed_model, allowed_route, callable_models, token_of
 from gpud.gateway.framing import EndlessBody

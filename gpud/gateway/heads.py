@@ -192,6 +192,8 @@ def parse_request(raw: bytes) -> RequestHead:
     if line is None:
         raise BadFraming("The request line is not `METHOD target HTTP/1.1`.")
     method, target, minor = line.groups()
+    if method == b"CONNECT":
+        raise BadFraming("CONNECT is not served: gpud is no forward proxy.")
     if len(raw) > HEAD_BYTES_MAX or len(target) > TARGET_BYTES_MAX:
         raise HeadTooLarge(f"The head may have {HEAD_BYTES_MAX} bytes and the target {TARGET_BYTES_MAX}.")
     fields = _Fields()
@@ -219,8 +221,6 @@ def parse_request(raw: bytes) -> RequestHead:
 def _origin_form(head: RequestHead, target: bytes) -> str:
     if target.startswith(b"/"):
         return target.decode("ascii")
-    if head.method == "CONNECT":
-        raise BadFraming("CONNECT is not served: gpud is no forward proxy.")
     if target == b"*" and head.method == "OPTIONS":
         return "*"
     absolute = _ABSOLUTE.match(target)
