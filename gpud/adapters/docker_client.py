@@ -47,16 +47,17 @@ class DockerClients:
         Raises:
             docker.errors.DockerException: The engine could not be asked. The next call asks again.
         """
+        version = self._version
+        if not version:
+            # Every engine answers this one question whatever version is asked in.
+            version = self._version = self._connect(_ANY_VERSION).version(api_version=False)["ApiVersion"]
         client = getattr(self._of_thread, "client", None)
-        if client is None or client.api_version != self._version:
-            if not self._version:
-                # Every engine answers this one question whatever version is asked in.
-                self._version = self._connect(_ANY_VERSION).version(api_version=False)["ApiVersion"]
-            client = self._of_thread.client = self._connect(self._version)
+        if client is None or client.api_version != version:
+            client = self._of_thread.client = self._connect(version)
         return client
 
     def pin_version(self, version: str) -> None:
-        """Speak another version from now on: the engine was replaced by another release."""
+        """Speak another version from now on; empty asks the engine again, which may be another release."""
         self._version = version
 
     def open_events(self, filters: Mapping[str, list[str]], *, since_s: float) -> requests.Response:

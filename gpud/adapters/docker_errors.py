@@ -20,6 +20,7 @@ from gpud.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gpud.adapters.docker_client import DockerClients
     from gpud.core.endpoint import PinnedImage
 
 
@@ -174,20 +175,31 @@ _DENIED = ("unauthorized", "denied", "authentication required", "no basic auth",
 _ABSENT = ("manifest unknown", "name unknown", "not found", "does not exist", "no such image")
 
 
+def is_version_refused(error: APIError) -> bool:
+    """Whether the engine was replaced by a release that does not speak the pinned API version."""
+    text = _said(error).lower()
+    return "client version" in text and ("too old" in text or "too new" in text)
+
+
 @contextlib.contextmanager
-def engine_errors(host: str) -> Iterator[None]:
-    """Turn what the SDK raises when the engine is away, or answers nonsense, into DependencyDown."""
+def engine_errors(clients: DockerClients) -> Iterator[None]:
+    """Turn what the SDK raises when the engine is away, or answers nonsense, into DependencyDown.
+
+    The engine that comes back may be another release, so its API version is asked for again.
+    """
     try:
         yield
     except GpudError:
         raise
     except APIError as error:
+        if is_version_refused(error):
+            clients.pin_version("")
         raise DependencyDown(
-            f"The Docker Engine at {host} answered with an error: {_said(error)}. gpud tries again; see "
-            "the engine's own log if it stays so."
+            f"The Docker Engine at {clients.host} answered with an error: {_said(error)}. gpud tries again; "
+            "see the engine's own log if it stays so."
         ) from error
     except (OSError, DockerException) as error:  # TimeoutError and those of requests are OSErrors.
-        raise DependencyDown(f"The Docker Engine at {host} {_absence(error)}") from error
+        raise DependencyDown(f"The Docker Engine at {clients.host} {_absence(error)}") from error
 
 
 def _absence(error: Exception) -> str:

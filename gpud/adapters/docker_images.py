@@ -12,7 +12,7 @@ import structlog
 from docker.errors import APIError, NotFound
 
 from gpud.adapters.docker_client import DockerClients, stream_items
-from gpud.adapters.docker_errors import engine_errors, pull_failed
+from gpud.adapters.docker_errors import engine_errors, is_version_refused, pull_failed
 from gpud.adapters.docker_pull import PullMeter
 from gpud.adapters.docker_reference import (
     ImageReference,
@@ -23,7 +23,7 @@ from gpud.adapters.docker_reference import (
     split_reference,
 )
 from gpud.core.endpoint import PinnedImage
-from gpud.errors import Conflict, GpudError, ImageNotFound, ImagePullFailed, RegistryDenied
+from gpud.errors import Conflict, ImageNotFound, ImagePullFailed, RegistryDenied
 from gpud.ports.images import LocalImage, PullProgress, RegistryCredential
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class DockerImages:
 
     async def list_images(self) -> tuple[LocalImage, ...]:
         """Everything on the box that has a name or is pinned, by its first name."""
-        with engine_errors(self._settings.host):
+        with engine_errors(self._clients):
             rows = await self._threads.run(
                 lambda: self._clients.get().images(), timeout_s=self._settings.call_timeout_s
             )
@@ -174,11 +174,11 @@ class DockerImages:
         Raises:
             Conflict: A container uses it, or it has names in several repositories.
         """
-        with engine_errors(self._settings.host):
+        with engine_errors(self._clients):
             await self._threads.run(self._remove, pin, timeout_s=self._settings.call_timeout_s)
 
     async def _inspect(self, name: str) -> dict[str, Any] | None:
-        with engine_errors(self._settings.host):
+        with engine_errors(self._clients):
             return await self._threads.run(self._inspect_now, name, timeout_s=self._settings.call_timeout_s)
 
     def _inspect_now(self, name: str) -> dict[str, Any] | None:
@@ -187,7 +187,7 @@ class DockerImages:
         except NotFound:
             return None
         except APIError as error:
-            if error.status_code == 400:
+            if error.status_code == 400 and not is_version_refused(error):
                 raise ImageNotFound(
                     f"{name} is no image reference. Write repository/name:tag in lower case."
                 ) from error
@@ -196,7 +196,7 @@ class DockerImages:
 
     async def _ask_registry(self, named: ImageReference, credential: RegistryCredential | None) -> str:
         """The digest that the registry has for a reference."""
-        with engine_errors(self._settings.host):
+        with engine_errors(self._clients):
             try:
                 return await self._threads.run(
                     self._ask_registry_now, named, credential, timeout_s=_REGISTRY_TIMEOUT_S
@@ -214,7 +214,8 @@ class DockerImages:
                 named.pin or named.text, auth_config=_auth(credential)
             )
         except APIError as error:
-            raise _pull_failed(named, error) from error
+            said = _said_by_registry(error)
+            raise pull_failed(named.text, said, registry=named.registry) from error
         return str(described["Descriptor"]["digest"])
 
     async def _load(self, pull: _Pull, image: PinnedImage, credential: RegistryCredential | None) -> None:
@@ -225,7 +226,7 @@ class DockerImages:
                     "it again and deploy again; only images from a registry can be pulled."
                 )
             async with self._slots:
-                with engine_errors(self._settings.host):
+                with engine_errors(self._clients):
                     await self._load_from_registry(pull, image, credential)
                     await self._threads.run(self._keep, image, timeout_s=self._settings.call_timeout_s)
         finally:
@@ -258,7 +259,8 @@ class DockerImages:
                 "again, or allow more time."
             ) from error
         except APIError as error:
-            raise _pull_failed(named, error, image.reference) from error
+            said = _said_by_registry(error)
+            raise pull_failed(image.reference, said, registry=named.registry) from error
         finally:
             await messages.aclose()
 
@@ -343,6 +345,8 @@ def _auth(credential: RegistryCredential | None) -> dict[str, str]:
     }
 
 
-def _pull_failed(named: ImageReference, error: APIError, reference: str = "") -> GpudError:
-    said = str(error.explanation or error).strip()
-    return pull_failed(reference or named.text, said, registry=named.registry)
+def _said_by_registry(error: APIError) -> str:
+    """What the engine passes on from a registry; what it says for itself is raised again."""
+    if is_version_refused(error):
+        raise error
+    return str(error.explanation or error).strip()

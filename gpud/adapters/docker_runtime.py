@@ -13,7 +13,7 @@ import structlog
 from docker.errors import APIError, NotFound
 
 from gpud.adapters.docker_client import DockerClients, stream_items
-from gpud.adapters.docker_errors import engine_errors, is_missing_network, launch_failed
+from gpud.adapters.docker_errors import engine_errors, is_missing_network, is_version_refused, launch_failed
 from gpud.adapters.docker_launch import attach_for, create_body, mounts_for
 from gpud.adapters.docker_network import ensure_network
 from gpud.adapters.docker_seen import LABEL_INSTALL, LABEL_WORKER, engine_info, seen_container
@@ -80,7 +80,7 @@ class DockerRuntime:
 
     async def ping(self) -> EngineInfo:
         """Ask the engine who it is, and speak its API version from now on."""
-        with engine_errors(self._settings.host):
+        with engine_errors(self._clients):
             return await self._threads.run(self._ping, timeout_s=self._settings.call_timeout_s)
 
     async def prepare(self) -> None:
@@ -89,7 +89,7 @@ class DockerRuntime:
         Raises:
             BadSettings: A network of that name is of another making or lets workers meet.
         """
-        with engine_errors(self._settings.host):
+        with engine_errors(self._clients):
             await self._threads.run(self._prepare, timeout_s=self._settings.call_timeout_s)
 
     async def start_worker(self, launch: WorkerLaunch) -> SeenContainer:
@@ -105,7 +105,7 @@ class DockerRuntime:
         """
         given_up = threading.Event()
         try:
-            with engine_errors(self._settings.host):
+            with engine_errors(self._clients):
                 return await self._threads.run(
                     self._start, launch, given_up, timeout_s=self._settings.call_timeout_s
                 )
@@ -115,7 +115,7 @@ class DockerRuntime:
 
     async def inspect_worker(self, worker_id: WorkerId) -> SeenContainer | None:
         """Look at one worker's container; None when there is none."""
-        with engine_errors(self._settings.host):
+        with engine_errors(self._clients):
             found = await self._threads.run(self._find, worker_id, timeout_s=self._settings.call_timeout_s)
             return found and found[1]
 
@@ -124,7 +124,7 @@ class DockerRuntime:
 
         One call, and one inspect for each container that was not seen running before.
         """
-        with engine_errors(self._settings.host):
+        with engine_errors(self._clients):
             return await self._threads.run(self._list, timeout_s=self._settings.call_timeout_s)
 
     async def stop_worker(self, worker_id: WorkerId, *, grace_s: float) -> SeenContainer | None:
@@ -134,24 +134,24 @@ class DockerRuntime:
             The exited container, None when absent.
         """
         limit_s = self._settings.call_timeout_s + grace_s + _KILL_TIMEOUT_S
-        with engine_errors(self._settings.host):
+        with engine_errors(self._clients):
             return await self._stops.run(self._stop, worker_id, math.ceil(grace_s), timeout_s=limit_s)
 
     async def remove_worker(self, worker_id: WorkerId) -> None:
         """Remove the container and its anonymous volumes, running or not; absent is fine."""
-        with engine_errors(self._settings.host):
+        with engine_errors(self._clients):
             await self._threads.run(self._remove, worker_id, timeout_s=self._settings.call_timeout_s)
 
     async def log_tail(self, worker_id: WorkerId, *, bytes_max: int) -> str:
         """The last output of the container, stdout and stderr together; empty when absent."""
-        with engine_errors(self._settings.host):
+        with engine_errors(self._clients):
             return await self._threads.run(
                 self._log_tail, worker_id, bytes_max, timeout_s=self._settings.call_timeout_s
             )
 
     async def pids(self, worker_id: WorkerId) -> tuple[int, ...]:
         """Host pids of the container's processes; empty when absent or not running."""
-        with engine_errors(self._settings.host):
+        with engine_errors(self._clients):
             return await self._threads.run(self._pids, worker_id, timeout_s=self._settings.call_timeout_s)
 
     async def watch(self) -> AsyncGenerator[WorkerId]:
@@ -166,7 +166,7 @@ class DockerRuntime:
             "event": list(_EVENTS),
         }
         events = stream_items(lambda: self._clients.open_events(filters, since_s=since_s), name="gpud-events")
-        with engine_errors(self._settings.host):
+        with engine_errors(self._clients):
             try:
                 async for event in events:
                     worker_id = event["Actor"]["Attributes"].get(LABEL_WORKER, "")
@@ -212,6 +212,8 @@ class DockerRuntime:
             create_s = 0.0 if earlier else time.monotonic() - begun_s
             self._start_created(client, container_id, given_up)
         except APIError as error:
+            if is_version_refused(error):
+                raise
             raise launch_failed(error, launch.image) from error
         return replace(self._read(client.inspect_container(container_id), launch), create_s=create_s)
 

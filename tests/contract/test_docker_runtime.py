@@ -512,6 +512,16 @@ async def test_a_restarted_engine_is_used_again_and_its_events_stream_ended(
         assert (seen.worker_id, seen.started_ns) == (WORKER, started.started_ns)
 
 
+async def test_an_engine_that_speaks_another_version_now_is_asked_again(
+    runtime: DockerRuntime, image: PinnedImage
+) -> None:
+    for again in (runtime.list_workers, lambda: runtime.start_worker(launch_of(image))):
+        runtime._clients.pin_version("1.99")
+        with pytest.raises(DependencyDown, match="too new"):
+            await again()
+        await again()
+
+
 async def test_leaving_the_event_stream_frees_its_thread_at_once(runtime: DockerRuntime) -> None:
     import threading  # noqa: PLC0415  # Only to look.
 

@@ -6,7 +6,14 @@ import pytest
 import requests
 from docker.errors import APIError, DockerException
 
-from gpud.adapters.docker_errors import engine_errors, is_missing_network, launch_failed, pull_failed
+from gpud.adapters.docker_client import DockerClients
+from gpud.adapters.docker_errors import (
+    engine_errors,
+    is_missing_network,
+    is_version_refused,
+    launch_failed,
+    pull_failed,
+)
 from gpud.core.endpoint import PinnedImage
 from gpud.errors import (
     DependencyDown,
@@ -20,6 +27,7 @@ from gpud.errors import (
 
 IMAGE = PinnedImage(reference="app:1", pin="app@sha256:" + "a" * 64)
 HOST = "unix:///var/run/docker.sock"
+CLIENTS = DockerClients(HOST, call_timeout_s=1.0)
 RUNC = "failed to create shim task: OCI runtime create failed: unable to start container process: "
 
 
@@ -125,14 +133,26 @@ def test_a_full_disk_during_a_pull_is_told_as_that() -> None:
     ],
 )
 def test_an_engine_that_is_away_is_told_with_its_address_and_what_to_do(raised: Exception, says: str) -> None:
-    with pytest.raises(DependencyDown, match=says) as down, engine_errors(HOST):
+    with pytest.raises(DependencyDown, match=says) as down, engine_errors(CLIENTS):
         raise raised
     assert HOST in down.value.detail
     assert down.value.__cause__ is raised
 
 
 def test_gpuds_own_errors_and_bugs_pass_unchanged() -> None:
-    with pytest.raises(NotFound), engine_errors(HOST):
+    with pytest.raises(NotFound), engine_errors(CLIENTS):
         raise NotFound("no such thing")
-    with pytest.raises(KeyError), engine_errors(HOST):
+    with pytest.raises(KeyError), engine_errors(CLIENTS):
         raise KeyError("a bug")
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("client version 1.41 is too old. Minimum supported API version is 1.44, please upgrade", True),
+        ("client version 1.51 is too new. Maximum supported API version is 1.41", True),
+        ("version of the image is too old", False),
+    ],
+)
+def test_an_engine_that_was_replaced_by_another_release_is_noticed(text: str, refused: bool) -> None:
+    assert is_version_refused(api_error(text, 400)) is refused
