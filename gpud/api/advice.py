@@ -64,10 +64,8 @@ ADVICE: dict[str, Advice] = {
         do="Use a key that has the scope named in `detail`, or make one with `gpud key create --scope …`.",
     ),
     "not-found": Advice(
-        means="Nothing of that name exists, or it exists no longer: workers are forgotten soon after they "
-        "end.",
-        do="Check the spelling; for endpoints `detail` lists near names. Workers that have ended are "
-        "listed with `include_gone=true`.",
+        means="Nothing of that name exists, or it exists no longer. For endpoints `detail` lists near names.",
+        do="Check the spelling, and list what there is: `gpud endpoint ls`, `gpud worker ls --all`.",
     ),
     "image-not-found": Advice(
         means="Neither the Docker Engine nor the registry has this image. A registry may answer so for a "

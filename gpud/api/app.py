@@ -80,10 +80,9 @@ def build_api(
         access: Registry credentials and replayed answers.
         keyring: Loaded; the application writes its last uses once a minute.
         settings: For prices and for show.
-        clock: For rows, labels and expiry.
+        clock: For labels and expiry.
         ids: For request ids.
-        administrator_uids: Users that need no key on the Unix socket; None for root and the
-            daemon's own.
+        administrator_uids: Who needs no key on the Unix socket; root and the daemon's own by default.
     """
     app = web.Application(
         client_max_size=BODY_BYTES_MAX,
@@ -98,9 +97,7 @@ def build_api(
         clock=clock,
         ids=ids,
     )
-    app[ADMINISTRATOR_UIDS] = (
-        frozenset({0, os.geteuid()}) if administrator_uids is None else administrator_uids
-    )
+    app[ADMINISTRATOR_UIDS] = administrator_uids or frozenset({0, os.geteuid()})
     app[events.FOLLOWERS] = set()
     app[system.OPENAPI] = openapi_document(ALL_OPERATIONS, version=control.health().version)
     add_operations(app, ALL_OPERATIONS)

@@ -9,7 +9,7 @@ from aiohttp import web
 from pydantic_core import from_json
 
 from gpud.api.operations import Operation, Scope
-from gpud.api.parsing import body_of, document_from, query_of, require_json
+from gpud.api.parsing import body_of, document_from, query_of, raw_body_of, require_json
 from gpud.api.rendering import answer, page_of
 from gpud.api.schemas.base import PageQuery
 from gpud.api.schemas.fleet import (
@@ -79,7 +79,7 @@ async def patch_endpoint(request: web.Request) -> web.StreamResponse:
     """Change some fields of an endpoint's spec and keep the rest; null takes a field's default."""
     services, name = request.app[SERVICES], request.match_info["name"]
     require_json(request, MERGE_PATCH)
-    patch = _object_from(await request.read())
+    patch = _object_from(await raw_body_of(request))
     async with services.one_at_a_time(name):
         present = spec_document(services.control.endpoint(name).endpoint.spec).model_dump(mode="json")
         merged = json.dumps(merge(present, patch)).encode()

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from gpud.api.identity import caller_of
 from gpud.api.operations import Operation, Scope
 from gpud.api.parsing import query_of
 from gpud.api.rendering import answer, cursor_for, position_of
 from gpud.api.schemas.access import EventOrder, EventPage, EventsQuery, event_document
 from gpud.api.services import SERVICES, Services
-from gpud.errors import InvalidRequest, Unavailable
+from gpud.errors import InvalidRequest, Unauthenticated, Unavailable
 
 if TYPE_CHECKING:
     from gpud.ports.store import EventRow
@@ -65,7 +66,7 @@ async def _follow(request: web.Request, query: EventsQuery, position: int) -> we
         response = web.StreamResponse(headers={"X-Accel-Buffering": "no"})
         response.content_type = "text/event-stream"
         await response.prepare(request)
-        with contextlib.suppress(ConnectionResetError):
+        with contextlib.suppress(ConnectionResetError, Unauthenticated):
             await _tell(request, response, query, seq)
         return response
     finally:
@@ -85,6 +86,7 @@ async def _tell(request: web.Request, response: web.StreamResponse, query: Event
     """Write events after `seq` as they are recorded, until the client goes or the application stops."""
     services, quiet_polls = request.app[SERVICES], 0
     while not services.stopping.is_set() and request.transport is not None:
+        caller_of(request, Scope.READ)  # Whose key was disabled or has expired is told no more.
         rows = await services.reads.list_events(
             endpoint=query.endpoint, worker_id=query.worker, after_seq=seq, limit=_BATCH
         )

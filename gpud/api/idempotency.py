@@ -13,6 +13,7 @@ from aiohttp import web
 
 from gpud.api.identity import CALLER
 from gpud.api.operations import operation_of
+from gpud.api.parsing import raw_body_of
 from gpud.api.services import SERVICES
 from gpud.errors import InvalidRequest
 from gpud.ports.store import ReplayedAnswer
@@ -42,7 +43,7 @@ async def idempotency_middleware(request: web.Request, handler: Handler) -> web.
             fields={IDEMPOTENCY_KEY: "must have 1 to 255 printable ASCII characters without spaces"},
         )
     services, caller = request.app[SERVICES], request[CALLER].name
-    fingerprint = _fingerprint(request, await request.read())
+    fingerprint = _fingerprint(request, await raw_body_of(request))
     replay = await services.access.begin_idempotent(caller, key, fingerprint, services.clock.at_ms())
     if replay is not None:
         return _replayed(replay)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 D = TypeVar("D", bound="Document")
 Q = TypeVar("Q", bound="Query")
+
+BODY_TIMEOUT_S = 30.0
+"""How long a body may take to arrive."""
 
 _NOT_YET = {
     "standby": "standby is not part of this version: workers start from their image; leave the section out",
@@ -77,7 +81,23 @@ async def body_of(request: web.Request, model: type[D], *, error: type[InvalidRe
         InvalidRequest: It is not JSON, or not what it must be; `fields` names each fault.
     """
     require_json(request)
-    return document_from(await request.read(), model, error=error)
+    return document_from(await raw_body_of(request), model, error=error)
+
+
+async def raw_body_of(request: web.Request) -> bytes:
+    """Read a body to its end, which must come in time.
+
+    Raises:
+        InvalidRequest: It does not.
+    """
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await request.read()
+    except TimeoutError as error:
+        raise InvalidRequest(
+            f"The body did not arrive whole within {BODY_TIMEOUT_S:g} s. Send it faster, and as long as "
+            "its Content-Length says."
+        ) from error
 
 
 def require_json(request: web.Request, *also: str) -> None:

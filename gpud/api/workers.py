@@ -37,8 +37,15 @@ async def list_workers(request: web.Request) -> web.StreamResponse:
 
 
 async def show_worker(request: web.Request) -> web.StreamResponse:
-    """One live worker."""
-    return answer(worker_document(request.app[SERVICES].control.worker(request.match_info["id"])))
+    """One worker: a live one as the fleet sees it now, one that has ended as it was recorded."""
+    services, worker_id = request.app[SERVICES], request.match_info["id"]
+    try:
+        return answer(worker_document(services.control.worker(worker_id)))
+    except NotFound:
+        recorded = await services.reads.worker(worker_id)
+        if recorded is None:
+            raise
+        return answer(worker_document(recorded))
 
 
 async def stop_worker(request: web.Request) -> web.StreamResponse:
@@ -70,7 +77,7 @@ OPERATIONS_HERE = (
         path="/v1/workers/{id}",
         handler=show_worker,
         scope=Scope.READ,
-        summary="Show a live worker",
+        summary="Show a worker, also one that has ended",
         tag="workers",
         answer=WorkerDocument,
         problems=(NotFound,),

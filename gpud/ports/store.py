@@ -93,6 +93,10 @@ class ReadModel(Protocol):
         """Workers by id, newest first; `after` is the last id of the page before."""
         ...
 
+    async def worker(self, worker_id: str) -> Worker | None:
+        """One worker, live or gone; None when there never was one, or it is forgotten."""
+        ...
+
     async def list_events(
         self, *, endpoint: str = "", worker_id: str = "", after_seq: int = 0, limit: int = 100
     ) -> tuple[EventRow, ...]:

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
+import requests
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.config import SchemathesisConfig
@@ -38,6 +39,7 @@ class ApiThread:
     def __init__(self) -> None:
         self.url = ""
         self.token = ""
+        self.session = requests.Session()
         self._up: Future[None] = Future()
         self._loop = asyncio.new_event_loop()
         self._done = asyncio.Event()
@@ -49,6 +51,7 @@ class ApiThread:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.session.close()
         self._loop.call_soon_threadsafe(self._done.set)
         self._thread.join(20)
 
@@ -106,4 +109,4 @@ schema = schemathesis.openapi.from_dict(openapi_document(ALL_OPERATIONS, version
 @settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 def test_every_answer_is_one_the_document_names(case: Any, api: ApiThread) -> None:
     headers = {"Authorization": api.token}
-    case.call_and_validate(base_url=api.url, headers=headers, allow_redirects=False)
+    case.call_and_validate(base_url=api.url, session=api.session, headers=headers, allow_redirects=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import io
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,20 @@ async def test_a_compressed_body_is_measured_as_it_unfolds(site: ApiSite) -> Non
     headers = JSON | {"Content-Encoding": "gzip"}
     status, _, _ = await problem_of(site, "POST", "/v1/endpoints", data=bomb, headers=headers)
     assert status == 413
+
+
+async def test_a_body_that_does_not_arrive_is_not_waited_for(
+    site: ApiSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpud.api.parsing.BODY_TIMEOUT_S", 0.05)
+    server = site.client.server
+    reader, writer = await asyncio.open_connection(server.host, server.port)
+    head = f"POST /v1/endpoints HTTP/1.1\r\nHost: x\r\nAuthorization: {site.admin['Authorization']}\r\n"
+    writer.write(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{".encode())
+    answer = await asyncio.wait_for(reader.readuntil(b"}"), 10)
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"did not arrive whole" in answer
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,15 @@ from gpud.api.events import FOLLOWERS, FOLLOWERS_MAX
 from gpud.core.endpoint import EndpointSpec
 from gpud.core.ids import EndpointName, GpuUuid, WorkerId
 from gpud.core.metering import Phase, Segment
-from gpud.core.records import EndpointSaved, EventRecorded, SegmentClosed, SegmentOpened, WorkerInserted
-from gpud.core.worker import Worker, WorkerState
+from gpud.core.records import (
+    EndpointSaved,
+    EventRecorded,
+    SegmentClosed,
+    SegmentOpened,
+    WorkerInserted,
+    WorkerMoved,
+)
+from gpud.core.worker import Cause, Worker, WorkerState
 from gpud.settings import PriceSettings, Settings
 from tests.contract.api_site import ApiSite, running_api
 
@@ -72,6 +79,27 @@ async def test_workers_are_listed_newest_first_in_pages(site: ApiSite) -> None:
     assert seen == [worker.id for worker in reversed(workers)]
     page = await get(site, "/v1/workers")
     assert {one["id"] for one in page["items"]} == {other.id, *seen}
+
+
+async def test_a_worker_that_has_ended_is_shown_as_it_was_recorded(site: ApiSite) -> None:
+    (worker,) = await add_workers(site, 1)
+    gone = replace(
+        worker,
+        state=WorkerState.GONE,
+        generation=1,
+        cause=Cause.PULL_FAILED,
+        detail="No such image.",
+        failed=True,
+    )
+    move = WorkerMoved(worker=gone, from_state=WorkerState.PENDING, from_generation=0)
+    await site.store.fleet.record([move])
+    shown = await get(site, f"/v1/workers/{worker.id}")
+    assert (shown["state"], shown["cause"], shown["detail"]) == ("gone", "pull_failed", "No such image.")
+    assert shown["failed"] is True
+    assert (await get(site, "/v1/workers"))["items"] == []
+    assert (await get(site, "/v1/workers", include_gone="true"))["items"] == [shown]
+    async with site.client.get("/v1/workers/wk_none", headers=site.admin) as response:
+        assert response.status == 404
 
 
 def a_segment(worker: Worker, start_boot_ns: int, *gpus: str) -> Segment:
@@ -204,6 +232,17 @@ async def test_followers_end_when_the_daemon_stops_and_when_they_leave() -> None
         staying = await site.client.get("/v1/events?follow=true", headers=site.admin)
         await site.app.shutdown()
         assert await asyncio.wait_for(staying.content.read(), 10) == b""
+
+
+async def test_a_follower_whose_key_is_disabled_is_told_no_more(site: ApiSite) -> None:
+    key, token = await site.keyring.create(label="", scopes=["read"])
+    headers = {"Authorization": f"Bearer {token}"}
+    async with site.client.get("/v1/events?follow=true", headers=headers) as response:
+        await record_events(site, "e.a")
+        assert [event["kind"] for event in await read_events(response, 1)] == ["e.a"]
+        await site.keyring.disable(key.id)
+        await record_events(site, "e.b")
+        assert b"e.b" not in await asyncio.wait_for(response.content.read(), 10)
 
 
 async def test_followers_are_bounded(site: ApiSite) -> None:
