@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from docker.errors import NotFound
 from docker.types import IPAMConfig, IPAMPool
 
 from gpud.adapters.docker_launch import KEPT_CAPABILITIES
@@ -36,6 +38,7 @@ NETWORK = "gpud-real"
 INSTALL = "real"
 WORKER, OTHER = WorkerId("wk_" + "a" * 16), WorkerId("wk_" + "b" * 16)
 GPU = GpuUuid("GPU-real-1")
+ODD_IMAGES = ("gpud/rig-greedy:1", "gpud/rig-broken:0", "gpud/rig-broken:1")
 
 
 @asynccontextmanager
@@ -60,6 +63,9 @@ async def runtime(engine: Engine) -> AsyncIterator[DockerRuntime]:
     async with runtime_on(engine) as made:
         await made.prepare()
         yield made
+    for name in ODD_IMAGES:
+        with contextlib.suppress(NotFound):
+            engine.client.api.remove_image(name, force=True)
 
 
 @pytest.fixture
@@ -219,7 +225,7 @@ async def test_the_host_reaches_workers_and_workers_do_not_reach_each_other(
 
 def images_that_wants_all_gpus(engine: Engine, worker_image: str) -> PinnedImage:
     dockerfile = f"FROM {worker_image}\nENV NVIDIA_VISIBLE_DEVICES=all\n"
-    name = build_image(engine, "gpud/rig-greedy:1", {"Dockerfile": dockerfile.encode()})
+    name = build_image(engine, ODD_IMAGES[0], {"Dockerfile": dockerfile.encode()})
     return PinnedImage(reference=name, pin=engine.client.api.inspect_image(name)["Id"])
 
 
