@@ -129,6 +129,8 @@ def volume(text: str) -> Spec:
 def with_options_named(failure: CommandFailed, parts: Iterable[Option | Argument]) -> CommandFailed:
     """The same failure, with the API's field paths replaced by the options that set them."""
     known = {part.field: part for part in parts if part.field}
+    if "gpus.count" in known:
+        known["gpus"] = known["gpus.count"]  # A fault of what was asked for altogether.
     failure.fields = {_label(path, known): why for path, why in failure.fields.items()}
     return failure
 

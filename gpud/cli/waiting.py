@@ -194,7 +194,7 @@ def _check_start(endpoint: Mapping[str, object], before: str) -> None:
 def _check_wake(waker: Client, pending: wire.Pending) -> None:
     """The health request was answered; the gateway's own refusal ends the wait with its reason."""
     answer = waker.answer(pending)
-    if answer.status >= 400 and answer.headers.get("gpud-origin") == "gateway":
+    if answer.refused_by_gpud:
         raise waker.problem(answer, answer.read())
 
 

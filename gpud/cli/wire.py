@@ -176,6 +176,14 @@ class Answer:
         if self._bodyless:
             self._finish()
 
+    @property
+    def refused_by_gpud(self) -> bool:
+        """Whether gpud itself refuses here, and no worker was asked."""
+        if self.status < 400 or "x-gpud-worker" in self.headers:
+            return False
+        problem = self.headers.get("content-type", "").startswith("application/problem+json")
+        return problem or self.headers.get("gpud-origin") == "gateway"
+
     def read(self) -> bytes:
         """The whole body."""
         return b"".join(self.pieces())

@@ -70,8 +70,7 @@ def _opened(path: str) -> BinaryIO:
 
 
 def _show(context: Context, answer: wire.Answer, *, with_head: bool) -> int:
-    ours = answer.headers.get("gpud-origin") == "gateway"
-    if ours and answer.status >= 400:
+    if answer.refused_by_gpud:
         raise context.client.problem(answer, answer.read())
     out = sys.stdout.buffer
     if with_head:

@@ -136,6 +136,7 @@ def test_a_command_line_that_cannot_be_meant_asks_nothing_of_the_daemon(
         ("command.0", "COMMAND #1"),
         ("port", "--port"),
         ("gpus.count", "--gpus"),
+        ("gpus", "--gpus"),
         ("gpus.memory_mib", "--gpu-memory-mib"),
         ("scale.max_workers", "--max-workers"),
         ("scale.idle_timeout_s", "--idle-timeout"),

@@ -71,6 +71,16 @@ def test_an_answer_is_printed_while_it_still_comes(daemon: CannedDaemon) -> None
     assert process.returncode == 0
 
 
+def test_a_worker_s_own_problem_document_is_the_worker_s(gpud: Gpud, daemon: CannedDaemon) -> None:
+    own = problem(422, "The model says no.")
+    own.headers["X-Gpud-Worker"] = "wk_a"
+    daemon.on("GET", "/e/llm/", own)
+    ran = gpud("invoke", "llm")
+    assert ran.code == exits.FAILED
+    assert "The model says no." in ran.out
+    assert ran.err.startswith("gpud: the worker answered 422")
+
+
 def test_a_worker_s_own_error_goes_to_stdout_and_fails(gpud: Gpud, daemon: CannedDaemon) -> None:
     daemon.on("GET", "/e/llm/", Reply(status=404, body=b'{"error": "no such model"}'))
     ran = gpud("invoke", "llm")
