@@ -97,7 +97,8 @@ def build_api(
         clock=clock,
         ids=ids,
     )
-    app[ADMINISTRATOR_UIDS] = administrator_uids or frozenset({0, os.geteuid()})
+    default_uids = frozenset({0, os.geteuid()})
+    app[ADMINISTRATOR_UIDS] = default_uids if administrator_uids is None else administrator_uids
     app[events.FOLLOWERS] = set()
     app[system.OPENAPI] = openapi_document(ALL_OPERATIONS, version=control.health().version)
     add_operations(app, ALL_OPERATIONS)
