@@ -16,12 +16,13 @@ class Action(StrEnum):
     LAUNCH = "launch"
     AWAIT_READY = "await_ready"
     WATCH_HEALTH = "watch_health"
+    AWAIT_RETURN = "await_return"
     STOP = "stop"
     BURY = "bury"
     RELEASE = "release"
 
 
-def action_for(state: WorkerState) -> Action | None:
+def action_for(state: WorkerState) -> Action | None:  # noqa: C901 - one arm a state
     """Which effort a worker in `state` needs, or None when it only waits for a decision."""
     match state:
         case WorkerState.PULLING:
@@ -32,8 +33,10 @@ def action_for(state: WorkerState) -> Action | None:
             return Action.LAUNCH
         case WorkerState.STARTING:
             return Action.AWAIT_READY
-        case WorkerState.READY | WorkerState.NOT_READY:
+        case WorkerState.READY:
             return Action.WATCH_HEALTH
+        case WorkerState.NOT_READY:
+            return Action.AWAIT_RETURN
         case WorkerState.STOPPING | WorkerState.LOST:
             return Action.STOP
         case WorkerState.FAILED:

@@ -37,8 +37,9 @@ class Adoption:
         state, clock = self._hands.state, self._hands.clock
         for endpoint in self._rows.endpoints:
             state.endpoints[endpoint.name] = endpoint
-        self._meter.resume(self._rows.open_segments)
         heartbeat = self._rows.heartbeat
+        serving = [worker.id for worker in self._rows.workers if worker.state in _SERVING]
+        self._meter.resume(self._rows.open_segments, unwatched=serving if heartbeat else ())
         rebooted = heartbeat is not None and heartbeat[0] != clock.boot_id
         for worker in self._rows.workers:
             state.workers[worker.id] = worker
@@ -54,28 +55,35 @@ class Adoption:
                 )
             )
 
-    def settle(self, seen: tuple[SeenContainer, ...]) -> None:
+    def settle(self, seen: tuple[SeenContainer, ...], *, looked_boot_ns: int) -> None:
         """Account for the time nobody watched, once the engine has told what runs.
 
         Workers whose container runs go on; the rest is told to the reconciler by the sweep,
         whose first pass follows.
+
+        Args:
+            seen: Every container of this install.
+            looked_boot_ns: When the engine was asked: what runs may have ended since.
         """
         heartbeat = self._rows.heartbeat
         if heartbeat is None or heartbeat[0] != self._hands.clock.boot_id:
             return
         by_worker = {container.worker_id: container for container in seen}
-        for worker in self._rows.workers:
-            if worker.state not in _SERVING or not self._meter.has_open(worker.id):
+        for worker in list(self._hands.state.workers.values()):
+            if not self._meter.is_unwatched(worker.id):
                 continue
             container = by_worker.get(worker.id)
             if container is not None and container.status is ContainerStatus.RUNNING:
-                self._go_on(worker, container, heartbeat[1])
+                self._go_on(worker, container, heartbeat[1], looked_boot_ns)
             else:
                 self._close_unwatched(worker, container, heartbeat)
 
-    def _go_on(self, worker: Worker, container: SeenContainer, heartbeat_ns: int) -> None:
+    def _go_on(self, worker: Worker, container: SeenContainer, heartbeat_ns: int, looked_ns: int) -> None:
+        in_flight = self._hands.traffic.worker_in_flight(worker.id)
         self._meter.unsupervised(worker, since_boot_ns=heartbeat_ns)
-        self._meter.supervised(worker)
+        self._meter.supervised(worker, in_flight=in_flight, since_boot_ns=looked_ns)
+        if worker.state not in _SERVING:
+            return  # It was told to stop since this daemon began.
         reconciler = self._hands.reconciler
         event = WorkerEvent(worker_id=worker.id, cause=Cause.ADOPTED, address=container.address)
         reconciler.post(event)

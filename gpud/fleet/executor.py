@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 _RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _STARTS_SOMETHING = frozenset({Action.PULL_IMAGE, Action.VERIFY_GPUS, Action.LAUNCH})
+_PROBES = frozenset({Action.AWAIT_READY, Action.WATCH_HEALTH, Action.AWAIT_RETURN})
 
 
 @dataclass(slots=True)
@@ -55,7 +56,16 @@ class Executor:
         self._efforts = efforts
         self._tasks = tasks
         self._running: dict[WorkerId, _Running] = {}
+        self._hands_free = False
         self._closed = False
+
+    def free_hands(self) -> None:
+        """The containers left by the daemon before are accounted for: from now on touch them.
+
+        Until then workers are probed and nothing else, so that no container ends between the
+        engine's listing and what is concluded from it.
+        """
+        self._hands_free = True
 
     def follow(self, *, may_start: bool) -> None:
         """Bring the running efforts in line with the workers' states.
@@ -77,9 +87,14 @@ class Executor:
                 if running is not None and running.action is not Action.LAUNCH:
                     running.task.cancel()
                 continue
-            if not may_start and action in _STARTS_SOMETHING:
+            if not self._may_begin(action, may_start=may_start):
                 continue
             self._start(worker, action, running)
+
+    def _may_begin(self, action: Action, *, may_start: bool) -> bool:
+        if not self._hands_free:
+            return action in _PROBES
+        return may_start or action not in _STARTS_SOMETHING
 
     def close(self) -> None:
         """Start nothing more and cancel everything; containers stay as they are."""

@@ -149,7 +149,9 @@ class Fleet:
             try:
                 await self._ports.runtime.ping()
                 await self._ports.runtime.prepare()
-                self._adoption.settle(await self._ports.runtime.list_workers())
+                looked_ns = self._ports.clock.boot_ns()
+                self._adoption.settle(await self._ports.runtime.list_workers(), looked_boot_ns=looked_ns)
+                self._executor.free_hands()
                 # No daemon but this one makes containers of this install: every container that
                 # no row explains is a stray, whatever its age.
                 await self._sweeper.sweep(strays_before_ns=self._ports.clock.wall_ns())
@@ -241,6 +243,7 @@ class Fleet:
             Action.LAUNCH: launching.launch,
             Action.AWAIT_READY: prober.await_ready,
             Action.WATCH_HEALTH: prober.watch_health,
+            Action.AWAIT_RETURN: prober.await_return,
             Action.STOP: ending.stop,
             Action.BURY: ending.bury,
             Action.RELEASE: ending.release,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _COALESCE_NS = 100_000_000
 """Idle stretches shorter than this count as active (semantics, section 7)."""
+_READING_TRUSTED_NS = 20_000
+_READINGS_MAX = 8
 
 
 class Meter:
@@ -34,13 +36,26 @@ class Meter:
         self._add = add
         self._open: dict[WorkerId, Segment] = {}
         self._idle_since_ns: dict[WorkerId, int] = {}
+        self._unwatched: set[WorkerId] = set()
 
-    def resume(self, segments: Iterable[Segment]) -> None:
-        """Take over the segments that were open when the last daemon ended."""
+    def resume(self, segments: Iterable[Segment], *, unwatched: Iterable[WorkerId]) -> None:
+        """Take over the segments that were open when the last daemon ended.
+
+        Args:
+            segments: Open ones.
+            unwatched: Workers whose container may have ended since. Their segment stays as it is,
+                whatever they do, until the engine has told: else time after an end would be metered.
+        """
         self._open.update({segment.worker_id: segment for segment in segments})
+        self._unwatched.update(worker_id for worker_id in unwatched if worker_id in self._open)
 
     def moved(self, before: Worker, after: Worker, *, in_flight: int) -> None:
         """Account for one change of state."""
+        if after.id in self._unwatched:
+            has_ended = after.container_finished_ns or phase_of(after, in_flight=in_flight) is None
+            if not has_ended:
+                return
+            self._unwatched.discard(after.id)
         self._account_for_unseen_run(before, after)
         at_ns = self._moment(before, after)
         self._settle_idle(before.id, before_ns=at_ns)
@@ -55,6 +70,8 @@ class Meter:
 
     def busy(self, worker_id: WorkerId) -> None:
         """A worker got a request."""
+        if worker_id in self._unwatched:
+            return
         if self._idle_since_ns.pop(worker_id, None) is not None:
             return
         segment = self._open.get(worker_id)
@@ -64,7 +81,7 @@ class Meter:
     def idle(self, worker_id: WorkerId) -> None:
         """A worker's last request ended."""
         segment = self._open.get(worker_id)
-        if segment is not None and segment.phase is Phase.ACTIVE:
+        if segment is not None and segment.phase is Phase.ACTIVE and worker_id not in self._unwatched:
             self._idle_since_ns[worker_id] = self._clock.boot_ns()
 
     def settle(self) -> bool:
@@ -75,24 +92,31 @@ class Meter:
                 self._settle_idle(worker_id, before_ns=now_ns)
         return bool(self._idle_since_ns)
 
+    def is_unwatched(self, worker_id: WorkerId) -> bool:
+        """Whether the engine has yet to tell what became of a worker taken over."""
+        return worker_id in self._unwatched
+
     def unsupervised(self, worker: Worker, *, since_boot_ns: int) -> None:
         """The daemon was away while the container ran: say so from its last heartbeat on."""
         segment = self._open[worker.id]
         self._next_segment(segment, Phase.UNSUPERVISED, since_boot_ns)
 
-    def supervised(self, worker: Worker) -> None:
-        """The container was found running: its phase goes on from now."""
-        phase = phase_of(worker, in_flight=0)
+    def supervised(self, worker: Worker, *, in_flight: int, since_boot_ns: int) -> None:
+        """The container was found running then: its phase goes on from there."""
+        self._unwatched.discard(worker.id)
+        phase = phase_of(worker, in_flight=in_flight)
         if phase is not None:
-            self._next_segment(self._open[worker.id], phase, self._clock.boot_ns())
+            self._next_segment(self._open[worker.id], phase, since_boot_ns)
 
     def ended_at(self, worker: Worker, *, at_boot_ns: int, estimated: bool) -> None:
         """The container ended while nobody watched: close at that moment, release from there."""
+        self._unwatched.discard(worker.id)
         segment = self._open[worker.id]
         self._next_segment(segment, Phase.RELEASE, at_boot_ns, estimated=estimated)
 
     def ended_with_boot(self, worker: Worker, *, at_boot_ns: int) -> None:
         """The machine went down: close everything at the last sign of life."""
+        self._unwatched.discard(worker.id)
         segment = self._open.pop(worker.id, None)
         if segment is None:
             return
@@ -103,15 +127,24 @@ class Meter:
 
     def engine_moment_ns(self, unix_ns: int) -> int:
         """Convert an engine timestamp (Unix nanoseconds) to CLOCK_BOOTTIME."""
-        return self._clock.boot_ns() - (self._clock.wall_ns() - unix_ns)
+        return unix_ns - self._wall_ahead_ns()
 
-    def segment_start_ns(self, worker_id: WorkerId) -> int:
-        """Start of a worker's open segment, CLOCK_BOOTTIME."""
-        return self._open[worker_id].start_boot_ns
+    def _wall_ahead_ns(self) -> int:
+        """How far the wall clock is ahead of CLOCK_BOOTTIME.
 
-    def has_open(self, worker_id: WorkerId) -> bool:
-        """Whether a worker is being metered."""
-        return worker_id in self._open
+        The two are read one after the other, and on a busy machine this process may sleep for
+        milliseconds between them: the wall clock is read between two reads of the other, and the
+        closest of several such readings counts.
+        """
+        best_ns, width_ns = 0, _READING_TRUSTED_NS + 1
+        for attempt in range(_READINGS_MAX):
+            before_ns, wall_ns, after_ns = self._clock.boot_ns(), self._clock.wall_ns(), self._clock.boot_ns()
+            if attempt == 0 or after_ns - before_ns < width_ns:
+                width_ns = after_ns - before_ns
+                best_ns = wall_ns - before_ns - width_ns // 2
+            if width_ns <= _READING_TRUSTED_NS:
+                break
+        return best_ns
 
     def _account_for_unseen_run(self, before: Worker, after: Worker) -> None:
         """A worker told to stop while it was created may have run: from its start on it was stopping."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gpud.core.probing import (
@@ -15,12 +14,13 @@ from gpud.core.probing import (
     judge,
     startup_interval_s,
 )
-from gpud.core.worker import Cause, WorkerEvent, WorkerState
+from gpud.core.worker import Cause, WorkerEvent
 from gpud.errors import DependencyDown
 from gpud.fleet.outcomes import ended_event
 from gpud.ports.containers import ContainerStatus
 
 if TYPE_CHECKING:
+    from gpud.core.endpoint import Endpoint
     from gpud.core.ids import WorkerId
     from gpud.core.probing import ProbeResult
     from gpud.core.worker import Worker
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 
 _INSPECT_EVERY_S = 1.0
 _PIN_CHECK_EVERY_S = 60.0
+_RETURN_PERIOD_S = 1.0
 
 
 class Prober:
-    """The efforts of STARTING, READY and NOT_READY workers."""
+    """The efforts of STARTING, READY and NOT_READY workers; a change of state begins the next one at once."""
 
     def __init__(self, hands: Hands) -> None:
         self._hands = hands
@@ -61,26 +62,19 @@ class Prober:
             await asyncio.sleep(startup_interval_s(now_s - began_s))
 
     async def watch_health(self, worker_id: WorkerId) -> None:
-        """Probe a worker that has been ready once, for as long as it serves."""
+        """Probe a ready worker for as long as it is."""
         hands = self._hands
-        worker = hands.state.workers.get(worker_id)
-        endpoint = hands.endpoint_of(worker) if worker else None
-        if worker is None or endpoint is None:
+        endpoint = self._endpoint_of(worker_id)
+        if endpoint is None:
             return
         health = endpoint.spec.health
         pin_checked_s = float("-inf")
         streak = ProbeStreak()
-        if worker.state is WorkerState.READY:
-            await asyncio.sleep(health.period_s * hands.ids.fraction())
+        await asyncio.sleep(health.period_s * hands.ids.fraction())
         while True:
             worker = hands.state.workers.get(worker_id)
-            if worker is None:
-                return
-            # Readiness may have changed without us (a refused connection at the gateway), so the
-            # streak starts from what the worker is, not from what was judged last.
-            streak = replace(streak, ready=worker.state is WorkerState.READY)
-            result = await self._probe(worker)
-            if result is None:
+            result = await self._probe(worker) if worker else None
+            if worker is None or result is None:
                 return
             streak, verdict = judge(
                 streak,
@@ -88,21 +82,37 @@ class Prober:
                 in_flight=hands.traffic.worker_in_flight(worker_id),
                 fail_threshold=health.fail_threshold,
             )
-            self._report(worker, verdict, result)
+            if verdict is ReadinessVerdict.BECAME_NOT_READY:
+                detail = self._describe(worker, result)
+                hands.reconciler.post(
+                    WorkerEvent(worker_id=worker_id, cause=Cause.PROBE_FAILED, detail=detail)
+                )
+                return
             if hands.clock.now_s() - pin_checked_s >= _PIN_CHECK_EVERY_S:
                 pin_checked_s = hands.clock.now_s()
                 if not await self._pin_holds(worker):
                     return
-            eager = worker.state is not WorkerState.READY
-            await asyncio.sleep(min(health.period_s, 1.0 if eager else health.period_s))
+            await asyncio.sleep(health.period_s)
 
-    def _report(self, worker: Worker, verdict: ReadinessVerdict, result: ProbeResult) -> None:
-        post = self._hands.reconciler.post
-        if verdict is ReadinessVerdict.BECAME_READY:
-            post(WorkerEvent(worker_id=worker.id, cause=Cause.PROBE_PASSED))
-        elif verdict is ReadinessVerdict.BECAME_NOT_READY:
-            detail = self._describe(worker, result)
-            post(WorkerEvent(worker_id=worker.id, cause=Cause.PROBE_FAILED, detail=detail))
+    async def await_return(self, worker_id: WorkerId) -> None:
+        """Probe a worker that is out of rotation until it answers well; requests may wait for it."""
+        endpoint = self._endpoint_of(worker_id)
+        if endpoint is None:
+            return
+        pause_s = min(endpoint.spec.health.period_s, _RETURN_PERIOD_S)
+        while True:
+            worker = self._hands.state.workers.get(worker_id)
+            result = await self._probe(worker) if worker else None
+            if result is None:
+                return
+            if result.outcome is ProbeOutcome.OK:
+                self._hands.reconciler.post(WorkerEvent(worker_id=worker_id, cause=Cause.PROBE_PASSED))
+                return
+            await asyncio.sleep(pause_s)
+
+    def _endpoint_of(self, worker_id: WorkerId) -> Endpoint | None:
+        worker = self._hands.state.workers.get(worker_id)
+        return self._hands.endpoint_of(worker) if worker else None
 
     async def _probe(self, worker: Worker) -> ProbeResult | None:
         endpoint = self._hands.endpoint_of(worker)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 class DaemonStarter(Protocol):
     """Starts a daemon that is removed with all its containers after the test."""
 
-    def __call__(self, *, wait: str = "/readyz", engine: Engine | None = None, **options: Any) -> DaemonProcess:
+    def __call__(
+        self, *, wait: str = "/readyz", engine: Engine | None = None, **options: Any
+    ) -> DaemonProcess:
         """Takes what `DaemonProcess` takes; `wait` empty only builds it."""
         ...
 

@@ -28,7 +28,7 @@ from tests.e2e.http_client import Reply, Stream, UnixConnection, exchange
 from tests.e2e.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from docker.models.containers import Container
 
@@ -337,12 +337,16 @@ class DaemonProcess:
 
     def wait_zero(self, name: str = "", *, within_s: float = 20.0) -> None:
         """Wait until no worker (of an endpoint) and no container of one is left."""
-        until(lambda: not self.workers(name), what=f"no worker of {name or 'anyone'} is left", within_s=within_s)
+        until(
+            lambda: not self.workers(name), what=f"no worker of {name or 'anyone'} is left", within_s=within_s
+        )
         if not name:
             until(lambda: not self.containers(), what="no container is left", within_s=within_s)
 
 
-def worker_spec(name: str, image: str, *, env: Mapping[str, object] | None = None, **fields: Any) -> dict[str, Any]:
+def worker_spec(
+    name: str, image: str, *, env: Mapping[str, object] | None = None, **fields: Any
+) -> dict[str, Any]:
     """A spec of the worker with knobs, quick to start and stop.
 
     Args:

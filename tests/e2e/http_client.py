@@ -72,7 +72,9 @@ def exchange(
 class Stream:
     """An answer that is read piece by piece."""
 
-    def __init__(self, connection: http.client.HTTPConnection, target: str, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, connection: http.client.HTTPConnection, target: str, headers: Mapping[str, str]
+    ) -> None:
         self._connection = connection
         connection.request("GET", target, headers=dict(headers))
         self._response = connection.getresponse()

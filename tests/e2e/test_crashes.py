@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import DaemonStarter
     from tests.e2e.daemon import DaemonProcess
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 _KILLS = 20
-_RUN_S_MAX = 1.5
+_RUN_S_MAX = 1.0
 _AWAKE = ("starting", "ready", "not_ready", "draining")
 _NS_PER_MS = 1_000_000
 
@@ -124,9 +124,8 @@ def _assert_containers_and_rows_agree(daemon: DaemonProcess) -> None:
         containers = {c.name.removeprefix("gpud-"): c for c in daemon.containers()}
         workers = {w["id"]: w for w in daemon.workers()}
         orphans = set(containers) - set(workers)
-        bare = {
-            i for i, w in workers.items() if w["state"] in _AWAKE and getattr(containers.get(i), "status", "") != "running"
-        }
+        running = {i for i, c in containers.items() if c.status == "running"}
+        bare = {i for i, w in workers.items() if w["state"] in _AWAKE} - running
         return f"orphans {orphans}, without a container {bare}" if orphans or bare else ""
 
     until(lambda: not disagreement(), what="containers and rows agree", within_s=10)
@@ -159,8 +158,19 @@ def _assert_the_books_tell_each_containers_lifetime(daemon: DaemonProcess, recor
     for row in metered.values():
         if row["container_started_ns"]:
             lifetime_ns = row["container_finished_ns"] - row["container_started_ns"]
-            assert abs(row["ran_ns"] - lifetime_ns) < _NS_PER_MS, dict(row)
+            assert abs(row["ran_ns"] - lifetime_ns) < _NS_PER_MS, _life_story(daemon, row["worker_id"])
             assert not row["estimated"]
+
+
+def _life_story(daemon: DaemonProcess, worker_id: str) -> str:
+    """What the books and the log say about a worker, for whoever reads a failure."""
+    segments = daemon.rows(
+        "SELECT phase, start_boot_ns, end_boot_ns, close_reason FROM usage_segment "
+        "WHERE worker_id = ? ORDER BY seq",
+        worker_id,
+    )
+    lines = [*map(tuple, segments), *daemon.log_lines(worker=worker_id)]
+    return "\n".join(map(str, lines))
 
 
 def _assert_no_gpu_was_shared(daemon: DaemonProcess, recorder: EngineRecorder) -> None:

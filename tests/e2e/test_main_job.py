@@ -88,7 +88,8 @@ def test_twenty_four_requests_at_once_scale_to_three_workers_on_three_gpus(
         answers = list(clients.map(lambda _: daemon.call("burst", "/delay/2"), range(24)))
     assert [answer.status for answer in answers] == [200] * 24
     served = daemon.rows(
-        "SELECT gpu_uuid, worker_id FROM gpu_lease WHERE worker_id IN (SELECT id FROM worker WHERE endpoint = 'burst')"
+        "SELECT l.gpu_uuid, l.worker_id FROM gpu_lease l JOIN worker w ON w.id = l.worker_id "
+        "WHERE w.endpoint = 'burst'"
     )
     assert len(served) == 3
     assert len({row["gpu_uuid"] for row in served}) == 3
