@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from gpud.cli.client import Client
     from gpud.cli.output import Column
-    from gpud.cli.parsing import Values
+    from gpud.cli.values import Values
 
 DEFAULT_SOCKET = "/run/gpud/api.sock"
 

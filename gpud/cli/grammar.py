@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gpud.cli.context import Context
-    from gpud.cli.parsing import Values
+    from gpud.cli.values import Values
 
 FLAG = "flag"
 TEXT = "text"

@@ -13,7 +13,7 @@ from gpud.cli.output import size
 if TYPE_CHECKING:
     from rich.progress_bar import ProgressBar
 
-    from gpud.cli.waiting import Moment
+    from gpud.cli.progress import Moment
 
 
 class _PullBar(BarColumn):

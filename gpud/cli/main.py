@@ -77,7 +77,7 @@ def _dispatch(words: Sequence[str]) -> int:
 def _complete(words: Sequence[str]) -> int:
     from gpud.cli.commands.completion import candidates  # noqa: PLC0415
     from gpud.cli.context import Context  # noqa: PLC0415
-    from gpud.cli.parsing import Values  # noqa: PLC0415
+    from gpud.cli.values import Values  # noqa: PLC0415
 
     with Context(Values({})) as context:
         sys.stdout.writelines(f"{word}\n" for word in candidates(words, context))

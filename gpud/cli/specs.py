@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from gpud.cli.context import Context
     from gpud.cli.grammar import Argument, Option
-    from gpud.cli.parsing import Values
+    from gpud.cli.values import Values
 
 Spec = dict[str, object]
 

@@ -1,18 +1,16 @@
-"""Waits for an endpoint's first worker, a pull or a held answer, and shows how far it is.
-
-On a terminal the display is rich's; elsewhere each new phase is one line on stderr.
-"""
+"""Waits for an endpoint's first worker, a pull or a held answer, and shows how far it is."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 from gpud.cli import exits
 from gpud.cli.client import path_of
 from gpud.cli.exits import CommandFailed
-from gpud.cli.output import number_at, rows_at, size, text_at, value_at
+from gpud.cli.output import number_at, rows_at, text_at, value_at
+from gpud.cli.progress import Lines, Moment, Reporter, Silence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,32 +41,6 @@ _TOLD = {
 }
 
 
-class Moment(NamedTuple):
-    """How far a start or a pull is.
-
-    Args:
-        phase: `image`, `gpus`, `create`, `start` or `ready`.
-        detail: For people.
-        done: Bytes of a pull.
-        total: Bytes of a pull; 0 outside of pulls.
-    """
-
-    phase: str
-    detail: str
-    done: float = 0
-    total: float = 0
-
-
-class Reporter(Protocol):
-    """Shows moments to a person."""
-
-    def show(self, moment: Moment) -> None:
-        """Show the present moment."""
-
-    def close(self) -> None:
-        """Show no more."""
-
-
 def reporter(context: Context, *, transient: bool = False) -> Reporter:
     """A reporter for wherever stderr goes.
 
@@ -80,36 +52,7 @@ def reporter(context: Context, *, transient: bool = False) -> Reporter:
         from gpud.cli.live import LiveReporter  # noqa: PLC0415 - 70 ms, and only for a person who waits
 
         return LiveReporter(transient=transient)
-    return _Silence() if transient else _Lines()
-
-
-class _Lines:
-    def __init__(self) -> None:
-        self._last = ""
-
-    def show(self, moment: Moment) -> None:
-        told = f"{moment.phase}: {moment.detail}"
-        if moment.total:
-            told = f"{moment.phase}: pulling {size(moment.total)}, {_tenth(moment)} % done"
-        if told != self._last:
-            sys.stderr.write(f"{told}\n")
-            sys.stderr.flush()
-        self._last = told
-
-    def close(self) -> None:
-        pass
-
-
-class _Silence:
-    def show(self, moment: Moment) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-def _tenth(moment: Moment) -> int:
-    return min(100, int(10 * moment.done / moment.total) * 10)
+    return Silence() if transient else Lines()
 
 
 def moment_of(endpoint: Mapping[str, object]) -> Moment:
@@ -203,7 +146,7 @@ def until_answer(context: Context, name: str, pending: wire.Pending) -> None:
     if pending.arrived(_QUIET_S):
         return
     shown = reporter(context, transient=True)
-    if isinstance(shown, _Silence):
+    if isinstance(shown, Silence):
         return
     watcher = context.new_client()
     try:

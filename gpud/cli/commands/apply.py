@@ -12,7 +12,7 @@ from gpud.cli.output import failure_text, text_at
 
 if TYPE_CHECKING:
     from gpud.cli.context import Context
-    from gpud.cli.parsing import Values
+    from gpud.cli.values import Values
 
 
 def _apply(values: Values, context: Context) -> int:

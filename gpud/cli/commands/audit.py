@@ -9,7 +9,7 @@ from gpud.cli.grammar import Command
 
 if TYPE_CHECKING:
     from gpud.cli.context import Context
-    from gpud.cli.parsing import Values
+    from gpud.cli.values import Values
 
 
 def _audit(_values: Values, context: Context) -> int:

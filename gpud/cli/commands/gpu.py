@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gpud.cli.context import Context
-    from gpud.cli.parsing import Values
+    from gpud.cli.values import Values
 
 _UUID = Argument("uuid", "UUID of the GPU, or the start of it that fits no other.", repeat=True)
 

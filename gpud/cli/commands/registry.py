@@ -13,7 +13,7 @@ from gpud.cli.output import Column, age, text_at
 
 if TYPE_CHECKING:
     from gpud.cli.context import Context
-    from gpud.cli.parsing import Values
+    from gpud.cli.values import Values
 
 COLUMNS = (
     Column("NAME", lambda row: text_at(row, "name")),

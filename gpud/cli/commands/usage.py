@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from gpud.cli.context import Context
-    from gpud.cli.parsing import Values
+    from gpud.cli.values import Values
 
 
 def _seconds(field: str) -> Callable[[Mapping[str, object]], str]:

@@ -12,7 +12,8 @@ from gpud.cli import grammar, main
 from gpud.cli.exits import BadUsage
 from gpud.cli.grammar import Argument, Command, Option
 from gpud.cli.index import all_commands
-from gpud.cli.parsing import Values, duration_s, parse
+from gpud.cli.parsing import duration_s, parse
+from gpud.cli.values import Values
 
 _COMMAND = Command(
     ("try",),
