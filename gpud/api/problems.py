@@ -64,10 +64,15 @@ def problem_response(error: GpudError, *, request_id: str) -> web.Response:
         headers[hdrs.ALLOW] = ", ".join(allowed)
     return web.Response(
         status=error.status,
-        body=json.dumps(problem_document(error, request_id=request_id), separators=(",", ":")).encode(),
+        body=_json(problem_document(error, request_id=request_id)),
         content_type=PROBLEM_TYPE,
         headers=headers,
     )
+
+
+def _json(document: dict[str, object]) -> bytes:
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+    return text.encode(errors="backslashreplace")  # A header may hold bytes that are no text.
 
 
 def _translated(error: web.HTTPException, request: web.Request) -> GpudError:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
+from yarl import URL
 
 from gpud.errors import InvariantBroken
 from tests.contract.api_site import ApiSite, running_api
@@ -26,7 +27,7 @@ async def site() -> AsyncIterator[ApiSite]:
         yield site
 
 
-async def problem_of(site: ApiSite, method: str, path: str, **options: Any) -> tuple[int, Any, Any]:
+async def problem_of(site: ApiSite, method: str, path: str | URL, **options: Any) -> tuple[int, Any, Any]:
     headers = site.admin | options.pop("headers", {})
     async with site.client.request(method, path, headers=headers, **options) as response:
         assert response.content_type == "application/problem+json"
@@ -85,6 +86,20 @@ async def test_a_body_that_is_not_json_is_refused_with_what_to_send(site: ApiSit
     status, problem, _ = await problem_of(site, "POST", "/v1/endpoints", data=b"x=1", headers=headers)
     assert (status, problem["type"]) == (415, "/problems/unsupported-media-type")
     assert "Content-Type: application/json" in problem["detail"]
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+@pytest.mark.parametrize(
+    "body", [b'{"name": "a\\ud800", "image": "x"}', b'{"\\udfff": 1}', b'{"env": {"\\ud800": null}}']
+)
+async def test_half_a_character_is_refused(site: ApiSite, method: str, body: bytes) -> None:
+    status, problem, _ = await problem_of(site, method, "/v1/endpoints/a", data=body, headers=JSON)
+    assert (status, problem["type"]) == (400, "/problems/invalid-request")
+
+
+@pytest.mark.parametrize("path", ["/v1/endpoints/%ED%A0%80", "/%ff", "/v1/workers/%00", "/v1/keys/..%2F.."])
+async def test_a_path_that_is_no_text_is_not_found(site: ApiSite, path: str) -> None:
+    assert (await problem_of(site, "GET", URL(path, encoded=True)))[0] in (404, 405)
 
 
 async def test_an_unknown_error_tells_nothing_but_where_to_look(site: ApiSite) -> None:

@@ -294,6 +294,6 @@ def system_document(health: DaemonHealth) -> SystemDocument:
         ready=health.ready,
         version=health.version,
         gpu_source=health.gpu_source,
-        uptime_s=health.uptime_s,
+        uptime_s=round(health.uptime_s, 3),
         parts=dict(health.parts),
     )
