@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import shutil
 import zlib
@@ -71,7 +72,8 @@ async def test_aiohttp_sends_and_gets_bodies_of_every_framing(served: Rig) -> No
 
     async with aiohttp.ClientSession(headers=_AUTH) as session:
         for data in (b"", b"x", body, in_parts()):
-            async with session.post(f"{base}/echo?a=b", data=data) as answer:
+            sent = io.BytesIO(data) if isinstance(data, bytes) else data
+            async with session.post(f"{base}/echo?a=b", data=sent) as answer:
                 facts = await answer.json()
             expected = data if isinstance(data, bytes) else body
             assert (facts["size"], facts["crc"]) == (len(expected), zlib.crc32(expected))
