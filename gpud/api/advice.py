@@ -70,7 +70,7 @@ ADVICE: dict[str, Advice] = {
     "image-not-found": Advice(
         means="Neither the Docker Engine nor the registry has this image. A registry may answer so for a "
         "private image, too, when no credential was sent.",
-        do="Check name and tag. For a private image store a credential with `gpud registry add` and name "
+        do="Check name and tag. For a private image store a credential with `gpud registry login` and name "
         "it in the spec as `registry`.",
     ),
     "conflict": Advice(
@@ -125,7 +125,7 @@ ADVICE: dict[str, Advice] = {
     ),
     "registry-denied": Advice(
         means="The registry refused the credential, or asks for one and the spec names none.",
-        do="Store a valid credential with `gpud registry add`, name it in the spec as `registry`, and "
+        do="Store a valid credential with `gpud registry login`, name it in the spec as `registry`, and "
         "deploy again.",
     ),
     "launch-failed": Advice(
@@ -141,7 +141,7 @@ ADVICE: dict[str, Advice] = {
     "cold-start-timeout": Advice(
         means="The request was held for a worker, and none became ready in time. `reason` tells what was "
         "being waited for, such as `waiting_for_gpu`.",
-        do="Repeat later, or raise `limits.queue_timeout_s`. `gpud endpoint show` says what is missing.",
+        do="Repeat later, or raise `limits.queue_timeout_s`. `gpud endpoint get` says what is missing.",
     ),
     "no-capacity": Advice(
         means="Workers are there, and none had a free slot while the request was held.",

@@ -41,6 +41,7 @@ class Option(NamedTuple):
         field: Path of the API field it sets; faults of that field are shown under the option's name.
         choices: The only legal values, if there are such.
         default: What applies without it, for the help.
+        also: A second long spelling; empty for none.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Option(NamedTuple):
     field: str = ""
     choices: tuple[str, ...] = ()
     default: str = ""
+    also: str = ""
 
 
 class Argument(NamedTuple):

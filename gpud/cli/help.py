@@ -58,6 +58,7 @@ def option_spelling(option: grammar.Option) -> str:
     """An option as the user types it."""
     dashed = f"--[no-]{option.name}" if option.negatable else f"--{option.name}"
     short = f"-{option.short}, " if option.short else ""
+    short += f"--{option.also}, " if option.also else ""
     value = "" if option.kind == grammar.FLAG else f" {metavar_of(option)}"
     return f"{short}{dashed}{value}"
 

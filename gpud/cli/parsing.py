@@ -38,6 +38,8 @@ class _Reader:
             self._long[option.name] = (option, True)
             if option.negatable:
                 self._long[f"no-{option.name}"] = (option, False)
+            if option.also:
+                self._long[option.also] = (option, True)
             if option.short:
                 self._short[option.short] = option
         self._given: dict[str, object] = {}

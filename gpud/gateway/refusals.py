@@ -37,7 +37,7 @@ def hold_ended(route: Route, waited_s: float, waiting: int, service_s: float) ->
     because = f" ({route.waiting_for})" if route.waiting_for else ""
     return ColdStartTimeout(
         f"No worker of {name} became ready within {waited_s:.1f} s{because}. "
-        f"`gpud endpoint show {name}` says what it waits for.",
+        f"`gpud endpoint get {name}` says what it waits for.",
         retry_after_s=max(1.0, route.expected_start_s),
         extra={**extra, "reason": route.waiting_for or "cold_start_timeout"},
     )

@@ -173,7 +173,7 @@ async def test_endpoints_are_listed_shown_scaled_retried_and_removed(site: ApiSi
     assert scaled.out.startswith("llm: 1 to 2 workers")
     wrong = await gpud("endpoint", "scale", "llm", "--min", "3")
     assert wrong.code == exits.BAD_USAGE
-    assert "  --min  must be 0 to max_workers" in wrong.err
+    assert "  --min-workers  must be 0 to max_workers" in wrong.err
     assert (await gpud("endpoint", "retry", "llm")).code == 0
     assert site.control.retried == ["llm"]
     assert (await gpud("endpoint", "rm", "llm")).code == 0

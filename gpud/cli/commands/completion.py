@@ -79,6 +79,7 @@ def _after(commands: tuple[Command, ...], before: list[str], begun: str, context
         return []
     command = commands[0]
     options = {f"--{option.name}": option for option in (*command.options, *grammar.GLOBAL_OPTIONS)}
+    options |= {f"--{option.also}": option for option in command.options if option.also}
     taken = options.get(before[-1])
     if taken is not None and taken.kind != grammar.FLAG:
         return _names(context) if taken.kind == grammar.ENDPOINT else taken.choices

@@ -134,8 +134,20 @@ def _rm(values: Values, context: Context) -> int:
 
 
 _SCALE_OPTIONS = (
-    Option("min", "Workers kept running without load.", kind=grammar.WHOLE, field="scale.min_workers"),
-    Option("max", "Most workers; 0 pauses the endpoint.", kind=grammar.WHOLE, field="scale.max_workers"),
+    Option(
+        "min-workers",
+        "Workers kept running without load.",
+        kind=grammar.WHOLE,
+        field="scale.min_workers",
+        also="min",
+    ),
+    Option(
+        "max-workers",
+        "Most workers; 0 pauses the endpoint.",
+        kind=grammar.WHOLE,
+        field="scale.max_workers",
+        also="max",
+    ),
     Option(
         "concurrency", "Requests one worker takes at a time.", kind=grammar.WHOLE, field="scale.concurrency"
     ),

@@ -104,7 +104,7 @@ def test_a_wrong_scale_is_told_by_the_option_s_name(gpud: Gpud, daemon: CannedDa
     daemon.on("PATCH", "/v1/endpoints/llm", problem(422, "…", title="The spec is not valid", fields=fields))
     ran = gpud("endpoint", "scale", "llm", "--min", "9")
     assert ran.code == exits.BAD_USAGE
-    assert ran.err == "gpud: The spec is not valid.\n  --min  must be 0 to max_workers\n"
+    assert ran.err == "gpud: The spec is not valid.\n  --min-workers  must be 0 to max_workers\n"
 
 
 def test_several_endpoints_are_removed_in_turn(gpud: Gpud, daemon: CannedDaemon) -> None:
