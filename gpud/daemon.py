@@ -66,7 +66,9 @@ def serve(config: Path | None) -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             return runner.run(_serve(settings, config))
-        except BaseExceptionGroup:
+        except BaseExceptionGroup as group:
+            if faults := _leaves(group, BadSettings):
+                raise faults[0] from group
             # A loop met something nobody foresaw, or the store cannot go on. The service manager
             # starts the daemon again from what is on disk; workers serve on meanwhile.
             log.exception("daemon.failed")
@@ -145,7 +147,7 @@ class Daemon:
         Args:
             stop: Set by a signal.
             tcp: Where the gateway listens.
-            local: Unix sockets of the API.
+            local: Unix sockets, where administrators need no key.
         """
         settings = self._settings
         await self._keyring.load()
@@ -153,7 +155,7 @@ class Daemon:
             fleet = self._fleet(tasks)
             self._dispatcher.watch(fleet.reconciler)
             await fleet.load()
-            runner = await self._start_api(fleet, local)
+            runner = await self._start_api(fleet)
             gateway = Gateway(
                 dispatcher=self._dispatcher,
                 settings=settings.server,
@@ -168,7 +170,7 @@ class Daemon:
                 tasks.create_task(self._feed_watchdog(fleet), name="watchdog"),
             ]
             fleet.start()
-            await gateway.start(tcp)
+            await gateway.start([*tcp, *local])
             gc.collect()
             gc.freeze()
             log.info(
@@ -224,7 +226,7 @@ class Daemon:
         )
         return Fleet(ports, fleet_settings, policy, tasks)
 
-    async def _start_api(self, fleet: Fleet, local: list[socket.socket]) -> web.AppRunner:
+    async def _start_api(self, fleet: Fleet) -> web.AppRunner:
         app = build_api(
             control=fleet.control,
             reads=self._store.reads,
@@ -236,8 +238,6 @@ class Daemon:
         )
         runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await runner.setup()
-        for listening in local:
-            await web.SockSite(runner, listening).start()
         return runner
 
     async def _watch_store(self) -> None:
@@ -254,6 +254,17 @@ class Daemon:
             else:
                 self._notifier.watchdog()
             await asyncio.sleep(limit_s / 4)
+
+
+def _leaves(group: BaseExceptionGroup, kind: type[BadSettings]) -> list[BadSettings]:
+    """The exceptions of a kind that a group holds, however deep."""
+    found: list[BadSettings] = []
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            found += _leaves(error, kind)
+        elif isinstance(error, kind):
+            found.append(error)
+    return found
 
 
 def _check_settings(running: Settings, config: Path | None) -> None:

@@ -40,6 +40,8 @@ async def problems_middleware(request: web.Request, handler: Handler) -> web.Str
     except GpudError as error:
         if isinstance(error, InvariantBroken):
             _log.exception("request.failed", request_id=request_id, method=request.method, path=request.path)
+        else:
+            _note_refusal(request, error)
         return problem_response(error, request_id=request_id)
     except web.HTTPException as error:
         if error.status < 400:
@@ -54,6 +56,21 @@ async def problems_middleware(request: web.Request, handler: Handler) -> web.Str
             f"Its log tells more under request {request_id}."
         )
         return problem_response(unknown, request_id=request_id)
+
+
+def _note_refusal(request: web.Request, error: GpudError) -> None:
+    """Log why a change was refused: whoever runs gpud may see the log and not the caller's screen."""
+    if request.method in (hdrs.METH_GET, hdrs.METH_HEAD) or error.status == 401:
+        return
+    _log.warning(
+        "request.refused",
+        request_id=request[REQUEST_ID],
+        method=request.method,
+        path=request.path,
+        status=error.status,
+        problem=error.slug,
+        error=error.detail,
+    )
 
 
 def problem_response(error: GpudError, *, request_id: str) -> web.Response:

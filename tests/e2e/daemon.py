@@ -261,13 +261,16 @@ class DaemonProcess:
         return Stream(connection, f"/e/{name}{path}", {"Authorization": f"Bearer {self.key}"})
 
     def cli(
-        self, *words: str, stdin: str = "", env: Mapping[str, str] | None = None
+        self, *words: str, stdin: str = "", env: Mapping[str, str] | None = None, tcp: bool = False
     ) -> subprocess.CompletedProcess[str]:
-        """Run the command line against this daemon's Unix socket."""
+        """Run the command line against this daemon's Unix socket, or with `tcp` over its port with a key."""
+        where = {"GPUD_SOCKET": str(self.run_dir / "api.sock")}
+        if tcp:
+            where = {"GPUD_URL": f"http://127.0.0.1:{self.port}", "GPUD_KEY": self.key}
         return subprocess.run(
             [sys.executable, "-m", "gpud", *words],
             cwd=ROOT,
-            env=self._env | {"GPUD_SOCKET": str(self.run_dir / "api.sock")} | dict(env or {}),
+            env=self._env | where | dict(env or {}),
             input=stdin,
             capture_output=True,
             text=True,
