@@ -13,6 +13,7 @@ from gpud.gateway import answers
 from gpud.gateway.exchange import OVER, TUNNEL, Exchange
 from gpud.gateway.framing import NO_BODY, BadFraming, Body
 from gpud.gateway.heads import RequestHead, check_unfinished, parse_request
+from gpud.gateway.local import local_peer
 
 if TYPE_CHECKING:
     from gpud.gateway.plane import Plane
@@ -55,6 +56,7 @@ class ClientConnection(asyncio.Protocol):
         "_stops",
         "_unread_since_s",
         "keep_alive",
+        "keys",
         "peer",
         "peername",
         "transport",
@@ -65,6 +67,7 @@ class ClientConnection(asyncio.Protocol):
         self._plane = plane
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.peername: object = None
+        self.keys = plane.keys
         self.peer = plane.no_peer
         self.keep_alive = True
         self.writing_paused = False
@@ -85,7 +88,10 @@ class ClientConnection(asyncio.Protocol):
         """A client connected."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
-        self.peername = transport.get_extra_info("peername")
+        local = local_peer(transport)
+        if local is not None and local.uid in self._plane.administrators:
+            self.keys = self._plane.local_keys
+        self.peername = local or transport.get_extra_info("peername")
         self.peer = self._plane.peer_of(self.peername)
         self._last_s = self._plane.now_s()
         self._plane.clients.add(self)

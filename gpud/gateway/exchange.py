@@ -105,7 +105,7 @@ class Exchange:
                 case ToEndpoint(name, path):
                     self._path = path
                     table = self._plane.dispatcher.table
-                    self._admit(allowed_route(self._plane.keys, table, name, self._token))
+                    self._admit(allowed_route(self.client.keys, table, name, self._token))
                 case ToControl():
                     self._to_control()
                 case ByModel(path):
@@ -142,10 +142,10 @@ class Exchange:
         if not self.upload.done and self.upload.total < openai.MODEL_BODY_BYTES_MAX:
             return
         model = openai.named_model(self.head, self.upload.kept)
-        self._admit(allowed_model(self._plane.keys, self._plane.dispatcher.table, model, self._token))
+        self._admit(allowed_model(self.client.keys, self._plane.dispatcher.table, model, self._token))
 
     def _list_models(self) -> None:
-        models = callable_models(self._plane.keys, self._plane.dispatcher.table, self._token)
+        models = callable_models(self.client.keys, self._plane.dispatcher.table, self._token)
         headers = [("Content-Type", "application/json"), ("X-Gpud-Request-Id", self.request_id)]
         self._answer_ourselves(200, headers, openai.model_list(models))
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gpud.gateway import answers
+from gpud.gateway.local import LocalKeys, administrators
 from gpud.gateway.pool import MemoryPool, Pools
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ class Plane:
     ) -> None:
         self.dispatcher = dispatcher
         self.keys = keys
+        self.local_keys: KeyRing = LocalKeys(keys)
+        self.administrators = administrators()
         self.pools = Pools()
         self.control = MemoryPool(control)
         self.now_s = clock.now_s
