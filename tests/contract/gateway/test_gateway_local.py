@@ -42,14 +42,16 @@ async def local(tmp_path: Path) -> AsyncIterator[tuple[Rig, Path]]:
     await rig.stop()
 
 
-async def connected(path: Path) -> RawClient:
-    return RawClient(*await asyncio.open_unix_connection(str(path)))
+async def connected(rig: Rig, path: Path) -> RawClient:
+    client = RawClient(*await asyncio.open_unix_connection(str(path)))
+    rig._clients.append(client)
+    return client
 
 
 async def test_an_administrator_at_the_unix_socket_invokes_without_a_key(local: tuple[Rig, Path]) -> None:
     rig, path = local
     rig.publish(await rig.worker())
-    client = await connected(path)
+    client = await connected(rig, path)
     client.send("GET", "/e/llm/echo", token=None)
     assert (await client.reply()).status == 200
 
@@ -57,7 +59,7 @@ async def test_an_administrator_at_the_unix_socket_invokes_without_a_key(local: 
 async def test_a_wrong_key_counts_at_the_unix_socket_too(local: tuple[Rig, Path]) -> None:
     rig, path = local
     rig.publish(await rig.worker())
-    client = await connected(path)
+    client = await connected(rig, path)
     client.send("GET", "/e/llm/echo", token="gpud_wrong")
     assert (await client.reply()).status == 401
 
@@ -69,7 +71,7 @@ async def test_another_user_at_the_unix_socket_needs_a_key(
     assert rig.gateway is not None
     monkeypatch.setattr(rig.gateway._plane, "administrators", frozenset({os.getuid() + 1}))
     rig.publish(await rig.worker())
-    client = await connected(path)
+    client = await connected(rig, path)
     client.send("GET", "/e/llm/echo", token=None)
     assert (await client.reply()).status == 401
 
@@ -77,7 +79,7 @@ async def test_another_user_at_the_unix_socket_needs_a_key(
 async def test_the_api_learns_the_uid_and_a_tcp_client_never_inherits_it(local: tuple[Rig, Path]) -> None:
     rig, path = local
     for _ in range(3):  # the connections to the API are kept and taken in turn
-        by_socket = await connected(path)
+        by_socket = await connected(rig, path)
         by_socket.send("GET", "/v1/uid", token=None)
         assert (await by_socket.reply()).body == str(os.getuid()).encode()
         assert (await rig.get("/v1/uid", token=None)).body == b"None"
