@@ -33,12 +33,12 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerFacts:
-    """What the judgement needs of a container."""
+    """What the judgement needs of a container; one that is neither running nor ended is being started."""
 
     worker_id: WorkerId
     running: bool
+    ended: bool
     gpu_uuids: tuple[GpuUuid, ...]
-    created_ns: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,22 +50,19 @@ class Finding:
 
 
 def judge_containers(
-    workers: Mapping[WorkerId, Worker],
-    containers: Iterable[ContainerFacts],
-    *,
-    strays_before_ns: int,
+    workers: Mapping[WorkerId, Worker], containers: Iterable[ContainerFacts]
 ) -> tuple[Finding, ...]:
     """Compare rows with containers, as the table of semantics section 6 says.
 
     Args:
         workers: Live ones.
         containers: Every container with this install's label.
-        strays_before_ns: Unix nanoseconds; a container no row explains is a stray only when
-            it was created before.
 
     Returns:
-        One finding for each worker that should have a running container and each stray.
-        MISSING rests on one listing alone: confirm it by name before acting on it.
+        One finding for each worker that should have a running container, and for each container
+        that no row explains. A container that was not started yet when the engine looked says
+        nothing about a worker that has been told of its start since. MISSING rests on one
+        listing alone: confirm it by name before acting on it.
     """
     seen = {container.worker_id: container for container in containers}
     findings = []
@@ -75,16 +72,16 @@ def judge_containers(
         container = seen.get(worker.id)
         if container is None:
             verdict = Verdict.MISSING
-        elif not container.running:
+        elif container.ended:
             verdict = Verdict.ENDED
+        elif not container.running:
+            continue
         elif set(container.gpu_uuids) != set(worker.gpu_uuids):
             verdict = Verdict.MISMATCHED
         else:
             verdict = Verdict.ALIVE
         findings.append(Finding(worker_id=worker.id, verdict=verdict))
     findings.extend(
-        Finding(worker_id=worker_id, verdict=Verdict.STRAY)
-        for worker_id, container in seen.items()
-        if worker_id not in workers and container.created_ns < strays_before_ns
+        Finding(worker_id=worker_id, verdict=Verdict.STRAY) for worker_id in seen if worker_id not in workers
     )
     return tuple(findings)

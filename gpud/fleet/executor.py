@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+_ROUNDS_FOR_OUTCOME = 2
+"""An effort posts its outcome before it ends, so the next round but one has seen it."""
 _STARTS_SOMETHING = frozenset({Action.PULL_IMAGE, Action.VERIFY_GPUS, Action.LAUNCH})
 _PROBES = frozenset({Action.AWAIT_READY, Action.WATCH_HEALTH, Action.AWAIT_RETURN})
 
@@ -28,7 +30,6 @@ _PROBES = frozenset({Action.AWAIT_READY, Action.WATCH_HEALTH, Action.AWAIT_RETUR
 @dataclass(slots=True)
 class _Running:
     action: Action
-    generation: int
     task: asyncio.Task[None]
     rounds_done: int = 0
 
@@ -81,7 +82,7 @@ class Executor:
         for worker in self._state.workers.values():
             action = action_for(worker.state)
             running = self._running.get(worker.id)
-            if running is not None and running.action is action and not self._must_repeat(running, worker):
+            if running is not None and running.action is action and not self._must_repeat(running):
                 continue
             if action is None:
                 if running is not None and running.action is not Action.LAUNCH:
@@ -102,12 +103,16 @@ class Executor:
         for running in self._running.values():
             running.task.cancel()
 
-    def _must_repeat(self, running: _Running, worker: Worker) -> bool:
-        """An effort that ended two rounds ago and changed nothing was in vain."""
+    @staticmethod
+    def _must_repeat(running: _Running) -> bool:
+        """An effort that ended some rounds ago, and is still what the worker needs, was in vain.
+
+        So was one that was cancelled, for a worker that drained and is wanted again.
+        """
         if not running.task.done():
             return False
         running.rounds_done += 1
-        return running.rounds_done > 2 and running.generation == worker.generation
+        return running.rounds_done > _ROUNDS_FOR_OUTCOME
 
     def _start(self, worker: Worker, action: Action, before: _Running | None) -> None:
         previous = before.task if before is not None else None
@@ -115,7 +120,7 @@ class Executor:
             previous.cancel()
         coroutine = self._run(worker.id, action, previous)
         task = self._tasks.create_task(coroutine, name=f"{action}:{worker.id}")
-        self._running[worker.id] = _Running(action=action, generation=worker.generation, task=task)
+        self._running[worker.id] = _Running(action=action, task=task)
 
     async def _run(self, worker_id: WorkerId, action: Action, previous: asyncio.Task[None] | None) -> None:
         if previous is not None and not previous.done():

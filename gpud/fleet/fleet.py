@@ -30,6 +30,7 @@ from gpud.fleet.sweeper import Sweeper
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from gpud.core.gpu import Gpu
     from gpud.core.ids import WorkerId
     from gpud.ports.containers import ContainerRuntime
     from gpud.ports.gpus import GpuInventory
@@ -132,13 +133,13 @@ class Fleet:
         rows = await self._ports.store.load_fleet()
         adoption = Adoption(self.hands, self.meter, rows)
         adoption.load()
+        found: tuple[Gpu, ...] | None = None
         try:
             found = await self._ports.gpus.list_gpus()
         except DependencyDown as error:
             log.warning("gpu.inventory_unavailable", error=error.detail)
-            self.gpu_keeper.load(tuple(s.gpu for s in rows.gpu_statuses), rows.gpu_statuses)
-        else:
-            self.gpu_keeper.load(found, rows.gpu_statuses)
+        leased = () if adoption.rebooted else [uuid for uuid, _ in rows.leases]
+        self.gpu_keeper.load(found, rows.gpu_statuses, leased, rebooted=adoption.rebooted)
         self._adoption = adoption
 
     async def adopt(self) -> None:
@@ -154,7 +155,7 @@ class Fleet:
                 self._executor.free_hands()
                 # No daemon but this one makes containers of this install: every container that
                 # no row explains is a stray, whatever its age.
-                await self._sweeper.sweep(strays_before_ns=self._ports.clock.wall_ns())
+                await self._sweeper.sweep(strays_at_once=True)
             except DependencyDown as error:
                 if error.detail != told:
                     log.warning("engine.unavailable", error=error.detail)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from gpud.core.gpu import GpuHealth, GpuStatus
+from gpud.core.gpu import Gpu, GpuHealth, GpuStatus
 from gpud.core.records import GpuHealthSaved
 from gpud.errors import DependencyDown, NotFound
 
 if TYPE_CHECKING:
-    from gpud.core.gpu import Gpu
+    from collections.abc import Iterable
+
     from gpud.core.ids import GpuUuid
     from gpud.fleet.journal import Journal
     from gpud.fleet.reconciler import Reconciler
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _POLL_S = 15.0
+_NOT_LISTED = "The driver no longer lists this GPU"
 _CLEAN_FOR_S = 60.0
 """A quarantined GPU returns after this long without memory in use or processes."""
 
@@ -47,14 +49,38 @@ class GpuKeeper:
         self._clean_since_s: dict[GpuUuid, float] = {}
         self.fault = ""
 
-    def load(self, found: tuple[Gpu, ...], remembered: tuple[GpuStatus, ...]) -> None:
-        """Set the inventory at start-up; the operator's cordons and old faults still hold."""
+    def load(
+        self,
+        found: tuple[Gpu, ...] | None,
+        remembered: tuple[GpuStatus, ...],
+        leased: Iterable[GpuUuid],
+        *,
+        rebooted: bool,
+    ) -> None:
+        """Set the inventory at start-up.
+
+        The operator's cordons hold, and so do old faults until the machine is restarted. A GPU
+        that a worker has and the driver does not list stays in the inventory, as unhealthy.
+
+        Args:
+            found: What the driver lists; None when it does not answer.
+            remembered: GPUs whose health was ever not healthy.
+            leased: GPUs that workers hold.
+            rebooted: The machine was restarted since the last daemon.
+        """
         before = {status.gpu.uuid: status for status in remembered}
         gpus = self._reconciler.state.gpus
         gpus.clear()
-        for gpu in found:
+        for gpu in (status.gpu for status in remembered) if found is None else found:
             known = before.get(gpu.uuid)
-            gpus[gpu.uuid] = replace(known, gpu=gpu) if known else GpuStatus(gpu=gpu)
+            if known is None or (rebooted and known.health is not GpuHealth.CORDONED):
+                known = GpuStatus(gpu=gpu)
+            gpus[gpu.uuid] = replace(known, gpu=gpu)
+        for uuid in leased:
+            if uuid not in gpus and found is not None:
+                gone = before[uuid].gpu if uuid in before else Gpu(uuid=uuid, name="unknown", memory_mib=0)
+                gpus[uuid] = GpuStatus(gpu=gone)
+                self.mark(uuid, GpuHealth.UNHEALTHY, _NOT_LISTED)
 
     async def run(self) -> None:
         """Poll the driver for as long as the daemon runs."""
@@ -76,15 +102,25 @@ class GpuKeeper:
             self.mark(fault.uuid, GpuHealth.UNHEALTHY, fault.detail)
         for uuid, status in list(self._reconciler.state.gpus.items()):
             if uuid not in found and status.health is not GpuHealth.UNHEALTHY:
-                self.mark(uuid, GpuHealth.UNHEALTHY, "The driver no longer lists this GPU")
+                self.mark(uuid, GpuHealth.UNHEALTHY, _NOT_LISTED)
         new = [gpu for uuid, gpu in found.items() if uuid not in self._reconciler.state.gpus]
         if new:
             self._reconciler.tell(lambda: self._add(new))
         await self._heal()
 
     def mark(self, uuid: GpuUuid, health: GpuHealth, reason: str) -> None:
-        """Change a GPU's health, with the reason people will read."""
-        self._reconciler.tell(lambda: self.apply(uuid, health, reason))
+        """Note what was seen of a GPU's health, with the reason people will read.
+
+        What heals by itself never takes the place of what needs an operator.
+        """
+
+        def note() -> None:
+            status = self._reconciler.state.gpus.get(uuid)
+            heals = (GpuHealth.HEALTHY, GpuHealth.QUARANTINED)
+            if status is not None and (status.health in heals or health not in heals):
+                self.apply(uuid, health, reason)
+
+        self._reconciler.tell(note)
 
     def apply(self, uuid: GpuUuid, health: GpuHealth, reason: str) -> None:
         """Change a GPU's health, in the reconciler's own task.
@@ -119,4 +155,4 @@ class GpuKeeper:
             if use.pids or use.used_mib > self._idle_memory_mib_max:
                 self._clean_since_s.pop(use.uuid, None)
             elif now_s - self._clean_since_s.setdefault(use.uuid, now_s) >= _CLEAN_FOR_S:
-                self.mark(use.uuid, GpuHealth.HEALTHY, "")
+                self.mark(use.uuid, GpuHealth.HEALTHY, "")  # which an operator's cordon outlasts

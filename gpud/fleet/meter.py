@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gpud.core.metering import Phase, Segment, phase_of
@@ -19,115 +19,201 @@ if TYPE_CHECKING:
 
 _COALESCE_NS = 100_000_000
 """Idle stretches shorter than this count as active (semantics, section 7)."""
+
+_JUMP_NS = 500_000_000
+"""A wall clock that moved this much against CLOCK_BOOTTIME makes engine timestamps useless."""
+
 _READING_TRUSTED_NS = 20_000
 _READINGS_MAX = 8
+_WITHOUT_CONTAINER = frozenset({Phase.SETUP, Phase.RELEASE})
+_ENDED_UNSEEN = frozenset({Cause.VANISHED, Cause.CONTAINER_STOPPED})
+"""With these, a container is gone and the engine knows no time of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Switch:
+    """A change of phase that is on the bill once the container is known to have lived to see it."""
+
+    at_ns: int
+    phase: Phase
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Sign:
+    """When a container was last known to run, and how far wall time was ahead of boot time then."""
+
+    at_ns: int
+    wall_ahead_ns: int
 
 
 class Meter:
     """One open segment for each worker that holds a lease.
 
+    A container may have ended a while before anybody hears of it, and a segment that is written
+    never changes. So a switch of phase is kept back until a sign of life from after it; when the
+    engine tells an end from before it, it never was. Nobody is billed for longer than the
+    container ran.
+
     Args:
         clock: Its CLOCK_BOOTTIME measures; wall time only labels.
-        add: Takes the rows, in order, into the transaction of the move itself.
+        add: Takes the rows, in order, into the transaction of the round under way.
     """
 
     def __init__(self, clock: Clock, add: Callable[[FleetChange], None]) -> None:
         self._clock = clock
         self._add = add
         self._open: dict[WorkerId, Segment] = {}
+        self._ahead: dict[WorkerId, list[_Switch]] = {}
+        self._signs: dict[WorkerId, _Sign] = {}
         self._idle_since_ns: dict[WorkerId, int] = {}
-        self._unwatched: set[WorkerId] = set()
 
-    def resume(self, segments: Iterable[Segment], *, unwatched: Iterable[WorkerId]) -> None:
-        """Take over the segments that were open when the last daemon ended.
+    # -- at start-up ---------------------------------------------------------------------------
+
+    def resume(
+        self, segments: Iterable[Segment], workers: Iterable[Worker], *, heartbeat_ns: int, wall_ms: int
+    ) -> None:
+        """Take over what was open when the last daemon ended, a moment after its last heartbeat.
 
         Args:
-            segments: Open ones.
-            unwatched: Workers whose container may have ended since. Their segment stays as it is,
-                whatever they do, until the engine has told: else time after an end would be metered.
+            segments: Open ones, of this boot.
+            workers: All.
+            heartbeat_ns: CLOCK_BOOTTIME of the last heartbeat.
+            wall_ms: Its wall time.
         """
         self._open.update({segment.worker_id: segment for segment in segments})
-        self._unwatched.update(worker_id for worker_id in unwatched if worker_id in self._open)
+        wall_ahead_ns = wall_ms * 1_000_000 - heartbeat_ns
+        for worker in workers:
+            segment = self._open.get(worker.id)
+            if segment is None or segment.phase in _WITHOUT_CONTAINER:
+                continue
+            away = segment.phase is Phase.UNSUPERVISED
+            seen_ns = segment.start_boot_ns if away else max(heartbeat_ns, segment.start_boot_ns)
+            self._signs[worker.id] = _Sign(seen_ns, wall_ahead_ns)
+            phase = phase_of(worker, in_flight=0) or Phase.RELEASE
+            if phase in (Phase.STOP, Phase.RELEASE):
+                self._switch(worker.id, phase, seen_ns, worker.cause)
+                continue
+            self._switch(worker.id, Phase.UNSUPERVISED, seen_ns, Phase.UNSUPERVISED)
+            self._switch(worker.id, phase, self._clock.boot_ns(), phase)
+
+    def ended_with_boot(self, worker: Worker, segment: Segment, *, at_boot_ns: int) -> None:
+        """The machine went down: close everything at the last sign of life."""
+        end_ns = max(at_boot_ns, segment.start_boot_ns)
+        closed = replace(segment, end_boot_ns=end_ns, close_reason=Cause.REBOOTED, estimated=True)
+        self._add(SegmentClosed(segment=closed))
+        self._give_back_leases(worker, end_ns)
+
+    # -- what happens --------------------------------------------------------------------------
 
     def moved(self, before: Worker, after: Worker, *, in_flight: int) -> None:
         """Account for one change of state."""
-        if after.id in self._unwatched:
-            has_ended = after.container_finished_ns or phase_of(after, in_flight=in_flight) is None
-            if not has_ended:
-                return
-            self._unwatched.discard(after.id)
-        self._account_for_unseen_run(before, after)
-        at_ns = self._moment(before, after)
-        self._settle_idle(before.id, before_ns=at_ns)
+        now_ns = self._clock.boot_ns()
+        self._settle_idle(before.id, before_ns=now_ns)
         phase = phase_of(after, in_flight=in_flight)
         segment = self._open.get(after.id)
-        if segment is None and phase is not None:
-            self._take_leases(after, at_ns)
-        if phase is not (segment.phase if segment else None):
-            self._switch(after, phase, at_ns)
-        if phase is None and segment is not None:
-            self._give_back_leases(before, max(at_ns, segment.start_boot_ns))
+        if segment is None:
+            if phase is not None:
+                self._take_leases(after, now_ns)
+                self._begin(after, phase, now_ns)
+            return
+        if phase is None:
+            self._end(before, after, now_ns)
+        elif self._container_ended(before, after, segment):
+            self._close_at_end(before, after, segment, now_ns)
+        elif after.state is WorkerState.STARTING:
+            began_ns = now_ns
+            if not self._has_jumped(after.id):
+                began_ns = self._told(after.id, after.container_started_ns, now_ns)
+            self._write(after.id, phase, began_ns, after.cause)
+            self.alive(after.id, at_boot_ns=now_ns)
+        elif segment.phase in _WITHOUT_CONTAINER:
+            self._write(after.id, phase, now_ns, after.cause)
+        else:
+            self._switch(after.id, phase, now_ns, after.cause)
+
+    def alive(self, worker_id: WorkerId, *, at_boot_ns: int) -> None:
+        """A container is known to have run at a moment: what it was billed for until then stands."""
+        if worker_id not in self._open:
+            return
+        known = self._signs.get(worker_id)
+        if known is None or at_boot_ns >= known.at_ns:
+            self._signs[worker_id] = _Sign(at_boot_ns, self._wall_ahead_ns())
+        self._write_ahead(worker_id, until_ns=at_boot_ns)
 
     def busy(self, worker_id: WorkerId) -> None:
         """A worker got a request."""
-        if worker_id in self._unwatched:
+        now_ns = self._clock.boot_ns()
+        since_ns = self._idle_since_ns.get(worker_id)
+        if since_ns is not None and now_ns - since_ns < _COALESCE_NS:
+            del self._idle_since_ns[worker_id]
             return
-        if self._idle_since_ns.pop(worker_id, None) is not None:
-            return
-        segment = self._open.get(worker_id)
-        if segment is not None and segment.phase is Phase.IDLE:
-            self._next_segment(segment, Phase.ACTIVE, self._clock.boot_ns())
+        self._settle_idle(worker_id, before_ns=now_ns)
+        if self._phase(worker_id) is Phase.IDLE:
+            self._switch(worker_id, Phase.ACTIVE, now_ns, Phase.ACTIVE)
 
     def idle(self, worker_id: WorkerId) -> None:
         """A worker's last request ended."""
-        segment = self._open.get(worker_id)
-        if segment is not None and segment.phase is Phase.ACTIVE and worker_id not in self._unwatched:
+        if self._phase(worker_id) is Phase.ACTIVE:
             self._idle_since_ns[worker_id] = self._clock.boot_ns()
 
     def settle(self) -> bool:
-        """Close active segments that have been idle long enough; True while some may follow."""
+        """End active stretches that have been idle long enough; True while some may follow."""
         now_ns = self._clock.boot_ns()
         for worker_id, since_ns in list(self._idle_since_ns.items()):
             if now_ns - since_ns >= _COALESCE_NS:
                 self._settle_idle(worker_id, before_ns=now_ns)
         return bool(self._idle_since_ns)
 
-    def is_unwatched(self, worker_id: WorkerId) -> bool:
-        """Whether the engine has yet to tell what became of a worker taken over."""
-        return worker_id in self._unwatched
+    # -- the end of a container ----------------------------------------------------------------
 
-    def unsupervised(self, worker: Worker, *, since_boot_ns: int) -> None:
-        """The daemon was away while the container ran: say so from its last heartbeat on."""
-        segment = self._open[worker.id]
-        self._next_segment(segment, Phase.UNSUPERVISED, since_boot_ns)
+    def _container_ended(self, before: Worker, after: Worker, segment: Segment) -> bool:
+        if segment.phase is Phase.RELEASE:
+            return False
+        told = bool(after.container_finished_ns and not before.container_finished_ns)
+        return told or after.cause in _ENDED_UNSEEN
 
-    def supervised(self, worker: Worker, *, in_flight: int, since_boot_ns: int) -> None:
-        """The container was found running then: its phase goes on from there."""
-        self._unwatched.discard(worker.id)
-        phase = phase_of(worker, in_flight=in_flight)
-        if phase is not None:
-            self._next_segment(self._open[worker.id], phase, since_boot_ns)
+    def _close_at_end(self, before: Worker, after: Worker, segment: Segment, now_ns: int) -> None:
+        """Bill up to the container's end, which is past; from there on the GPUs are being released."""
+        sign = self._signs.get(after.id)
+        seen_ns = now_ns if sign is None else max(sign.at_ns, segment.start_boot_ns)
+        if after.container_finished_ns and not before.container_finished_ns:
+            told_ns = after.container_finished_ns - self._wall_ahead_ns()
+            jumped = self._has_jumped(after.id) or told_ns > now_ns + _JUMP_NS
+            end_ns = seen_ns if jumped else self._told(after.id, after.container_finished_ns, now_ns)
+            estimated = jumped
+        else:
+            never_ran = not after.container_started_ns
+            end_ns, estimated = (now_ns, False) if never_ran else (seen_ns, True)
+        if after.container_started_ns and not before.container_started_ns:
+            # It was told to stop while it was being created, and ran all the same.
+            self._write(
+                after.id, Phase.STOP, self._told(after.id, after.container_started_ns, end_ns), after.cause
+            )
+        self._write_ahead(after.id, until_ns=end_ns)
+        self._ahead.pop(after.id, None)
+        self._write(after.id, Phase.RELEASE, end_ns, after.cause, estimated=estimated)
 
-    def ended_at(self, worker: Worker, *, at_boot_ns: int, estimated: bool) -> None:
-        """The container ended while nobody watched: close at that moment, release from there."""
-        self._unwatched.discard(worker.id)
-        segment = self._open[worker.id]
-        self._next_segment(segment, Phase.RELEASE, at_boot_ns, estimated=estimated)
+    def _end(self, before: Worker, after: Worker, now_ns: int) -> None:
+        self._write_ahead(after.id, until_ns=now_ns)
+        segment = self._open.pop(after.id)
+        for kept in (self._ahead, self._signs, self._idle_since_ns):
+            kept.pop(after.id, None)
+        end_ns = max(now_ns, segment.start_boot_ns)
+        self._add(SegmentClosed(segment=replace(segment, end_boot_ns=end_ns, close_reason=after.cause)))
+        self._give_back_leases(before, end_ns)
 
-    def ended_with_boot(self, worker: Worker, *, at_boot_ns: int) -> None:
-        """The machine went down: close everything at the last sign of life."""
-        self._unwatched.discard(worker.id)
-        segment = self._open.pop(worker.id, None)
-        if segment is None:
-            return
-        end_ns = max(at_boot_ns, segment.start_boot_ns)
-        closed = replace(segment, end_boot_ns=end_ns, close_reason=Cause.REBOOTED, estimated=True)
-        self._add(SegmentClosed(segment=closed))
-        self._give_back_leases(worker, end_ns)
+    def _told(self, worker_id: WorkerId, unix_ns: int, now_ns: int) -> int:
+        """The engine's word on a moment, within what it can be; now when it says nothing."""
+        if not unix_ns:
+            return now_ns
+        told_ns = unix_ns - self._wall_ahead_ns()
+        return min(max(told_ns, self._open[worker_id].start_boot_ns), now_ns)
 
-    def engine_moment_ns(self, unix_ns: int) -> int:
-        """Convert an engine timestamp (Unix nanoseconds) to CLOCK_BOOTTIME."""
-        return unix_ns - self._wall_ahead_ns()
+    def _has_jumped(self, worker_id: WorkerId) -> bool:
+        """Whether the wall clock, by which the engine tells time, was set since the last sign of life."""
+        sign = self._signs.get(worker_id)
+        return sign is not None and abs(self._wall_ahead_ns() - sign.wall_ahead_ns) > _JUMP_NS
 
     def _wall_ahead_ns(self) -> int:
         """How far the wall clock is ahead of CLOCK_BOOTTIME.
@@ -146,46 +232,57 @@ class Meter:
                 break
         return best_ns
 
-    def _account_for_unseen_run(self, before: Worker, after: Worker) -> None:
-        """A worker told to stop while it was created may have run: from its start on it was stopping."""
-        segment = self._open.get(after.id)
-        if segment is None or before.state not in (WorkerState.STOPPING, WorkerState.LOST):
-            return
-        if after.container_started_ns and not before.container_started_ns:
-            began_ns = min(self.engine_moment_ns(after.container_started_ns), self._clock.boot_ns())
-            self._next_segment(segment, Phase.STOP, began_ns)
+    # -- segments and leases -------------------------------------------------------------------
 
-    def _moment(self, before: Worker, after: Worker) -> int:
-        """When it happened: the engine's own word where it has one, else now."""
-        now_ns = self._clock.boot_ns()
-        if after.container_finished_ns and not before.container_finished_ns:
-            told_ns = self.engine_moment_ns(after.container_finished_ns)
-        elif after.state is WorkerState.STARTING:
-            told_ns = (
-                self.engine_moment_ns(after.container_started_ns) if after.container_started_ns else now_ns
-            )
-        else:
-            return now_ns
-        segment = self._open.get(after.id)
-        earliest_ns = segment.start_boot_ns if segment else now_ns
-        return min(max(told_ns, earliest_ns), now_ns)
+    def _phase(self, worker_id: WorkerId) -> Phase | None:
+        """What a worker is doing now, whether it is written or not."""
+        ahead = self._ahead.get(worker_id)
+        if ahead:
+            return ahead[-1].phase
+        segment = self._open.get(worker_id)
+        return segment.phase if segment is not None else None
 
     def _settle_idle(self, worker_id: WorkerId, *, before_ns: int) -> None:
         since_ns = self._idle_since_ns.pop(worker_id, None)
-        segment = self._open.get(worker_id)
-        if since_ns is not None and segment is not None and segment.phase is Phase.ACTIVE:
-            self._next_segment(segment, Phase.IDLE, min(since_ns, before_ns))
+        if since_ns is not None and self._phase(worker_id) is Phase.ACTIVE:
+            self._switch(worker_id, Phase.IDLE, min(since_ns, before_ns), Phase.IDLE)
 
-    def _switch(self, worker: Worker, phase: Phase | None, at_ns: int) -> None:
-        segment = self._open.pop(worker.id, None)
-        if segment is not None:
-            at_ns = max(at_ns, segment.start_boot_ns)
-            self._add(SegmentClosed(segment=replace(segment, end_boot_ns=at_ns, close_reason=worker.cause)))
-        if phase is None:
+    def _switch(self, worker_id: WorkerId, phase: Phase, at_ns: int, reason: str) -> None:
+        """Keep a switch back until a sign of life from after it."""
+        if phase is not self._phase(worker_id):
+            self._ahead.setdefault(worker_id, []).append(_Switch(at_ns, phase, reason))
+
+    def _write_ahead(self, worker_id: WorkerId, *, until_ns: int) -> None:
+        ahead = self._ahead.get(worker_id, [])
+        while ahead and ahead[0].at_ns <= until_ns:
+            switch = ahead.pop(0)
+            if not ahead or ahead[0].at_ns > switch.at_ns:  # else it lasted no time at all
+                self._write(worker_id, switch.phase, switch.at_ns, switch.reason)
+
+    def _write(
+        self, worker_id: WorkerId, phase: Phase, at_ns: int, reason: str, *, estimated: bool = False
+    ) -> None:
+        """Close the open segment and open the next."""
+        segment = self._open[worker_id]
+        if phase is segment.phase:
             return
+        at_ns = max(at_ns, segment.start_boot_ns)
+        closed = replace(segment, end_boot_ns=at_ns, close_reason=reason, estimated=estimated)
+        opened = replace(
+            segment,
+            seq=segment.seq + 1,
+            phase=phase,
+            start_boot_ns=at_ns,
+            start_wall_ms=self._wall_ms_of(at_ns),
+        )
+        self._open[worker_id] = opened
+        self._add(SegmentClosed(segment=closed))
+        self._add(SegmentOpened(segment=opened))
+
+    def _begin(self, worker: Worker, phase: Phase, at_ns: int) -> None:
         opened = Segment(
             worker_id=worker.id,
-            seq=segment.seq + 1 if segment else 0,
+            seq=0,
             phase=phase,
             endpoint=worker.endpoint,
             revision=worker.revision,
@@ -195,27 +292,13 @@ class Meter:
             start_wall_ms=self._wall_ms_of(at_ns),
         )
         self._open[worker.id] = opened
-        self._add(SegmentOpened(segment=opened))
-
-    def _next_segment(self, segment: Segment, phase: Phase, at_ns: int, *, estimated: bool = False) -> None:
-        at_ns = max(at_ns, segment.start_boot_ns)
-        closed = replace(segment, end_boot_ns=at_ns, close_reason=phase, estimated=estimated)
-        opened = replace(
-            segment,
-            seq=segment.seq + 1,
-            phase=phase,
-            start_boot_ns=at_ns,
-            start_wall_ms=self._wall_ms_of(at_ns),
-        )
-        self._open[segment.worker_id] = opened
-        self._add(SegmentClosed(segment=closed))
+        self._signs[worker.id] = _Sign(at_ns, self._wall_ahead_ns())
         self._add(SegmentOpened(segment=opened))
 
     def _take_leases(self, worker: Worker, at_ns: int) -> None:
+        boot_id = self._clock.boot_id
         for uuid in worker.gpu_uuids:
-            self._add(
-                LeaseOpened(gpu_uuid=uuid, worker_id=worker.id, boot_id=self._clock.boot_id, at_boot_ns=at_ns)
-            )
+            self._add(LeaseOpened(gpu_uuid=uuid, worker_id=worker.id, boot_id=boot_id, at_boot_ns=at_ns))
 
     def _give_back_leases(self, worker: Worker, at_ns: int) -> None:
         for uuid in worker.gpu_uuids:

@@ -119,9 +119,13 @@ class Prober:
         if endpoint is None:
             return None
         health = endpoint.spec.health
-        return await self._hands.probe.probe(
+        asked_ns = self._hands.clock.boot_ns()
+        result = await self._hands.probe.probe(
             worker.address, worker.port, health.path, timeout_s=health.timeout_s
         )
+        if result.status:
+            self._hands.reconciler.worker_alive(worker.id, at_boot_ns=asked_ns)
+        return result
 
     def _describe(self, worker: Worker, result: ProbeResult) -> str:
         endpoint = self._hands.endpoint_of(worker)

@@ -143,6 +143,10 @@ class Reconciler:
         """A request was held, or load reached a new peak or zero."""
         self._wake.set()
 
+    def worker_alive(self, worker_id: WorkerId, *, at_boot_ns: int) -> None:
+        """A worker's container was seen to run, or it answered, at a moment of CLOCK_BOOTTIME."""
+        self._meter.alive(worker_id, at_boot_ns=at_boot_ns)
+
     def worker_busy(self, worker_id: WorkerId) -> None:
         """A worker got its first request."""
         self._meter.busy(worker_id)
@@ -230,14 +234,15 @@ class Reconciler:
     def _apply_changes(self) -> None:
         changes, self._changes = self._changes, []
         for apply, settled in changes:
+            if settled.cancelled():  # nobody asks any more, and nothing of it was done
+                continue
             if self._journal.full_since_s is not None:
                 settled.set_exception(StorageFull(_FULL))
                 continue
             try:
                 answer = apply()
             except Exception as error:  # noqa: BLE001 - it is the asker's, and raised there
-                if not settled.cancelled():
-                    settled.set_exception(error)
+                settled.set_exception(error)
             else:
                 self._settling.append((settled, answer))
 

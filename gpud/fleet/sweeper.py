@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 _SWEEP_S = 15.0
 _RECONNECT_S = (0.2, 1.0, 5.0)
-_STRAY_AGE_NS = 60_000_000_000
+_STRAY_AGE_S = 60.0
 
 
 class Sweeper:
@@ -35,6 +35,8 @@ class Sweeper:
         self._prewarmer = prewarmer
         self._engine_answered_ns = hands.clock.wall_ns()
         self._up: bool | None = None
+        self._strays_since_s: dict[WorkerId, float] = {}
+        self._hurry = asyncio.Event()
         self.tried_s = hands.clock.now_s()
 
     async def run_sweeps(self) -> None:
@@ -54,7 +56,13 @@ class Sweeper:
             else:
                 self.note_engine(up=True)
                 attempt = 0
-                await asyncio.sleep(_SWEEP_S)
+                await self._until_next_sweep()
+
+    async def _until_next_sweep(self) -> None:
+        self._hurry.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SWEEP_S):
+                await self._hurry.wait()
 
     async def run_watch(self) -> None:
         """Follow the engine's events, which only make things sooner."""
@@ -68,22 +76,31 @@ class Sweeper:
                 log.warning("engine.events_ended")
             except DependencyDown as error:
                 log.warning("engine.events_unavailable", error=error.detail)
-                self._hands.reconciler.tell(self._hands.reconciler.wake)
+            # An engine that restarts takes its stream with it: what it did is looked at now, while
+            # it is still known to be its doing.
+            self._hurry.set()
             await asyncio.sleep(_RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)])
             attempt += 1
 
-    async def sweep(self, *, strays_before_ns: int | None = None) -> None:
-        """Compare every container and every endpoint's image with what is believed."""
+    async def sweep(self, *, strays_at_once: bool = False) -> None:
+        """Compare every container and every endpoint's image with what is believed.
+
+        Args:
+            strays_at_once: Remove containers that no row explains though they were never seen before.
+        """
         hands = self._hands
-        before_ns = hands.clock.wall_ns()
+        before_ns, looked_ns = hands.clock.wall_ns(), hands.clock.boot_ns()
         seen = {container.worker_id: container for container in await hands.runtime.list_workers()}
         findings = judge_containers(
-            dict(hands.state.workers),
-            [_facts(container) for container in seen.values()],
-            strays_before_ns=before_ns - _STRAY_AGE_NS if strays_before_ns is None else strays_before_ns,
+            dict(hands.state.workers), [_facts(container) for container in seen.values()]
         )
+        strays = {finding.worker_id for finding in findings if finding.verdict is Verdict.STRAY}
+        if not strays_at_once:
+            strays = self._old_among(strays)
         for finding in findings:
-            await self._act(finding.worker_id, finding.verdict, seen.get(finding.worker_id))
+            worker_id, verdict = finding.worker_id, finding.verdict
+            if verdict is not Verdict.STRAY or worker_id in strays:
+                await self._act(worker_id, verdict, seen.get(worker_id), looked_ns=looked_ns)
         for endpoint in list(hands.state.endpoints.values()):
             await self._prewarmer.look(endpoint.image)
         self._engine_answered_ns = before_ns
@@ -92,19 +109,28 @@ class Sweeper:
         """Look at one worker whose container an event named."""
         if worker_id not in self._hands.state.workers:
             return
+        looked_ns = self._hands.clock.boot_ns()
         seen = await self._hands.runtime.inspect_worker(worker_id)
         worker = self._hands.state.workers.get(worker_id)
         if worker is None:
             return
         facts = [_facts(seen)] if seen else []
-        for finding in judge_containers({worker_id: worker}, facts, strays_before_ns=0):
-            await self._act(worker_id, finding.verdict, seen)
+        for finding in judge_containers({worker_id: worker}, facts):
+            await self._act(worker_id, finding.verdict, seen, looked_ns=looked_ns)
 
-    async def _act(self, worker_id: WorkerId, verdict: Verdict, seen: SeenContainer | None) -> None:
+    def _old_among(self, strays: set[WorkerId]) -> set[WorkerId]:
+        """Those that have been seen for a minute; the engine's clock may be set, ours may not."""
+        now_s = self._hands.clock.now_s()
+        self._strays_since_s = {each: self._strays_since_s.get(each, now_s) for each in sorted(strays)}
+        return {each for each, since_s in self._strays_since_s.items() if now_s - since_s >= _STRAY_AGE_S}
+
+    async def _act(
+        self, worker_id: WorkerId, verdict: Verdict, seen: SeenContainer | None, *, looked_ns: int
+    ) -> None:
         hands = self._hands
         match verdict:
             case Verdict.ALIVE:
-                return
+                hands.reconciler.worker_alive(worker_id, at_boot_ns=looked_ns)
             case Verdict.ENDED if seen is not None:
                 hands.reconciler.post(await self._how_it_ended(worker_id, seen))
             case Verdict.MISSING:
@@ -166,6 +192,6 @@ def _facts(container: SeenContainer) -> ContainerFacts:
     return ContainerFacts(
         worker_id=container.worker_id,
         running=container.status is ContainerStatus.RUNNING,
+        ended=container.status is ContainerStatus.EXITED,
         gpu_uuids=container.gpu_uuids,
-        created_ns=container.created_ns,
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import sqlite3
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from gpud.adapters.sqlite.store import memory_database
 from gpud.core.probing import ProbeOutcome, ProbeResult
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from tests.fakes.runtime import FakeContainer
 
 T = TypeVar("T")
+
+_WRITES = re.compile(r"^\s*(INSERT|UPDATE|DELETE)\b", re.MULTILINE)
 
 _OK = ProbeResult(outcome=ProbeOutcome.OK, status=200)
 _REFUSED = ProbeResult(outcome=ProbeOutcome.REFUSED)
@@ -44,6 +47,25 @@ class Lifetime:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+class _FullDisk:
+    """A connection whose database cannot grow: it reads, and no row gets in."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._database.in_transaction
+
+    def execute(self, statement: str, parameters: Any = ()) -> sqlite3.Cursor:
+        if _WRITES.search(statement):
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            error.sqlite_errorname = "SQLITE_FULL"
+            raise error
+        return self._database.execute(statement, parameters)
+
+
 @dataclass(slots=True)
 class Disk:
     """The disk below the store: it may be full, and it may be slow.
@@ -61,12 +83,7 @@ class Disk:
 
         async def execute(function: Callable[[sqlite3.Connection], T], /) -> T:
             await self._take_time()
-            if self.full:
-                error = sqlite3.OperationalError("database or disk is full")
-                error.sqlite_errorcode = sqlite3.SQLITE_FULL
-                error.sqlite_errorname = "SQLITE_FULL"
-                raise error
-            done = function(database)
+            done = function(cast("sqlite3.Connection", _FullDisk(database)) if self.full else database)
             await self._take_time()
             return done
 

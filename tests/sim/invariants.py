@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from gpud.core.worker import COUNTED, HOLDS_GPUS, WorkerState
@@ -25,13 +25,13 @@ class Invariants:
         self._box = box
         self._daemon: Daemon | None = None
         self._seen: RoutingTable | None = None
-        self._counted: Counter[EndpointName] = Counter()
+        self._counted: set[WorkerId] = set()
 
     def watch(self, daemon: Daemon) -> None:
         """Look at another run of the daemon from now on."""
         self._daemon = daemon
         self._seen = daemon.dispatcher.table
-        self._counted = Counter()
+        self._counted = set(daemon.fleet.state.workers)
 
     def step(self) -> None:
         """Check after one turn of the loop."""
@@ -54,17 +54,23 @@ class Invariants:
                 holders[uuid] = worker.id
 
     def _workers_are_within_bounds(self, daemon: Daemon) -> None:
-        """Never more than `max_workers` of the present revision, unless the bound was lowered below them."""
+        """Nobody joins an endpoint that has `max_workers` of its present revision.
+
+        More than that may be there for a while: when the bound was lowered, or when the endpoint
+        went back to a revision whose workers had not gone yet.
+        """
         state = daemon.fleet.state
-        counted: Counter[EndpointName] = Counter()
-        for worker in state.workers.values():
+        counted = {worker.id: worker for worker in state.workers.values() if worker.state in COUNTED}
+        current: defaultdict[EndpointName, list[WorkerId]] = defaultdict(list)
+        for worker in counted.values():
             endpoint = state.endpoints.get(worker.endpoint)
-            if endpoint is not None and worker.revision == endpoint.revision and worker.state in COUNTED:
-                counted[worker.endpoint] += 1
-        for name, number in counted.items():
-            most = max(state.endpoints[name].spec.scale.max_workers, self._counted[name])
-            assert number <= most, f"{name} has {number} workers; {most} are allowed."
-        self._counted = counted
+            if endpoint is not None and worker.revision == endpoint.revision:
+                current[worker.endpoint].append(worker.id)
+        for name, ids in current.items():
+            most = state.endpoints[name].spec.scale.max_workers
+            joined = [worker_id for worker_id in ids if worker_id not in self._counted]
+            assert len(ids) <= most or not joined, f"{joined} joined {name}: {len(ids)} of {most} workers."
+        self._counted = set(counted)
 
     def _routes_lead_to_ready_workers(self, daemon: Daemon) -> None:
         workers = daemon.fleet.state.workers

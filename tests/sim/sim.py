@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -105,6 +104,25 @@ class Sim:
         """Let time pass."""
         self.do(asyncio.sleep(for_s))
 
+    def run_steps(self, steps: int) -> None:
+        """Let some turns of the loop pass, however much or little time they take."""
+        self.do(self._steps(steps))
+
+    async def _steps(self, steps: int) -> None:
+        end = self.loop.steps + steps
+        done = self.loop.create_future()
+
+        def count() -> None:
+            self._after_step()
+            if self.loop.steps >= end and not done.done():
+                done.set_result(None)
+
+        self.loop.on_step = count
+        try:
+            await done
+        finally:
+            self.loop.on_step = self._after_step
+
     def run_until(self, true: Any, *, within_s: float, every_s: float = 0.05) -> None:
         """Let time pass until something holds; fails when it does not in time."""
         deadline_s = self.now_s + within_s
@@ -144,10 +162,7 @@ class Sim:
         clients = list(self._clients)
         for client in clients:
             client.cancel()
-        with suppress(asyncio.CancelledError):
-            await daemon.task
-        if clients:
-            await asyncio.wait(clients)
+        await asyncio.gather(daemon.task, *clients, return_exceptions=True)
 
     def reboot(self) -> None:
         """The machine loses power and comes up again."""
@@ -177,19 +192,34 @@ class Sim:
         limits: Limits | None = None,
     ) -> None:
         """Deploy an endpoint, whose image is on the box unless a test has pushed it to the registry."""
-        reference = image or f"{name}:1"
         if not image:
-            self.images.build(reference)
-        spec = EndpointSpec(
+            image = f"{name}:1"
+            self.images.build(image)
+        spec = self.spec(name, scale, gpus=gpus, image=image, env=env, health=health, limits=limits)
+        self.do(self.up.fleet.control.deploy(spec))
+
+    def spec(
+        self,
+        name: str,
+        scale: ScalePolicy | None = None,
+        *,
+        gpus: int,
+        image: str,
+        env: tuple[tuple[str, str], ...] = (),
+        health: HealthCheck | None = None,
+        limits: Limits | None = None,
+    ) -> EndpointSpec:
+        """A spec that listens on port 8000."""
+        return EndpointSpec(
             name=EndpointName(name),
-            image=reference,
+            image=image,
+            port=8000,
             gpus=GpuNeeds(count=gpus),
             scale=scale or ScalePolicy(),
             env=env,
             health=health or HealthCheck(),
             limits=limits or Limits(),
         )
-        self.do(self.up.fleet.control.deploy(spec))
 
     def rescale(self, name: str, **changes: Any) -> None:
         """Change an endpoint's scale policy."""

@@ -1,0 +1,105 @@
+"""What must be so once nothing goes wrong any more and nobody calls."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from gpud.adapters.sqlite import rows
+from gpud.core.metering import BILLABLE
+from gpud.core.worker import WorkerState
+
+if TYPE_CHECKING:
+    from gpud.core.ids import WorkerId
+    from tests.sim.box import Box
+    from tests.sim.sim import Sim
+
+_LATE_NS = 30_000_000_000
+
+
+def check_calm(sim: Sim) -> None:
+    """Every request has ended, `min_workers` are left and nothing else, and the books are right."""
+    assert not sim.box.breaches, sim.box.breaches[0]
+    check_requests(sim)
+    _workers_are_the_least(sim)
+    _nothing_is_left_over(sim)
+    check_books(sim)
+
+
+def check_requests(sim: Sim) -> None:
+    """Each ended in exactly one way, and was given only to workers that were ready, and rightly."""
+    for request in sim.requests:
+        assert request.outcome is not None, f"{request} never ended."
+        assert set(request.dispatched_to) <= {WorkerState.READY}, (
+            f"{request} went to {request.dispatched_to}."
+        )
+        assert not request.misdelivered, f"{request} reached another worker's container."
+    dispatcher = sim.up.dispatcher
+    assert dispatcher.total_in_flight() == 0
+    for name in sim.up.fleet.state.endpoints:
+        load = dispatcher.take_load(name)
+        assert (load.waiting, load.in_flight) == (0, 0), f"{name} still counts {load}."
+
+
+def _workers_are_the_least(sim: Sim) -> None:
+    state = sim.up.fleet.state
+    ready = Counter(w.endpoint for w in state.workers.values() if w.state is WorkerState.READY)
+    for name, endpoint in state.endpoints.items():
+        least = min(endpoint.spec.scale.min_workers, endpoint.spec.scale.max_workers)
+        waits = [wait.detail for wait in state.waits.get(name, ())]
+        assert ready[name] == least, f"{name} has {ready[name]} ready workers, not {least}: {waits}"
+    others = [f"{w.id} is {w.state}" for w in state.workers.values() if w.state is not WorkerState.READY]
+    assert not others, f"Left over: {'; '.join(others)}."
+
+
+def _nothing_is_left_over(sim: Sim) -> None:
+    """Containers, rows, leases and open segments are those of the workers that are there."""
+    workers, database = sim.up.fleet.state.workers, sim.box.database
+    containers = {worker_id: each.status for worker_id, each in sim.runtime.containers.items()}
+    assert set(containers) == set(workers), f"Containers {containers}, workers {list(workers)}."
+    live = {row["id"] for row in database.execute("SELECT id FROM worker WHERE state <> 'gone'")}
+    assert live == set(workers)
+    leased = {
+        (row["gpu_uuid"], row["worker_id"])
+        for row in database.execute("SELECT * FROM gpu_lease WHERE released_boot_ns IS NULL")
+    }
+    assert leased == {(uuid, worker.id) for worker in workers.values() for uuid in worker.gpu_uuids}
+    metered = {
+        row["worker_id"] for row in database.execute("SELECT * FROM usage_segment WHERE end_boot_ns IS NULL")
+    }
+    assert metered == set(workers)
+
+
+def check_books(sim: Sim) -> None:
+    """The audit finds nothing, and nobody is billed for longer than a container ran."""
+    breaches = sim.do(sim.up.store.reads.audit())
+    assert not breaches, breaches[0]
+    now_ns = sim.do(_now(sim.box))
+    ran_ns = ran_by_worker(sim.box, now_ns)
+    for worker_id, billed_ns in billed_by_worker(sim.box, now_ns).items():
+        over_ns = billed_ns - ran_ns[worker_id]
+        assert over_ns <= _LATE_NS, f"{worker_id} ran {ran_ns[worker_id]} ns and is billed {over_ns} ns more."
+
+
+async def _now(box: Box) -> int:
+    return box.clock.boot_ns()
+
+
+def ran_by_worker(box: Box, now_ns: int) -> Counter[WorkerId]:
+    """Nanoseconds each worker's container really ran, up to now."""
+    ran_ns: Counter[WorkerId] = Counter()
+    for each in box.lifetimes:
+        ended_ns = now_ns if each.ended_ns is None else each.ended_ns
+        ran_ns[each.worker_id] += ended_ns - each.started_ns
+    return ran_ns
+
+
+def billed_by_worker(box: Box, now_ns: int) -> Counter[WorkerId]:
+    """Billable nanoseconds of each worker, up to now."""
+    billed_ns: Counter[WorkerId] = Counter()
+    for row in box.database.execute("SELECT * FROM usage_segment ORDER BY worker_id, seq"):
+        segment = rows.segment_of(row)
+        end_ns = now_ns if segment.end_boot_ns is None else segment.end_boot_ns
+        if segment.phase in BILLABLE:
+            billed_ns[segment.worker_id] += end_ns - segment.start_boot_ns
+    return billed_ns
