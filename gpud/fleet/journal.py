@@ -45,11 +45,12 @@ class Journal:
         self._pending = []
         try:
             await self._store.record(batch)
-        except StorageFull:
+        except StorageFull as error:
             self._pending = batch + self._pending
             if self.full_since_s is None:
                 self.full_since_s = self._clock.now_s()
-                log.exception("store.filled_up", changes_waiting=len(self._pending))
+                waiting = len(self._pending)
+                log.error("store.filled_up", error=error.detail, changes_waiting=waiting)  # noqa: TRY400 - foreseen
             return False
         if self.full_since_s is not None:
             log.warning("store.recovered", full_for_s=self._clock.now_s() - self.full_since_s)
