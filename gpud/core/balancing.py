@@ -11,7 +11,7 @@ from gpud.core.endpoint import Balance
 from gpud.core.ids import WorkerId
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Mapping
 
     from gpud.core.routing import RouteWorker
 
@@ -55,10 +55,19 @@ def pick(
         skip: Workers not to choose, such as ones this request failed to reach.
         affinity: Session of the request; decides among workers the rule holds for equal.
     """
-    free = _free_from(cursor, rotation, in_flight, concurrency, skip)
+    ids = rotation.ids
+    start = bisect_right(ids, WorkerId(cursor))
     if balance is Balance.ROUND_ROBIN and not affinity:
-        return next(free, None)
-    equal = list(free)
+        for i in range(start - len(ids), start):  # negative indices: from the cursor to the end, then round
+            worker_id = ids[i]
+            if in_flight.get(worker_id, 0) < concurrency and worker_id not in skip:
+                return rotation.workers[i]
+        return None
+    equal = [
+        rotation.workers[i]
+        for i in range(start - len(ids), start)
+        if in_flight.get(ids[i], 0) < concurrency and ids[i] not in skip
+    ]
     if not equal:
         return None
     match balance:
@@ -74,22 +83,6 @@ def pick(
     if affinity and len(equal) > 1:
         return max(equal, key=lambda worker: _attraction(affinity, worker.worker_id))
     return equal[0]
-
-
-def _free_from(
-    cursor: str,
-    rotation: Rotation,
-    in_flight: Mapping[WorkerId, int],
-    concurrency: int,
-    skip: Collection[WorkerId],
-) -> Iterator[RouteWorker]:
-    """Yield workers with room, beginning with the first after the cursor."""
-    ids = rotation.ids
-    start = bisect_right(ids, WorkerId(cursor))
-    for i in range(start - len(ids), start):
-        worker_id = ids[i]
-        if in_flight.get(worker_id, 0) < concurrency and worker_id not in skip:
-            yield rotation.workers[i]
 
 
 def _attraction(affinity: bytes, worker_id: WorkerId) -> bytes:

@@ -82,14 +82,26 @@ def slot_fields(slot: Slot, request_id: str, *, connect_s: float = 0.0, first_by
 
     While a request was held for a cold start, the wait is told as `start`, else as `queue`.
     """
-    queue_ms = slot.queue_s * 1000
+    fixed = _WARM_FIELDS if slot.queue_s <= 0 else _held_fields(slot.queue_s * 1000, cold=slot.cold)
+    timing = (
+        f"{connect_s * 1000:.1f}, first_byte;dur={first_byte_s * 1000:.1f}"
+        if connect_s > 0
+        else (f"0, first_byte;dur={first_byte_s * 1000:.1f}")
+    )
     return (
-        f"X-Gpud-Request-Id: {request_id}\r\nX-Gpud-Worker: {slot.worker.worker_id}\r\n"
-        f"X-Gpud-Cold-Start: {'true' if slot.cold else 'false'}\r\nX-Gpud-Queue-Ms: {queue_ms:.0f}\r\n"
-        f"Server-Timing: queue;dur={0.0 if slot.cold else queue_ms:.1f}, "
-        f"start;dur={queue_ms if slot.cold else 0.0:.1f}, "
-        f"connect;dur={max(0.0, connect_s) * 1000:.1f}, first_byte;dur={first_byte_s * 1000:.1f}\r\n"
+        f"X-Gpud-Request-Id: {request_id}\r\nX-Gpud-Worker: {slot.worker.worker_id}{fixed}{timing}\r\n"
     ).encode("ascii")
+
+
+def _held_fields(wait_ms: float, *, cold: bool) -> str:
+    queue, start = ("0", f"{wait_ms:.1f}") if cold else (f"{wait_ms:.1f}", "0")
+    return (
+        f"\r\nX-Gpud-Cold-Start: {'true' if cold else 'false'}\r\nX-Gpud-Queue-Ms: {wait_ms:.0f}\r\n"
+        f"Server-Timing: queue;dur={queue}, start;dur={start}, connect;dur="
+    )
+
+
+_WARM_FIELDS = _held_fields(0.0, cold=False)
 
 
 def response_bytes(

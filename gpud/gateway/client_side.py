@@ -49,7 +49,6 @@ class ClientConnection(asyncio.Protocol):
         "_exchange",
         "_head_since_s",
         "_in_turn",
-        "_last_s",
         "_pending",
         "_plane",
         "_skipped",
@@ -57,6 +56,7 @@ class ClientConnection(asyncio.Protocol):
         "_unread_since_s",
         "keep_alive",
         "keys",
+        "last_s",
         "peer",
         "peername",
         "transport",
@@ -77,7 +77,7 @@ class ClientConnection(asyncio.Protocol):
         self._in_turn = False
         self._skipped = False
         self._stops = 0
-        self._last_s = 0.0
+        self.last_s = 0.0
         self._head_since_s = 0.0
         self._unread_since_s = 0.0
         self._closing_since_s = 0.0
@@ -93,7 +93,7 @@ class ClientConnection(asyncio.Protocol):
             self.keys = self._plane.local_keys
         self.peername = local or transport.get_extra_info("peername")
         self.peer = self._plane.peer_of(self.peername)
-        self._last_s = self._plane.now_s()
+        self.last_s = self._plane.now_s()
         self._plane.clients.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - it is over either way
@@ -113,7 +113,7 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes: of a body, of a tunnel, or of the next requests."""
-        self._last_s = self._plane.now_s()
+        self.last_s = self._plane.now_s()
         exchange = self._exchange
         if exchange is not None and exchange.phase == TUNNEL:
             if exchange.connection is not None:
@@ -142,6 +142,7 @@ class ClientConnection(asyncio.Protocol):
         if self._exchange is not None and self._exchange.connection is not None:
             self._exchange.connection.resume()
         else:
+            self.last_s = self._plane.now_s()
             self.next_request()
 
     # Requests.
@@ -234,7 +235,7 @@ class ClientConnection(asyncio.Protocol):
             self.keep_alive = False
         return self.keep_alive
 
-    def exchange_over(self, exchange: Exchange) -> None:
+    def exchange_over(self, exchange: Exchange, now_s: float) -> None:
         """An answer is whole: go on with the next request, or close."""
         if self._exchange is not exchange:
             return
@@ -243,9 +244,10 @@ class ClientConnection(asyncio.Protocol):
         if not self.keep_alive or self._plane.stopping:
             self._linger()
             return
-        self._stops = 0
-        self._resume_transport()
-        self._last_s = self._plane.now_s()
+        if self._stops:
+            self._stops = 0
+            self._resume_transport()
+        self.last_s = now_s
         if self._pending:
             self.next_request()
 
@@ -353,11 +355,11 @@ class ClientConnection(asyncio.Protocol):
                     answers.bad_request_bytes(answers.slow_head(HEAD_S_MAX), self._plane.new_request_id())
                 )
                 self._linger()
-        elif now_s - self._last_s > IDLE_S_MAX:
+        elif now_s - self.last_s > IDLE_S_MAX:
             self.close()
 
     def _check_stalled_body(self, now_s: float) -> None:
-        if self._body.done or self._stops or now_s - self._last_s <= STALL_S_MAX:
+        if self._body.done or self._stops or now_s - self.last_s <= STALL_S_MAX:
             return
         if self._exchange is not None:
             self.keep_alive = False

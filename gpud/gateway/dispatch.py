@@ -105,13 +105,16 @@ class Dispatcher:
             for held in lane.held:
                 self._refuse(lane, held, refusals.stopping())
 
-    def acquire_nowait(self, endpoint: EndpointName, waiter: Waiter, affinity: bytes = b"") -> Slot | Held:
+    def acquire_nowait(
+        self, endpoint: EndpointName, waiter: Waiter, *, affinity: bytes = b"", now_s: float | None = None
+    ) -> Slot | Held:
         """Take a slot, or join those who wait for one.
 
         Args:
             endpoint: Whose worker.
             waiter: Told when the hold ends; not called for a slot that is returned.
             affinity: Session of the request; empty for none.
+            now_s: Loop time, if the caller has just read it.
 
         Raises:
             NotFound: No such endpoint.
@@ -124,11 +127,12 @@ class Dispatcher:
             raise NotFound(f"There is no endpoint named {endpoint}. `gpud endpoint ls` lists them.")
         if self._stopping:
             raise refusals.stopping()
-        lane.retry_budget = min(RETRY_BUDGET, lane.retry_budget + RETRY_EARNED)
+        if lane.retry_budget < RETRY_BUDGET:
+            lane.retry_budget += RETRY_EARNED
         worker = None if lane.held else self._pick(lane, (), affinity)
+        now_s = self._clock.now_s() if now_s is None else now_s
         match admit(lane.route, waiting=len(lane.held), free_slot=worker is not None):
             case Admission.PASS if worker is not None:
-                now_s = self._clock.now_s()
                 self._book.dispatched(lane.count, worker.worker_id, was_held=False)
                 return Slot(self, lane, worker, now_s, arrived_s=now_s)
             case Admission.REFUSE if lane.route.refusal is not None:
@@ -137,7 +141,7 @@ class Dispatcher:
                 raise refusals.queue_full(lane.route, len(lane.held), lane.service_s)
             case _:
                 cold = not lane.route.workers
-                held = Held(waiter, self._clock.now_s(), cold=cold, affinity=affinity)
+                held = Held(waiter, now_s, cold=cold, affinity=affinity)
                 lane.held.append(held)
                 held.timer = self._timer(lane, held, lane.route.hold_timeout_s)
                 self._book.held(lane.count)
@@ -176,7 +180,7 @@ class Dispatcher:
         lane = self._lanes.get(endpoint)
         if lane is not None and held.swap(HoldState.ABANDONED):
             lane.held.remove(held)
-            self._book.unheld(lane.count)
+            self._book.unheld(lane.count, self._clock.now_s())
 
     def retry(
         self,
@@ -211,10 +215,11 @@ class Dispatcher:
         """A worker broke a connection before answering; the fleet looks at it."""
         self._book.watcher.worker_unreachable(worker_id, detail)
 
-    def slot_released(self, lane: Lane, worker_id: WorkerId, since_s: float) -> None:
+    def slot_released(self, lane: Lane, worker_id: WorkerId, since_s: float, now_s: float | None) -> None:
         """A slot came back; whoever waits longest gets it."""
-        lane.service_s += _SERVICE_WEIGHT * (self._clock.now_s() - since_s - lane.service_s)
-        self._book.released(lane.count, worker_id)
+        now_s = self._clock.now_s() if now_s is None else now_s
+        lane.service_s += _SERVICE_WEIGHT * (now_s - since_s - lane.service_s)
+        self._book.released(lane.count, worker_id, now_s)
         if lane.held:
             self._dispatch_held(lane)
         if self._lanes.get(lane.name) is not lane:
@@ -284,7 +289,7 @@ class Dispatcher:
     def _refuse(self, lane: Lane, held: Held, error: GpudError) -> None:
         if held.swap(HoldState.REFUSED):
             lane.held.remove(held)
-            self._book.unheld(lane.count)
+            self._book.unheld(lane.count, self._clock.now_s())
             held.waiter.refused(error)
 
     def _timer(self, lane: Lane, held: Held, after_s: float) -> asyncio.TimerHandle:

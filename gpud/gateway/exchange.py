@@ -6,7 +6,7 @@ leaves, the worker dies, time runs out) ends in `_let_go`, which gives both back
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING
 
 from gpud.errors import GpudError, RequestTimeout, WorkerUnreachable
 from gpud.gateway import answers, openai
@@ -15,7 +15,6 @@ from gpud.gateway.framing import EndlessBody
 from gpud.gateway.hold import Held
 from gpud.gateway.routing import (
     ByModel,
-    ModelList,
     ToControl,
     ToEndpoint,
     choose_upstream,
@@ -45,51 +44,28 @@ class Exchange:
         head: What it asked.
     """
 
-    __slots__ = (
-        "_connecting",
-        "_deadline_s",
-        "_held",
-        "_path",
-        "_plane",
-        "_request",
-        "_resent",
-        "_slot",
-        "_status",
-        "_tunnel",
-        "began_s",
-        "client",
-        "connected_s",
-        "connection",
-        "control",
-        "decodes",
-        "head",
-        "phase",
-        "request_id",
-        "route",
-        "upload",
-    )
+    phase = ARRIVED
+    control = False
+    decodes = False
+    connection: WorkerConnection | None = None
+    route: Route | None = None
+    _connecting: asyncio.Task[None] | None = None
+    _slot: Slot | None = None
+    _held: Held | None = None
+    _request = b""
+    _resent = False
+    _deadline_s = 0.0
+    _status = 0
+    _tunnel: Tunnel | None = None
 
     def __init__(self, plane: Plane, client: ClientConnection, head: RequestHead) -> None:
         self._plane = plane
         self.client = client
         self.head = head
         self.request_id = plane.new_request_id()
-        self.phase = ARRIVED
-        self.control = False
-        self.decodes = False
-        self.began_s = self.connected_s = plane.now_s()
-        self.connection: WorkerConnection | None = None
-        self._connecting: asyncio.Task[None] | None = None
-        self._slot: Slot | None = None
-        self._held: Held | None = None
-        self.route: Route | None = None
-        self._path = head.target
-        self._request = b""
+        self.began_s = self.connected_s = client.last_s
         self.upload = Upload(done=head.body.done)
-        self._resent = False
-        self._deadline_s = 0.0
-        self._status = 0
-        self._tunnel: Tunnel | None = None
+        self._path = head.target
 
     @property
     def _token(self) -> str | None:
@@ -101,22 +77,19 @@ class Exchange:
         """Decide where the request goes; the part of its body that came with the head is here already."""
         try:
             upstream = choose_upstream(self.head.method, self.head.target)
-            match upstream:
-                case ToEndpoint(name, path):
-                    self._path = path
-                    table = self._plane.dispatcher.table
-                    self._admit(allowed_route(self.client.keys, table, name, self._token))
-                case ToControl():
-                    self._to_control()
-                case ByModel(path):
-                    self._path = path
-                    self.phase = MODEL
-                    self._say_continue()
-                    self._choose_by_model()
-                case ModelList():
-                    self._list_models()
-                case _:
-                    assert_never(upstream)
+            if isinstance(upstream, ToEndpoint):
+                self._path = upstream.target
+                table = self._plane.dispatcher.table
+                self._admit(allowed_route(self.client.keys, table, upstream.name, self._token))
+            elif isinstance(upstream, ToControl):
+                self._to_control()
+            elif isinstance(upstream, ByModel):
+                self._path = upstream.target
+                self.phase = MODEL
+                self._say_continue()
+                self._choose_by_model()
+            else:
+                self._list_models()
         except GpudError as error:
             self.fail(error)
 
@@ -153,7 +126,9 @@ class Exchange:
         if self.head.length is not None and self.head.length > self._plane.body_bytes_max:
             raise answers.too_large(self._plane.body_bytes_max)
         self.route = route
-        got = self._plane.dispatcher.acquire_nowait(route.endpoint, self, self.head.session)
+        got = self._plane.dispatcher.acquire_nowait(
+            route.endpoint, self, affinity=self.head.session, now_s=self.client.last_s
+        )
         self._proceed(got)
 
     def _proceed(self, got: Slot | Held) -> None:
@@ -181,10 +156,12 @@ class Exchange:
         if self._slot is None:
             return
         worker = self._slot.worker
+        now_s = self._slot.since_s
         pool = self._plane.pools.of(worker.address, worker.port)
-        connection = None if fresh else pool.take(self._plane.now_s())
+        connection = None if fresh else pool.take(now_s)
         if connection is not None:
-            self.connected(connection)
+            self._began_at(now_s)
+            self._send(connection)
         else:
             self.phase = CONNECTING
             self._connecting = pool.open(self)
@@ -195,10 +172,13 @@ class Exchange:
         if self.phase == OVER:
             connection.abort()
             return
-        self.connected_s = self._plane.now_s()
-        if self.route is not None and not self._deadline_s:
-            self._deadline_s = self.connected_s + self.route.request_timeout_s
+        self._began_at(self._plane.now_s())
         self._send(connection)
+
+    def _began_at(self, now_s: float) -> None:
+        self.connected_s = now_s
+        if self.route is not None and not self._deadline_s:
+            self._deadline_s = now_s + self.route.request_timeout_s
 
     def _send(self, connection: WorkerConnection) -> None:
         self.phase = SENT
@@ -294,8 +274,9 @@ class Exchange:
         """The answer is whole."""
         if not self.upload.done and self.connection is not None:
             self.connection.reusable = False
-        self._let_go(reuse=True)
-        self.client.exchange_over(self)
+        now_s = self._plane.now_s()
+        self._let_go(reuse=True, now_s=now_s)
+        self.client.exchange_over(self, now_s)
 
     def fail(self, error: GpudError) -> None:
         """Answer with an error of gpud's own, or cut the answer off when it has begun."""
@@ -316,7 +297,7 @@ class Exchange:
         self._status = status
         keep = client.settle_body(self.head)
         client.write(answers.own_bytes(status, headers, body, self.head, keep_alive=keep))
-        client.exchange_over(self)
+        client.exchange_over(self, self._plane.now_s())
 
     # What goes wrong.
 
@@ -379,7 +360,7 @@ class Exchange:
             )
         )
 
-    def _let_go(self, *, reuse: bool) -> None:
+    def _let_go(self, *, reuse: bool, now_s: float | None = None) -> None:
         self.phase = OVER
         if self._held is not None and self.route is not None:
             self._plane.dispatcher.abandon(self.route.endpoint, self._held)
@@ -389,11 +370,11 @@ class Exchange:
             self._connecting = None
         connection, self.connection = self.connection, None
         if connection is not None:
-            if reuse:
-                connection.rest(self._plane.now_s())
+            if reuse and now_s is not None:
+                connection.rest(now_s)
             else:
                 connection.abort()
         slot, self._slot = self._slot, None
         if slot is not None:
-            slot.release()
+            slot.release(now_s)
         self._plane.note_request(self, self._status)

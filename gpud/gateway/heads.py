@@ -36,7 +36,10 @@ _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 
 # What a field means to the gateway; every other one is passed on as it is.
 _DROP, _CONNECTION, _LENGTH, _CODING, _HOSTS, _EXPECT, _UPGRADE = range(7)
-_AUTHORIZATION, _API_KEY, _TYPE, _FORWARDED_FOR, _SESSION, _OURS, _FORWARDED = range(7, 14)
+_AUTHORIZATION, _API_KEY, _TYPE, _FORWARDED_FOR, _SESSION, _OURS, _FORWARDED, _REPEATABLE = range(7, 15)
+_PLAIN = -1
+_SPELLINGS_MAX = 1024
+_SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 
 _REQUEST_FIELDS = {
     b"connection": _CONNECTION,
@@ -53,7 +56,7 @@ _REQUEST_FIELDS = {
     b"x-forwarded-host": _FORWARDED,
     b"forwarded": _FORWARDED,
     b"x-session-id": _SESSION,
-    b"idempotency-key": _SESSION,
+    b"idempotency-key": _REPEATABLE,
     b"x-gpud-request-id": _OURS,
     b"x-gpud-worker": _OURS,
     b"keep-alive": _DROP,
@@ -77,6 +80,11 @@ _RESPONSE_FIELDS = {
     b"x-gpud-queue-ms": _OURS,
     b"gpud-origin": _OURS,
 }
+
+
+# The kind of each spelling met so far: looking it up is cheaper than lowering it.
+_request_kinds: dict[bytes, int] = {}
+_response_kinds: dict[bytes, int] = {}
 
 
 class HeadTooLarge(BadFraming):
@@ -103,67 +111,46 @@ class RequestHead:
     """A request's head as the gateway understands it.
 
     `lines` are the fields that are passed on as they are, each ending in CRLF. The rest is here by
-    name; hop-by-hop fields are gone.
+    name; hop-by-hop fields are gone. `credentials` go to the control API only; `forwarded` are the
+    forwarding fields beside `X-Forwarded-For`.
     """
 
-    __slots__ = (
-        "api_key",
-        "authorization",
-        "body",
-        "chunked",
-        "content_type",
-        "credentials",
-        "expects",
-        "forwarded",
-        "forwarded_for",
-        "host",
-        "http10",
-        "idempotent",
-        "keep_alive",
-        "length",
-        "lines",
-        "method",
-        "session",
-        "target",
-        "websocket",
-    )
+    host: bytes | None = None
+    length: int | None = None
+    chunked = False
+    body: Body = NO_BODY
+    expects = False
+    websocket = False
+    authorization: str | None = None
+    api_key: str | None = None
+    credentials: tuple[bytes, ...] = ()
+    content_type = b""
+    forwarded_for = b""
+    forwarded: tuple[bytes, ...] = ()
+    session = b""
 
-    def __init__(self, method: str, target: str, *, http10: bool) -> None:
+    def __init__(self, method: str, *, http10: bool) -> None:
         self.method = method
-        self.target = target
+        self.target = ""
         self.http10 = http10
         self.keep_alive = not http10
+        self.idempotent = method in _SAFE
         self.lines: list[bytes] = []
-        self.host: bytes | None = None
-        self.length: int | None = None
-        self.chunked = False
-        self.body: Body = NO_BODY
-        self.expects = False
-        self.websocket = False
-        self.authorization: str | None = None
-        self.api_key: str | None = None
-        self.credentials: list[bytes] = []
-        self.content_type = ""
-        self.forwarded_for = b""
-        self.forwarded: list[bytes] = []
-        self.session = b""
-        self.idempotent = method in ("GET", "HEAD", "OPTIONS")
 
 
 class ResponseHead:
     """A response's head as the gateway understands it; `lines` as in `RequestHead`."""
 
-    __slots__ = ("body", "chunked", "keep_alive", "length", "lines", "reason", "status", "websocket")
+    length: int | None = None
+    chunked = False
+    websocket = False
+    body: Body = NO_BODY
 
     def __init__(self, status: int, reason: bytes, *, keep_alive: bool) -> None:
         self.status = status
         self.reason = reason
         self.keep_alive = keep_alive
         self.lines: list[bytes] = []
-        self.length: int | None = None
-        self.chunked = False
-        self.websocket = False
-        self.body: Body = NO_BODY
 
 
 def check_unfinished(received: bytes) -> None:
@@ -204,7 +191,7 @@ def parse_request(raw: bytes) -> RequestHead:
         pass
     except httptools.HttpParserError as error:
         raise BadFraming(f"The head is malformed: {error}.") from error
-    head = RequestHead(method.decode("ascii"), "", http10=minor == b"0")
+    head = RequestHead(method.decode("ascii"), http10=minor == b"0")
     _read_request_fields(head, fields.items)
     head.target = _origin_form(head, target)
     if head.chunked:
@@ -230,16 +217,27 @@ def _origin_form(head: RequestHead, target: bytes) -> str:
     return rest if rest.startswith("/") else "/" + rest
 
 
-def _read_request_fields(head: RequestHead, items: list[tuple[bytes, bytes]]) -> None:
+def _read_request_fields(  # noqa: C901 - one branch a field
+    head: RequestHead, items: list[tuple[bytes, bytes]]
+) -> None:
     if len(items) > FIELDS_MAX:
         raise HeadTooLarge(f"The head has more than {FIELDS_MAX} fields.")
     lines = head.lines
-    known = _REQUEST_FIELDS
+    kinds = _request_kinds
     connection = upgrade = b""
     for name, value in items:
-        kind = known.get(name.lower())
+        kind = kinds.get(name)
         if kind is None:
-            lines.append(b"%b: %b\r\n" % (name, value))
+            kind = _learn(kinds, _REQUEST_FIELDS, name)
+        if kind == _PLAIN:
+            lines.append(name + b": " + value + b"\r\n")
+        elif kind == _HOSTS:
+            host = value.strip(b" \t")
+            if head.host is not None or _HOST.match(host) is None:
+                raise BadFraming("There must be one well-formed Host field.")
+            head.host = host
+        elif kind == _LENGTH:
+            head.length = _length(value.strip(b" \t"))
         elif kind == _CONNECTION:
             connection += b"," + value.lower()
         elif kind == _UPGRADE:
@@ -253,28 +251,23 @@ def _read_request_fields(head: RequestHead, items: list[tuple[bytes, bytes]]) ->
         head.lines = _without_named(lines, tokens)
 
 
-def _read_request_field(  # noqa: C901, PLR0912 - one branch a field
+def _read_request_field(  # noqa: C901 - one branch a field
     head: RequestHead, kind: int, name: bytes, value: bytes
 ) -> None:
-    if kind == _HOSTS:
-        if head.host is not None or _HOST.match(value) is None:
-            raise BadFraming("There must be one well-formed Host field.")
-        head.host = value
-    elif kind == _LENGTH:
-        head.length = _length(value)
+    line = name + b": " + value + b"\r\n"
+    if kind == _AUTHORIZATION:
+        head.authorization = value.decode("latin-1")
+        head.credentials += (line,)
+    elif kind == _TYPE:
+        head.content_type = value
+        head.lines.append(line)
     elif kind == _CODING:
         if value.lower() != b"chunked" or head.chunked:
             raise BadFraming("The only Transfer-Encoding that is read is `chunked`.")
         head.chunked = True
-    elif kind == _TYPE:
-        head.content_type = value.decode("latin-1")
-        head.lines.append(b"%b: %b\r\n" % (name, value))
-    elif kind == _AUTHORIZATION:
-        head.authorization = value.decode("latin-1")
-        head.credentials.append(b"%b: %b\r\n" % (name, value))
     elif kind == _API_KEY:
         head.api_key = value.decode("latin-1")
-        head.credentials.append(b"%b: %b\r\n" % (name, value))
+        head.credentials += (line,)
     elif kind == _EXPECT:
         if value.lower() != b"100-continue":
             raise BadFraming("The only Expect that is met is `100-continue`.")
@@ -282,13 +275,21 @@ def _read_request_field(  # noqa: C901, PLR0912 - one branch a field
     elif kind == _FORWARDED_FOR:
         head.forwarded_for += b", " + value if head.forwarded_for else value
     elif kind == _FORWARDED:
-        head.forwarded.append(b"%b: %b\r\n" % (name, value))
+        head.forwarded += (line,)
     elif kind == _SESSION:
-        if name.lower() == b"idempotency-key":
-            head.idempotent = True
-        else:
-            head.session = value
-        head.lines.append(b"%b: %b\r\n" % (name, value))
+        head.session = value
+        head.lines.append(line)
+    elif kind == _REPEATABLE:
+        head.idempotent = True
+        head.lines.append(line)
+
+
+def _learn(kinds: dict[bytes, int], known: dict[bytes, int], name: bytes) -> int:
+    """Look a field up whatever its spelling, and remember the spelling while there is room."""
+    kind = known.get(name.lower(), _PLAIN)
+    if len(kinds) < _SPELLINGS_MAX:
+        kinds[name] = kind
+    return kind
 
 
 def parse_response(raw: bytes, method: str, *, trusted: bool = False) -> ResponseHead:
@@ -328,18 +329,20 @@ def parse_response(raw: bytes, method: str, *, trusted: bool = False) -> Respons
     return head
 
 
-def _read_response_fields(
+def _read_response_fields(  # noqa: C901 - one branch a field
     head: ResponseHead, items: list[tuple[bytes, bytes]], *, trusted: bool, http10: bool
 ) -> None:
     if len(items) > FIELDS_MAX:
         raise BadFraming(f"the head has more than {FIELDS_MAX} fields")
     lines = head.lines
-    known = _RESPONSE_FIELDS
+    kinds = _response_kinds
     connection = b""
     for name, value in items:
-        kind = known.get(name.lower())
-        if kind is None or (kind == _OURS and trusted):
-            lines.append(b"%b: %b\r\n" % (name, value))
+        kind = kinds.get(name)
+        if kind is None:
+            kind = _learn(kinds, _RESPONSE_FIELDS, name)
+        if kind == _PLAIN or (kind == _OURS and trusted):
+            lines.append(name + b": " + value + b"\r\n")
         elif kind == _LENGTH:
             head.length = _length(value.strip(b" \t"))
         elif kind == _CODING:

@@ -69,10 +69,10 @@ class LoadBook:
         self._note_peak(count)
         self.watcher.load_changed()
 
-    def unheld(self, count: EndpointCount) -> None:
+    def unheld(self, count: EndpointCount, now_s: float) -> None:
         """A request stopped waiting without reaching a worker."""
         count.waiting -= 1
-        self._note_end(count)
+        self._note_end(count, now_s)
 
     def dispatched(self, count: EndpointCount, worker_id: WorkerId, *, was_held: bool) -> None:
         """A slot of a worker was taken."""
@@ -87,7 +87,7 @@ class LoadBook:
         if at_worker == 0:
             self.watcher.worker_busy(worker_id)
 
-    def released(self, count: EndpointCount, worker_id: WorkerId) -> None:
+    def released(self, count: EndpointCount, worker_id: WorkerId, now_s: float) -> None:
         """A slot of a worker was given back."""
         count.in_flight -= 1
         at_worker = self.by_worker[worker_id] - 1
@@ -96,7 +96,7 @@ class LoadBook:
         else:
             del self.by_worker[worker_id]
             self.watcher.worker_idle(worker_id)
-        self._note_end(count)
+        self._note_end(count, now_s)
 
     def take(self, name: EndpointName, oldest_wait_s: float) -> EndpointLoad:
         """Read an endpoint's load and start a new peak."""
@@ -119,7 +119,7 @@ class LoadBook:
     def _note_peak(self, count: EndpointCount) -> None:
         count.peak = max(count.peak, count.waiting + count.in_flight)
 
-    def _note_end(self, count: EndpointCount) -> None:
+    def _note_end(self, count: EndpointCount, now_s: float) -> None:
         if count.waiting + count.in_flight == 0:
-            count.last_busy_s = self._clock.now_s()
+            count.last_busy_s = now_s
             self.watcher.load_changed()

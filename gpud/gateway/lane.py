@@ -28,9 +28,10 @@ class Slot:
         worker: Where to connect.
         cold: The request was held and no worker was ready when it came.
         queue_s: How long it was held.
+        since_s: Loop time at which it was reserved.
     """
 
-    __slots__ = ("_dispatcher", "_held_since_s", "_lane", "_since_s", "_tried", "cold", "queue_s", "worker")
+    __slots__ = ("_dispatcher", "_held_since_s", "_lane", "_tried", "cold", "queue_s", "since_s", "worker")
 
     def __init__(
         self,
@@ -45,18 +46,18 @@ class Slot:
     ) -> None:
         self._dispatcher = dispatcher
         self._lane: Lane | None = lane
-        self._since_s = now_s
+        self.since_s = now_s
         self._held_since_s = arrived_s
         self._tried = tried
         self.worker = worker
         self.cold = cold
         self.queue_s = now_s - arrived_s
 
-    def release(self) -> None:
-        """Give the place back; safe to repeat."""
+    def release(self, now_s: float | None = None) -> None:
+        """Give the place back; safe to repeat. `now_s` is loop time, if the caller has just read it."""
         lane, self._lane = self._lane, None
         if lane is not None:
-            self._dispatcher.slot_released(lane, self.worker.worker_id, self._since_s)
+            self._dispatcher.slot_released(lane, self.worker.worker_id, self.since_s, now_s)
 
     def unreachable(self, waiter: Waiter, detail: str) -> Slot | Held:
         """Give the place back because nothing reached the worker, and ask for another worker's.

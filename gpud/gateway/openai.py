@@ -42,7 +42,7 @@ def named_model(head: RequestHead, received: bytes) -> str:
         inside: list[bytes] = []
         ChunkedBody().take(received, inside)
         received = b"".join(inside)
-    model = model_in_body(received[:MODEL_BODY_BYTES_MAX], head.content_type)
+    model = model_in_body(received[:MODEL_BODY_BYTES_MAX], head.content_type.decode("latin-1"))
     if model is None:
         raise InvalidRequest("The body names no `model` in its first 128 KiB; add one.")
     return model

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gpud.core.ids import ENDPOINT_NAME, EndpointName
 from gpud.errors import NotFound
@@ -16,28 +15,24 @@ _ENDPOINT_PATH = re.compile(r"/e/([^/?]+)(.*)", re.DOTALL)
 _OPENAI_PREFIX = "/openai/v1"
 
 
-@dataclass(frozen=True, slots=True)
-class ToEndpoint:
+class ToEndpoint(NamedTuple):
     """Forward to a worker of the endpoint, with this request target."""
 
     name: EndpointName
     target: str
 
 
-@dataclass(frozen=True, slots=True)
-class ByModel:
+class ByModel(NamedTuple):
     """Read `model` in the body, then forward with this request target."""
 
     target: str
 
 
-@dataclass(frozen=True, slots=True)
-class ModelList:
+class ModelList(NamedTuple):
     """Answer with the models the key may call; wakes nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class ToControl:
+class ToControl(NamedTuple):
     """Hand to the control API, unchanged."""
 
 

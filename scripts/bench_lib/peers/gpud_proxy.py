@@ -6,7 +6,6 @@ Prints the token of a key once it listens.
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import socket
 import sys
@@ -21,6 +20,7 @@ from gpud.core.ids import EndpointName, WorkerId
 from gpud.core.routing import Route, RouteWorker, RoutingTable
 from gpud.gateway.dispatch import Dispatcher
 from gpud.gateway.server import Gateway
+from gpud.gateway.tuning import tune_process
 from gpud.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -62,9 +62,7 @@ async def _serve(port: int, upstream: int) -> None:
     )
     listening = socket.create_server(("127.0.0.1", port), backlog=4096)
     await gateway.start([listening])
-    gc.collect()
-    gc.freeze()
-    sys.setswitchinterval(0.0005)
+    tune_process()
     print(token, flush=True)
     await asyncio.Event().wait()
 
