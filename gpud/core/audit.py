@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from gpud.core.usage import hours_of
 from gpud.core.worker import HOLDS_GPUS, WorkerState
 
 if TYPE_CHECKING:
@@ -27,6 +28,16 @@ class LeaseRecord:
     boot_id: str
     leased_boot_ns: int
     released_boot_ns: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HourRecord:
+    """A worker's time in one phase in one hour since 1970, as it was summed up."""
+
+    worker_id: WorkerId
+    hour: int
+    phase: str
+    ns: int
 
 
 def segment_breaches(segments: Sequence[Segment]) -> Iterator[str]:
@@ -101,6 +112,24 @@ def lease_time_breaches(segments: Sequence[Segment], leases: Sequence[LeaseRecor
             f"Worker {worker_id}: the lease of GPU {gpu_uuid} from {start_ns} to {_end(end_ns)} "
             "is not what its segments meter."
         )
+
+
+def hour_breaches(segments: Sequence[Segment], hours: Sequence[HourRecord]) -> Iterator[str]:
+    """Check that one worker's hours are the sums of its closed segments, to the nanosecond."""
+    summed: defaultdict[tuple[int, str], int] = defaultdict(int)
+    for segment in segments:
+        if segment.end_boot_ns is not None:
+            for hour, ns in hours_of(segment):
+                summed[hour, segment.phase.value] += ns
+    written = {(record.hour, record.phase): record.ns for record in hours}
+    for hour, phase in sorted(summed.keys() | written.keys()):
+        expected_ns, found_ns = summed.get((hour, phase), 0), written.get((hour, phase), 0)
+        if expected_ns != found_ns:
+            worker_id = (segments[0] if segments else hours[0]).worker_id
+            yield (
+                f"Worker {worker_id}: its segments have {expected_ns} ns in phase {phase} in hour {hour}, "
+                f"but usage is summed to {found_ns} ns."
+            )
 
 
 def worker_breaches(

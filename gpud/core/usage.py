@@ -3,6 +3,10 @@
 A segment's length comes from the boot clock; wall time only says which hour it fell into. The
 pieces of a split segment sum to its length to the nanosecond, so every grouping of the same
 segments has the same total.
+
+Closed segments are summed by worker, phase and hour when they are written (`hours_of`), so that a
+report reads hours and not every flip between active and idle. Only an hour that a period cuts
+through needs its segments (`cut_hour`).
 """
 
 from __future__ import annotations
@@ -11,19 +15,18 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from gpud.core.metering import BILLABLE, billed_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from gpud.core.ids import EndpointName, GpuUuid, WorkerId
     from gpud.core.metering import Phase, Segment
 
-_NS_PER_MS = 1_000_000
+NS_PER_MS = 1_000_000
 HOUR_NS = 3600 * 1_000_000_000
-DAY_NS = 24 * HOUR_NS
 
 
 class UsageBy(StrEnum):
@@ -99,6 +102,39 @@ class Period:
         return after_start and (self.until_ns is None or at_ns < self.until_ns)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """Time one worker spent in one phase, within one line's bucket.
+
+    Args:
+        at_ns: A Unix nanosecond in the hour or day it counts into.
+        ns: How long, whatever the number of GPUs.
+    """
+
+    worker_id: WorkerId
+    endpoint: EndpointName
+    gpu_uuids: tuple[GpuUuid, ...]
+    phase: Phase
+    at_ns: int
+    ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """A worker's whole metered life, as far as the bill goes.
+
+    Args:
+        billable_ns: Whatever the number of GPUs.
+        ended_ns: Unix nanosecond of its end; of now while it is open.
+    """
+
+    worker_id: WorkerId
+    endpoint: EndpointName
+    gpu_uuids: tuple[GpuUuid, ...]
+    billable_ns: int
+    ended_ns: int
+
+
 @dataclass(slots=True, kw_only=True)
 class _Sum:
     gpu_ns: int = 0
@@ -106,12 +142,6 @@ class _Sum:
     billed_seconds: int = 0
     sessions: int = 0
     phases_ns: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
-
-    def add(self, phase: Phase, *, ns: int, gpus: int) -> None:
-        self.phases_ns[phase.value] += ns * gpus
-        if phase in BILLABLE:
-            self.gpu_ns += ns * gpus
-            self.wall_ns += ns
 
 
 def ended_by(segment: Segment, now: Moment) -> Segment:
@@ -127,6 +157,21 @@ def ended_by(segment: Segment, now: Moment) -> Segment:
     return replace(segment, end_boot_ns=max(end_ns, segment.start_boot_ns))
 
 
+def wall_span(segment: Segment) -> tuple[int, int]:
+    """First Unix nanosecond of a closed segment, and the first after it."""
+    start_ns = segment.start_wall_ms * NS_PER_MS
+    return start_ns, start_ns + segment.duration_ns
+
+
+def ended_at(segment: Segment) -> int:
+    """The Unix nanosecond at which a closed segment counts as ended.
+
+    The last one in it: what ends on the hour ended in the hour before.
+    """
+    start_ns, end_ns = wall_span(segment)
+    return max(start_ns, end_ns - 1)
+
+
 def split(start_ns: int, end_ns: int, every_ns: int) -> Iterator[tuple[int, int]]:
     """Cut a stretch at the multiples of `every_ns`.
 
@@ -140,20 +185,99 @@ def split(start_ns: int, end_ns: int, every_ns: int) -> Iterator[tuple[int, int]
         start_ns = piece_end_ns
 
 
-def usage_rows(segments: Iterable[Segment], *, by: UsageBy, period: Period) -> tuple[UsageRow, ...]:
-    """Sum segments into report lines.
+def hours_of(segment: Segment) -> Iterator[tuple[int, int]]:
+    """Share a closed segment out to hours.
+
+    Yields:
+        `(hours since 1970, nanoseconds)`.
+    """
+    for bucket_ns, ns in split(*wall_span(segment), HOUR_NS):
+        yield bucket_ns // HOUR_NS, ns
+
+
+def stretches_of(segment: Segment, period: Period) -> Iterator[Stretch]:
+    """The part of a closed segment that lies in a period, hour by hour."""
+    for bucket_ns, ns in split(*period.clip(*wall_span(segment)), HOUR_NS):
+        yield Stretch(
+            worker_id=segment.worker_id,
+            endpoint=segment.endpoint,
+            gpu_uuids=segment.gpu_uuids,
+            phase=segment.phase,
+            at_ns=bucket_ns,
+            ns=ns,
+        )
+
+
+def cut_hour(
+    hour: int, whole: Iterable[Stretch], segments: Iterable[Segment], period: Period
+) -> Iterator[Stretch]:
+    """The part of one hour that lies in a period.
+
+    What is left of a worker's hour after the segments that begin or end in it comes from segments
+    that lasted through all of it, and so do all of its parts.
 
     Args:
-        segments: Closed (see `ended_by`), whole sessions, in order of worker and `seq`.
+        hour: Hours since 1970.
+        whole: Everything in that hour, one for each worker and phase.
+        segments: Every closed segment that begins or ends in that hour.
+        period: What counts.
+    """
+    start_ns = hour * HOUR_NS
+    part_start_ns, part_end_ns = period.clip(start_ns, start_ns + HOUR_NS)
+    this_hour = Period(since_ns=start_ns, until_ns=start_ns + HOUR_NS)
+    part = Period(since_ns=part_start_ns, until_ns=part_end_ns)
+    begun_or_ended: defaultdict[tuple[str, Phase], int] = defaultdict(int)
+    for segment in segments:
+        inside_start_ns, inside_end_ns = this_hour.clip(*wall_span(segment))
+        begun_or_ended[segment.worker_id, segment.phase] += inside_end_ns - inside_start_ns
+        yield from stretches_of(segment, part)
+    for stretch in whole:
+        rest_ns = stretch.ns - begun_or_ended[stretch.worker_id, stretch.phase]
+        part_ns = rest_ns * (part_end_ns - part_start_ns) // HOUR_NS
+        if part_ns:
+            yield replace(stretch, ns=part_ns)
+
+
+def whole_hours(period: Period) -> tuple[int | None, int | None]:
+    """First hour that lies in a period with all of it, and the first after it that does not."""
+    first = None if period.since_ns is None else -(-period.since_ns // HOUR_NS)
+    last = None if period.until_ns is None else period.until_ns // HOUR_NS
+    return first, last
+
+
+def hours_cut(period: Period) -> Sequence[int]:
+    """Hours that a period's borders cut through: none, one or two."""
+    borders = (period.since_ns, period.until_ns)
+    return sorted({at_ns // HOUR_NS for at_ns in borders if at_ns is not None and at_ns % HOUR_NS})
+
+
+def usage_rows(
+    stretches: Iterable[Stretch], sessions: Iterable[Session], *, by: UsageBy
+) -> tuple[UsageRow, ...]:
+    """Sum time and sessions into report lines.
+
+    Args:
+        stretches: All time that counts.
+        sessions: All that ended in the period.
         by: What has a line.
-        period: What counts; time outside is left out.
 
     Returns:
         Lines by key; those without any time or session are left out.
     """
     sums: defaultdict[str, _Sum] = defaultdict(_Sum)
-    for _worker, session in groupby(segments, key=lambda segment: segment.worker_id):
-        _add_session(list(session), sums, by=by, period=period)
+    for stretch in stretches:
+        for key, gpus in _lines(stretch, stretch.at_ns, by):
+            total = sums[key]
+            total.phases_ns[stretch.phase.value] += stretch.ns * gpus
+            if stretch.phase in BILLABLE:
+                total.gpu_ns += stretch.ns * gpus
+                total.wall_ns += stretch.ns
+    for session in sessions:
+        for key, gpus in _lines(session, session.ended_ns, by):
+            total = sums[key]
+            total.sessions += 1
+            # A worker without GPUs is billed its plain time.
+            total.billed_seconds += billed_seconds(session.billable_ns * (gpus or 1))
     return tuple(
         UsageRow(
             key=key,
@@ -167,67 +291,22 @@ def usage_rows(segments: Iterable[Segment], *, by: UsageBy, period: Period) -> t
     )
 
 
-def _add_session(
-    session: list[Segment], sums: defaultdict[str, _Sum], *, by: UsageBy, period: Period
-) -> None:
-    for segment in session:
-        start_ns, end_ns = period.clip(*_wall_span(segment))
-        if start_ns == end_ns:
-            continue
-        for key, gpus, ns in _pieces(segment, start_ns, end_ns, by):
-            sums[key].add(segment.phase, ns=ns, gpus=gpus)
-    last_start_ns, last_end_ns = _wall_span(session[-1])
-    # A session that ends on the hour ended in the hour before.
-    ended_ns = max(last_start_ns, last_end_ns - 1)
-    if not period.holds(ended_ns):
-        return
-    for key, billed in _billed(session, ended_ns, by):
-        sums[key].sessions += 1
-        sums[key].billed_seconds += billed
-
-
-def _pieces(segment: Segment, start_ns: int, end_ns: int, by: UsageBy) -> Iterator[tuple[str, int, int]]:
-    gpus = len(segment.gpu_uuids)
+def _lines(of: Stretch | Session, at_ns: int, by: UsageBy) -> Iterator[tuple[str, int]]:
+    """Which lines it counts into, each with the number of GPUs that counts there."""
+    gpus = len(of.gpu_uuids)
     match by:
         case UsageBy.ENDPOINT:
-            yield segment.endpoint, gpus, end_ns - start_ns
+            yield of.endpoint, gpus
         case UsageBy.WORKER:
-            yield segment.worker_id, gpus, end_ns - start_ns
+            yield of.worker_id, gpus
         case UsageBy.GPU:
-            for uuid in segment.gpu_uuids:
-                yield uuid, 1, end_ns - start_ns
+            for uuid in of.gpu_uuids:
+                yield uuid, 1
         case UsageBy.DAY:
-            for bucket_ns, ns in split(start_ns, end_ns, DAY_NS):
-                yield _label(bucket_ns, by), gpus, ns
+            yield _date(at_ns).strftime("%Y-%m-%d"), gpus
         case UsageBy.HOUR:
-            for bucket_ns, ns in split(start_ns, end_ns, HOUR_NS):
-                yield _label(bucket_ns, by), gpus, ns
+            yield _date(at_ns).strftime("%Y-%m-%dT%H"), gpus
 
 
-def _billed(session: list[Segment], ended_ns: int, by: UsageBy) -> Iterator[tuple[str, int]]:
-    billable = [segment for segment in session if segment.phase in BILLABLE]
-    if by is UsageBy.GPU:
-        for uuid in sorted({uuid for segment in session for uuid in segment.gpu_uuids}):
-            held_ns = sum(segment.duration_ns for segment in billable if uuid in segment.gpu_uuids)
-            yield uuid, billed_seconds(held_ns)
-        return
-    # A worker either has GPUs or has none, all its life.
-    gpu_ns = sum(segment.duration_ns * len(segment.gpu_uuids) for segment in billable)
-    billed = billed_seconds(gpu_ns or sum(segment.duration_ns for segment in billable))
-    match by:
-        case UsageBy.ENDPOINT:
-            yield session[0].endpoint, billed
-        case UsageBy.WORKER:
-            yield session[0].worker_id, billed
-        case UsageBy.DAY | UsageBy.HOUR:
-            yield _label(ended_ns, by), billed
-
-
-def _wall_span(segment: Segment) -> tuple[int, int]:
-    start_ns = segment.start_wall_ms * _NS_PER_MS
-    return start_ns, start_ns + segment.duration_ns
-
-
-def _label(at_ns: int, by: UsageBy) -> str:
-    at = datetime.fromtimestamp(at_ns // 1_000_000_000, tz=UTC)
-    return at.strftime("%Y-%m-%d" if by is UsageBy.DAY else "%Y-%m-%dT%H")
+def _date(at_ns: int) -> datetime:
+    return datetime.fromtimestamp(at_ns // 1_000_000_000, tz=UTC)

@@ -246,7 +246,58 @@ async def test_periods_share_out_usage_without_rest(store: Store, clock: HandClo
     assert sum(row.sessions for row in rows) == whole.sessions == 2
 
 
+@pytest.mark.parametrize("unit_ms", [1, 1000, 1_800_000, 3_600_000])
+async def test_any_period_counts_what_lies_in_it(store: Store, clock: HandClock, unit_ms: int) -> None:
+    """Every period is compared with a plain sum over the segments that were written."""
+    begin_ms = clock.at_ms()
+    spans: list[tuple[int, int]] = []
+    for number, hold_s in enumerate((0, 90, 4000, 20_000), start=1):
+        life = await Life(store, clock, number).begin()
+        await life.reserve(GPU_A)
+        for phase in (Phase.IDLE, Phase.ACTIVE, Phase.IDLE):
+            started_ns = clock.wall
+            await life.flip(phase)
+            clock.advance(hold_s * S + 123_456_789)
+            spans.append((started_ns - started_ns % 1_000_000, clock.wall - started_ns))
+        await life.give_back()
+    moments = [begin_ms + unit_ms * n for n in (0, 1, 2, 3, 5, 8, 13, 21, 34)]
+    for since_ms in moments:
+        for until_ms in moments:
+            rows = await store.reads.usage(by=UsageBy.ENDPOINT, since_ms=since_ms, until_ms=until_ms)
+            expected_ns = sum(
+                max(0, min(start_ns + ns, until_ms * 1_000_000) - max(start_ns, since_ms * 1_000_000))
+                for start_ns, ns in spans
+            )
+            assert sum(row.gpu_ns for row in rows) == expected_ns
+    assert await store.reads.audit() == ()
+
+
+async def test_one_worker_is_found_live_or_gone(store: Store, clock: HandClock) -> None:
+    life = await Life(store, clock, 1).begin()
+    assert await store.reads.worker(life.worker.id) == life.worker
+    await life.run(GPU_A)
+    assert await store.reads.worker(life.worker.id) == life.worker
+    assert await store.reads.worker("wk_none") is None
+
+
+async def test_more_workers_than_one_part_holds_are_all_audited(tmp_path: Path, clock: HandClock) -> None:
+    async with opened("file", tmp_path, clock) as store:
+        lives = [await Life(store, clock, number).begin() for number in range(1, 251)]
+        for life in lives:
+            await life.reserve()
+            await life.give_back()
+        assert await store.reads.audit() == ()
+        other = sqlite3.connect(tmp_path / "data" / "gpud.db")
+        other.execute("UPDATE usage_segment SET seq = 5")
+        other.commit()
+        other.close()
+        assert len(await store.reads.audit()) == 250
+
+
 SABOTAGE = {
+    "a sum is too high": "UPDATE usage_hour SET ns = ns + 1 WHERE phase = 'start'",
+    "a sum is lost": "DELETE FROM usage_hour WHERE phase = 'idle'",
+    "a sum is of another hour": "UPDATE usage_hour SET hour = hour + 1 WHERE phase = 'idle'",
     "a row of a segment is lost": "DELETE FROM usage_segment WHERE seq = 1",
     "a segment ends a nanosecond early": "UPDATE usage_segment SET end_boot_ns = end_boot_ns - 1 "
     "WHERE seq = 3",

@@ -23,6 +23,7 @@ from gpud.core.records import (
     WorkerInserted,
     WorkerMoved,
 )
+from gpud.core.usage import hours_of
 from gpud.errors import InvariantBroken
 from gpud.ports.store import FleetRows
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gpud.adapters.sqlite.committer import GroupCommitter
+    from gpud.core.metering import Segment
 
 
 class SqliteFleetStore:
@@ -67,7 +69,7 @@ def record_changes(changes: tuple[FleetChange, ...], connection: sqlite3.Connect
             raise InvariantBroken(f"{_named(change)} contradicts the store: {error}.") from error
 
 
-def _apply(change: FleetChange, connection: sqlite3.Connection) -> None:  # noqa: C901 - one arm a change
+def _apply(change: FleetChange, connection: sqlite3.Connection) -> None:  # noqa: C901, PLR0912 - one arm a change
     match change:
         case EndpointSaved(endpoint=endpoint):
             params = rows.endpoint_params(endpoint)
@@ -85,6 +87,8 @@ def _apply(change: FleetChange, connection: sqlite3.Connection) -> None:  # noqa
             _close_lease(change, connection)
         case SegmentOpened(segment=segment):
             connection.execute(SQL["segment_open"], rows.segment_params(segment))
+            if segment.end_boot_ns is not None:
+                _add_hours(segment, connection)
         case SegmentClosed():
             _close_segment(change, connection)
         case GpuHealthSaved(status=status):
@@ -153,6 +157,13 @@ def _close_segment(change: SegmentClosed, connection: sqlite3.Connection) -> Non
             f"Worker {segment.worker_id} has no open {segment.phase} segment {segment.seq} "
             f"that began at {segment.start_boot_ns}."
         )
+    _add_hours(segment, connection)
+
+
+def _add_hours(segment: Segment, connection: sqlite3.Connection) -> None:
+    params = rows.segment_params(segment)
+    for hour, ns in hours_of(segment):
+        connection.execute(SQL["usage_hour_add"], params | {"hour": hour, "ns": ns})
 
 
 def _named(change: FleetChange) -> str:

@@ -56,7 +56,10 @@ async def open_connection(connector: Callable[[], sqlite3.Connection]) -> aiosql
             failures.append(error)
             return sqlite3.connect(":memory:")
 
-    connection = await aiosqlite.Connection(connect, iter_chunk_size=1)
+    connection = aiosqlite.Connection(connect, iter_chunk_size=1)
+    # A daemon that dies with its store open must not be kept alive by the store's threads.
+    connection._thread.daemon = True  # noqa: SLF001 - aiosqlite offers no other way
+    await connection
     if failures:
         await connection.close()
         raise failures[0]

@@ -70,15 +70,8 @@ SELECT * FROM worker WHERE id = :id;
 -- name: workers_live
 SELECT * FROM worker WHERE state <> 'gone' ORDER BY id;
 
--- name: workers_gone_with_holds
--- None, unless something is wrong.
-SELECT * FROM worker
-WHERE state = 'gone' AND id IN (
-    SELECT l.worker_id FROM gpu_lease AS l WHERE l.released_boot_ns IS NULL
-    UNION
-    SELECT s.worker_id FROM usage_segment AS s WHERE s.end_boot_ns IS NULL
-)
-ORDER BY id;
+-- name: workers_after
+SELECT * FROM worker WHERE id > :after ORDER BY id LIMIT :limit;
 
 -- name: workers_page
 -- Newest first; :after is the last id of the page before, '' for the first page.
@@ -113,6 +106,11 @@ SELECT gpu_uuid, worker_id FROM gpu_lease WHERE released_boot_ns IS NULL ORDER B
 -- name: leases_all
 SELECT gpu_uuid, worker_id, boot_id, leased_boot_ns, released_boot_ns FROM gpu_lease ORDER BY id;
 
+-- name: leases_of_workers
+SELECT gpu_uuid, worker_id, boot_id, leased_boot_ns, released_boot_ns FROM gpu_lease
+WHERE worker_id > :after AND worker_id <= :last
+ORDER BY worker_id, id;
+
 -- name: segment_open
 INSERT INTO usage_segment (
     worker_id, seq, phase, endpoint, revision, gpu_uuids, boot_id, start_boot_ns, end_boot_ns, start_wall_ms,
@@ -131,19 +129,46 @@ WHERE worker_id = :worker_id AND seq = :seq AND phase = :phase AND boot_id = :bo
 -- name: segments_open
 SELECT * FROM usage_segment WHERE end_boot_ns IS NULL ORDER BY worker_id;
 
--- name: segments_all
-SELECT * FROM usage_segment ORDER BY worker_id, seq;
+-- name: segments_of_workers
+SELECT * FROM usage_segment WHERE worker_id > :after AND worker_id <= :last ORDER BY worker_id, seq;
 
--- name: segments_of_sessions
--- Every segment of each worker that has a segment reaching into the period.
+-- name: segments_begun_or_ended
+-- Closed ones that begin or end in an hour; each once.
 SELECT * FROM usage_segment
-WHERE worker_id IN (
-        SELECT s.worker_id FROM usage_segment AS s WHERE s.end_wall_ms >= :since_ms AND s.start_wall_ms < :until_ms
-        UNION
-        SELECT s.worker_id FROM usage_segment AS s WHERE s.end_boot_ns IS NULL AND s.start_wall_ms < :until_ms
-      )
-  AND (:endpoint = '' OR endpoint = :endpoint)
-ORDER BY worker_id, seq;
+WHERE start_wall_ms >= :start_ms AND start_wall_ms < :end_ms AND end_boot_ns IS NOT NULL
+UNION
+SELECT * FROM usage_segment WHERE end_wall_ms >= :start_ms AND end_wall_ms <= :end_ms;
+
+-- name: segments_last
+-- The last segment of each session that reaches into the period: by worker (CROSS JOIN keeps that
+-- order), since there are many more segments than workers.
+SELECT s.* FROM worker AS w
+CROSS JOIN usage_segment AS s
+    ON s.worker_id = w.id AND s.seq = (SELECT max(m.seq) FROM usage_segment AS m WHERE m.worker_id = w.id)
+WHERE (:endpoint = '' OR w.endpoint = :endpoint)
+  AND (s.end_wall_ms IS NULL OR +s.end_wall_ms >= :since_ms);
+
+-- name: usage_hour_add
+INSERT INTO usage_hour (worker_id, hour, phase, endpoint, gpu_uuids, ns)
+VALUES (:worker_id, :hour, :phase, :endpoint, :gpu_uuids, :ns)
+ON CONFLICT (worker_id, hour, phase) DO UPDATE SET ns = ns + excluded.ns;
+
+-- name: usage_hours
+-- By worker, phase and bucket of :bucket_hours hours.
+SELECT worker_id, endpoint, gpu_uuids, phase, hour / :bucket_hours AS bucket, sum(ns) AS ns
+FROM usage_hour
+WHERE hour >= :first AND hour < :last AND (:endpoint = '' OR endpoint = :endpoint)
+GROUP BY worker_id, phase, bucket;
+
+-- name: usage_of_sessions
+SELECT worker_id, phase, sum(ns) AS ns FROM usage_hour
+WHERE :endpoint = '' OR endpoint = :endpoint
+GROUP BY worker_id, phase;
+
+-- name: usage_hours_of_workers
+SELECT worker_id, hour, phase, endpoint, gpu_uuids, ns FROM usage_hour
+WHERE worker_id > :after AND worker_id <= :last
+ORDER BY worker_id;
 
 -- name: gpu_health_save
 INSERT INTO gpu_health (

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from itertools import groupby
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gpud.adapters.sqlite import rows
+from gpud.adapters.sqlite.auditing import audit_holdings, audit_workers
+from gpud.adapters.sqlite.metered import last_seen, usage_of
 from gpud.adapters.sqlite.statements import SQL
-from gpud.core.audit import (
-    LeaseRecord,
-    lease_overlaps,
-    lease_time_breaches,
-    segment_breaches,
-    total_breaches,
-    worker_breaches,
-)
-from gpud.core.ids import GpuUuid, WorkerId
-from gpud.core.usage import Moment, Period, UsageBy, UsageRow, ended_by, usage_rows
+from gpud.core.usage import NS_PER_MS, Moment, Period, UsageBy, UsageRow
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
 
     from gpud.adapters.sqlite.hops import Read
-    from gpud.core.metering import Segment
     from gpud.core.worker import Worker
     from gpud.ports.store import EventRow
     from gpud.ports.time import Clock
@@ -33,10 +23,12 @@ ROWS_MAX = 1000
 """Most rows of one listing page."""
 
 AUDIT_LIMIT_S = 60.0
-"""An audit reads everything; it is asked for by a person, and rarely."""
+"""For each part of an audit; it is asked for by a person, and rarely."""
 
-_NS_PER_MS = 1_000_000
-_FAR_FUTURE_MS = 1 << 62
+AUDIT_WORKERS = 100
+"""Workers of one part: parts are read one after the other, so that none holds a snapshot for long."""
+
+_FAR_FUTURE = 1 << 62
 
 
 class SqliteReadModel:
@@ -78,7 +70,7 @@ class SqliteReadModel:
         self, *, endpoint: str = "", worker_id: str = "", before_seq: int = 0, limit: int = 100
     ) -> tuple[EventRow, ...]:
         """Events newest first, those below `before_seq` (0: from the newest)."""
-        params = {"before_seq": before_seq or _FAR_FUTURE_MS, "limit": _capped(limit)}
+        params = {"before_seq": before_seq or _FAR_FUTURE, "limit": _capped(limit)}
         return await self._events("events_before", endpoint, worker_id, params)
 
     async def _events(
@@ -101,107 +93,28 @@ class SqliteReadModel:
         """
         boot_id, boot_ns = self._clock.boot_id, self._clock.boot_ns()
         period = Period(
-            since_ns=since_ms * _NS_PER_MS if since_ms else None,
-            until_ns=until_ms * _NS_PER_MS if until_ms else None,
+            since_ns=since_ms * NS_PER_MS if since_ms else None,
+            until_ns=until_ms * NS_PER_MS if until_ms else None,
         )
-        params = {
-            "endpoint": endpoint,
-            "since_ms": since_ms,
-            "until_ms": until_ms or _FAR_FUTURE_MS,
-        }
 
         def read(connection: sqlite3.Connection) -> tuple[UsageRow, ...]:
-            now = _moment(connection, boot_id, boot_ns)
-            found = connection.execute(SQL["segments_of_sessions"], params)
-            segments = (ended_by(rows.segment_of(row), now) for row in found)
-            return usage_rows(segments, by=by, period=period)
+            now = Moment(boot_id=boot_id, boot_ns=boot_ns, last_seen=last_seen(connection))
+            return usage_of(connection, by=by, endpoint=endpoint, period=period, now=now)
 
         return await self._read(read)
 
     async def audit(self) -> tuple[str, ...]:
         """Check the metering and lease invariants; one sentence for each breach."""
-        boot_id, boot_ns = self._clock.boot_id, self._clock.boot_ns()
-
-        def read(connection: sqlite3.Connection) -> tuple[str, ...]:
-            now = _moment(connection, boot_id, boot_ns)
-            return (
-                *_file_breaches(connection),
-                *_metering_breaches(connection),
-                *_holding_breaches(connection),
-                *_total_breaches(connection, now),
+        breaches = list(await self._read(audit_holdings, limit_s=AUDIT_LIMIT_S))
+        after = ""
+        while True:
+            part = await self._read(
+                partial(audit_workers, after=after, limit=AUDIT_WORKERS), limit_s=AUDIT_LIMIT_S
             )
-
-        return await self._read(read, limit_s=AUDIT_LIMIT_S)
-
-
-def _moment(connection: sqlite3.Connection, boot_id: str, boot_ns: int) -> Moment:
-    beat = connection.execute(SQL["heartbeat_read"]).fetchone()
-    last_seen = None if beat is None else (beat["boot_id"], beat["boot_ns"])
-    return Moment(boot_id=boot_id, boot_ns=boot_ns, last_seen=last_seen)
-
-
-def _file_breaches(connection: sqlite3.Connection) -> Iterator[str]:
-    for row in connection.execute("PRAGMA integrity_check(10)").fetchall():
-        if row[0] != "ok":
-            yield f"The database file is damaged: {row[0]}."
-    for row in connection.execute("PRAGMA foreign_key_check").fetchall():
-        yield f"A row of {row[0]} refers to a row of {row[2]} that is missing."
-
-
-def _metering_breaches(connection: sqlite3.Connection) -> Iterator[str]:
-    leases = _leases(connection)
-    yield from lease_overlaps(leases)
-    unmetered = defaultdict(list)
-    for lease in leases:
-        unmetered[lease.worker_id].append(lease)
-    for worker_id, session in groupby(_segments(connection), key=lambda segment: segment.worker_id):
-        segments = list(session)
-        yield from segment_breaches(segments)
-        yield from lease_time_breaches(segments, unmetered.pop(worker_id, []))
-    for rest in unmetered.values():
-        yield from lease_time_breaches([], rest)
-
-
-def _holding_breaches(connection: sqlite3.Connection) -> Iterator[str]:
-    leases = defaultdict(list)
-    for lease in _leases(connection):
-        if lease.released_boot_ns is None:
-            leases[lease.worker_id].append(lease)
-    segments = defaultdict(list)
-    for row in connection.execute(SQL["segments_open"]):
-        segment = rows.segment_of(row)
-        segments[segment.worker_id].append(segment)
-    concerned = list(map(rows.worker_of, connection.execute(SQL["workers_live"])))
-    concerned += map(rows.worker_of, connection.execute(SQL["workers_gone_with_holds"]))
-    for worker in concerned:
-        yield from worker_breaches(worker, leases[worker.id], segments[worker.id])
-
-
-def _total_breaches(connection: sqlite3.Connection, now: Moment) -> Iterator[str]:
-    groupings = {
-        by.value: usage_rows(
-            (ended_by(segment, now) for segment in _segments(connection)), by=by, period=Period()
-        )
-        for by in UsageBy
-    }
-    yield from total_breaches(groupings)
-
-
-def _segments(connection: sqlite3.Connection) -> Iterator[Segment]:
-    return map(rows.segment_of, connection.execute(SQL["segments_all"]))
-
-
-def _leases(connection: sqlite3.Connection) -> list[LeaseRecord]:
-    return [
-        LeaseRecord(
-            gpu_uuid=GpuUuid(row["gpu_uuid"]),
-            worker_id=WorkerId(row["worker_id"]),
-            boot_id=row["boot_id"],
-            leased_boot_ns=row["leased_boot_ns"],
-            released_boot_ns=row["released_boot_ns"],
-        )
-        for row in connection.execute(SQL["leases_all"])
-    ]
+            breaches += part.breaches
+            if not part.last:
+                return tuple(breaches)
+            after = part.last
 
 
 def _capped(limit: int) -> int:

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 
 from gpud.core.audit import (
+    HourRecord,
     LeaseRecord,
+    hour_breaches,
     lease_overlaps,
     lease_time_breaches,
     segment_breaches,
@@ -191,6 +193,37 @@ def test_a_worker_that_does_not_hold_what_it_says_is_found(
     subject: Worker, leases: list[LeaseRecord], segments: list[Segment], expected: str
 ) -> None:
     assert list(worker_breaches(subject, leases, segments)) == [expected]
+
+
+def test_hours_that_are_the_sums_of_segments_are_fine() -> None:
+    hours = [
+        HourRecord(worker_id=WorkerId("wk_1"), hour=0, phase="idle", ns=20),
+        HourRecord(worker_id=WorkerId("wk_1"), hour=0, phase="setup", ns=10),
+    ]
+    assert list(hour_breaches(life(10, 20, 30), hours)) == []
+    assert list(hour_breaches(life(10, 20, 30, None), hours)) == []
+    assert list(hour_breaches([], [])) == []
+
+
+@pytest.mark.parametrize(
+    "hours",
+    [
+        [],
+        [HourRecord(worker_id=WorkerId("wk_1"), hour=0, phase="setup", ns=9)],
+        [HourRecord(worker_id=WorkerId("wk_1"), hour=1, phase="setup", ns=10)],
+        [HourRecord(worker_id=WorkerId("wk_1"), hour=0, phase="idle", ns=10)],
+    ],
+    ids=["missing", "short", "another hour", "another phase"],
+)
+def test_hours_that_are_not_the_sums_of_segments_are_found(hours: list[HourRecord]) -> None:
+    assert list(hour_breaches(life(10), hours)) != []
+
+
+def test_hours_without_segments_are_found() -> None:
+    (breach,) = hour_breaches([], [HourRecord(worker_id=WorkerId("wk_1"), hour=7, phase="idle", ns=3)])
+    assert breach == (
+        "Worker wk_1: its segments have 0 ns in phase idle in hour 7, but usage is summed to 3 ns."
+    )
 
 
 def test_a_gone_worker_without_holds_is_fine() -> None:

@@ -93,7 +93,19 @@ CREATE TABLE usage_segment (
 
 -- At most one open segment a worker.
 CREATE UNIQUE INDEX usage_segment_open ON usage_segment (worker_id) WHERE end_boot_ns IS NULL;
-CREATE INDEX usage_segment_ended ON usage_segment (end_wall_ms, worker_id);
+CREATE INDEX usage_segment_begun ON usage_segment (start_wall_ms);
+CREATE INDEX usage_segment_ended ON usage_segment (end_wall_ms);
+
+-- Closed segments summed by hour, written with them, so that a report need not read every segment.
+CREATE TABLE usage_hour (
+    worker_id TEXT    NOT NULL REFERENCES worker (id),
+    hour      INTEGER NOT NULL,
+    phase     TEXT    NOT NULL,
+    endpoint  TEXT    NOT NULL,
+    gpu_uuids TEXT    NOT NULL CHECK (gpu_uuids LIKE '[%]'),
+    ns        INTEGER NOT NULL CHECK (ns > 0),
+    PRIMARY KEY (worker_id, hour, phase)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE gpu_health (
     gpu_uuid   TEXT    PRIMARY KEY NOT NULL,

@@ -145,6 +145,14 @@ async def test_a_second_daemon_is_refused_at_once_and_told_who_is_there(data_dir
     await make(data_dir)
 
 
+def test_a_daemon_that_dies_with_its_store_open_does_end(data_dir: Path) -> None:
+    dying = DAEMON.replace('print("open", flush=True)', "raise SystemExit(7)")
+    process = subprocess.run(
+        [sys.executable, "-c", dying, str(data_dir)], cwd=ROOT, capture_output=True, check=False, timeout=20
+    )
+    assert process.returncode == 7
+
+
 async def test_a_killed_daemon_leaves_the_directory_free(data_dir: Path) -> None:
     first = daemon(data_dir)
     with first:

@@ -63,6 +63,17 @@ def test_listings_walk_an_index_and_sort_nothing(connection: sqlite3.Connection,
     assert "TEMP B-TREE" not in found
 
 
+@pytest.mark.parametrize(
+    "name", ["segments_last", "segments_begun_or_ended", "usage_hours", "usage_of_sessions"]
+)
+def test_reports_never_walk_all_segments(connection: sqlite3.Connection, name: str) -> None:
+    steps = plan(connection, name).split(" | ")
+    assert not [step for step in steps if step.startswith("SCAN") and "segment" in step]
+    assert "INDEX usage_segment_ended (end_wall_ms>?)" not in steps
+    if name == "segments_last":
+        assert steps[0].startswith("SCAN w")
+
+
 def test_a_name_that_stands_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="names a twice"):
         parse("-- name: a\nSELECT 1;\n-- name: a\nSELECT 2;\n")

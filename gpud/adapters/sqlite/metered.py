@@ -1,0 +1,136 @@
+"""Sums up usage: by hour where whole hours count, by segment where a period cuts through one."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from gpud.adapters.sqlite import rows
+from gpud.adapters.sqlite.statements import SQL
+from gpud.core.ids import EndpointName, GpuUuid, WorkerId
+from gpud.core.metering import BILLABLE, Phase
+from gpud.core.usage import (
+    HOUR_NS,
+    NS_PER_MS,
+    Moment,
+    Period,
+    Session,
+    Stretch,
+    UsageBy,
+    UsageRow,
+    cut_hour,
+    ended_at,
+    ended_by,
+    hours_cut,
+    stretches_of,
+    usage_rows,
+    whole_hours,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+_FAR_FUTURE = 1 << 62
+
+
+def last_seen(connection: sqlite3.Connection) -> tuple[str, int] | None:
+    """Boot id and boot time of the last heartbeat."""
+    beat = connection.execute(SQL["heartbeat_read"]).fetchone()
+    return None if beat is None else (beat["boot_id"], beat["boot_ns"])
+
+
+def usage_of(
+    connection: sqlite3.Connection, *, by: UsageBy, endpoint: str, period: Period, now: Moment
+) -> tuple[UsageRow, ...]:
+    """Sum what was metered in a period; open segments count up to now.
+
+    Args:
+        connection: In a read transaction.
+        by: What has a line.
+        endpoint: Only this one's; empty for all.
+        period: What counts.
+        now: For open segments.
+    """
+    return usage_rows(
+        _stretches(connection, by, endpoint, period, now),
+        _sessions(connection, endpoint, period, now),
+        by=by,
+    )
+
+
+def _stretches(
+    connection: sqlite3.Connection, by: UsageBy, endpoint: str, period: Period, now: Moment
+) -> Iterator[Stretch]:
+    yield from hour_stretches(connection, by=by, endpoint=endpoint, hours=whole_hours(period))
+    for hour in hours_cut(period):
+        whole = hour_stretches(connection, by=UsageBy.HOUR, endpoint=endpoint, hours=(hour, hour + 1))
+        borders = {
+            "start_ms": hour * HOUR_NS // NS_PER_MS,
+            "end_ms": (hour + 1) * HOUR_NS // NS_PER_MS,
+        }
+        segments = map(rows.segment_of, connection.execute(SQL["segments_begun_or_ended"], borders))
+        mine = (segment for segment in segments if endpoint in ("", segment.endpoint))
+        yield from cut_hour(hour, whole, mine, period)
+    for row in connection.execute(SQL["segments_open"]):
+        segment = ended_by(rows.segment_of(row), now)
+        if endpoint in ("", segment.endpoint):
+            yield from stretches_of(segment, period)
+
+
+def hour_stretches(
+    connection: sqlite3.Connection,
+    *,
+    by: UsageBy,
+    endpoint: str = "",
+    hours: tuple[int | None, int | None] = (None, None),
+) -> Iterator[Stretch]:
+    """What was summed by hour, joined as far as the lines allow.
+
+    Args:
+        connection: In a read transaction.
+        by: What has a line.
+        endpoint: Only this one's; empty for all.
+        hours: First hour since 1970 and the first not to count; None is without bound.
+    """
+    first, last = hours
+    bucket_hours = {UsageBy.DAY: 24, UsageBy.HOUR: 1}.get(by, _FAR_FUTURE)
+    params = {
+        "endpoint": endpoint,
+        "first": -_FAR_FUTURE if first is None else first,
+        "last": _FAR_FUTURE if last is None else last,
+        "bucket_hours": bucket_hours,
+    }
+    for row in connection.execute(SQL["usage_hours"], params):
+        yield Stretch(
+            worker_id=WorkerId(row["worker_id"]),
+            endpoint=EndpointName(row["endpoint"]),
+            gpu_uuids=tuple(GpuUuid(uuid) for uuid in json.loads(row["gpu_uuids"])),
+            phase=Phase(row["phase"]),
+            at_ns=row["bucket"] * bucket_hours * HOUR_NS,
+            ns=row["ns"],
+        )
+
+
+def _sessions(
+    connection: sqlite3.Connection, endpoint: str, period: Period, now: Moment
+) -> Iterator[Session]:
+    billable_ns: defaultdict[str, int] = defaultdict(int)
+    for row in connection.execute(SQL["usage_of_sessions"], {"endpoint": endpoint}):
+        if Phase(row["phase"]) in BILLABLE:
+            billable_ns[row["worker_id"]] += row["ns"]
+    since_ms = 0 if period.since_ns is None else period.since_ns // NS_PER_MS
+    for row in connection.execute(SQL["segments_last"], {"endpoint": endpoint, "since_ms": since_ms}):
+        stored = rows.segment_of(row)
+        segment = ended_by(stored, now)
+        if not period.holds(ended_at(segment)):
+            continue
+        open_ns = segment.duration_ns if stored.end_boot_ns is None and stored.phase in BILLABLE else 0
+        yield Session(
+            worker_id=segment.worker_id,
+            endpoint=segment.endpoint,
+            gpu_uuids=segment.gpu_uuids,
+            billable_ns=billable_ns[segment.worker_id] + open_ns,
+            ended_ns=ended_at(segment),
+        )
