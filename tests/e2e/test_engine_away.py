@@ -43,8 +43,7 @@ def test_a_daemon_starts_without_an_engine_says_so_and_goes_on_when_it_comes(
     daemon = start_daemon(engine=breakable_engine, settings=static_gpus(1), wait="/livez")
     says = [f"The Docker Engine at {breakable_engine.socket_url}", "systemctl start docker"]
 
-    told = _wait_lost(daemon)
-    assert all(words in told for words in says), told
+    until(lambda: all(words in _engine_part(daemon) for words in says), what="/readyz says what is away")
     reply = daemon.api("PUT", "/v1/endpoints/later", worker_spec("later", image))
     assert_problem(daemon, reply, status=503, slug="dependency-down", says=says)
     assert_cli(daemon.cli("deploy", image, "--name", "later", "--port", "8000"), code=1, says=says)
@@ -80,7 +79,7 @@ def test_workers_serve_on_while_the_engine_is_away_and_outlive_it_with_live_rest
     assert_problem(
         daemon, reply, status=503, slug="dependency-down", says=["no worker can start", "docker info"]
     )
-    assert_cli(daemon.cli("invoke", "asleep", "/echo", tcp=True), code=1, says=["no worker can start"])
+    assert_cli(daemon.cli("invoke", "asleep", "/echo"), code=1, says=["no worker can start"])
 
     breakable_engine.start()
     _wait_returned(daemon)

@@ -31,7 +31,7 @@ def _assert_told_everywhere(daemon: DaemonProcess, spec: dict[str, Any], says: l
     assert_logged(daemon, "worker.failed", endpoint=name, says=says)
     until(lambda: daemon.events("worker.failed", endpoint=name), what="people can read it later")
     assert_cli(daemon.cli("endpoint", "retry", name), code=0, says=[])
-    assert_cli(daemon.cli("invoke", name, "/echo", tcp=True), code=1, says=says)
+    assert_cli(daemon.cli("invoke", name, "/echo"), code=1, says=says)
     # The next try's error counts, whichever asks first.
     assert_cli(_redeploy(daemon, spec), code=1, says=says)
     assert daemon.api("DELETE", f"/v1/endpoints/{name}").status == 204
@@ -49,7 +49,6 @@ def _redeploy(daemon: DaemonProcess, spec: dict[str, Any]) -> Any:
         *("--name", spec["name"], "--port", str(spec["port"]), "--wait", "--health-path", "/health"),
         *("--start-timeout", timeout),
         *env,
-        tcp=True,
     )
 
 

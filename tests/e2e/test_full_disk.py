@@ -80,7 +80,7 @@ def test_a_full_disk_refuses_changes_keeps_serving_and_recovers_by_itself(
     assert_problem(daemon, reply, status=507, slug="storage-full", says=says)
     ran = daemon.cli("deploy", worker_image, "--name", "more", "--port", "8000")
     assert_cli(ran, code=1, says=says)
-    assert_logged(daemon, "store.filled_up", says=[])
+    assert_logged(daemon, "store.filled_up", says=["is full", "Free some space"])
     assert_logged(daemon, "request.refused", problem="storage-full", says=says)
     ready = daemon.api("GET", "/readyz")
     assert ready.status == 503
