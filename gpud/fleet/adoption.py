@@ -38,6 +38,11 @@ class Adoption:
         heartbeat = self._rows.heartbeat
         return heartbeat is not None and heartbeat[0] != self._hands.clock.boot_id
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether there may be workers of the last daemon to adopt."""
+        return self._rows.heartbeat is not None and not self.rebooted
+
     def load(self) -> None:
         """Put the rows into memory; workers of an earlier boot ended with it."""
         state, heartbeat = self._hands.state, self._rows.heartbeat

@@ -127,6 +127,7 @@ class Fleet:
             hands=self.hands, journal=self.journal, prewarmer=self.prewarmer, gpu_keeper=self.gpu_keeper
         )
         self._loops: list[asyncio.Task[None]] = []
+        self._adopted = False
 
     async def load(self) -> None:
         """Take over from the daemon before: rows, GPUs, then what still runs."""
@@ -164,10 +165,13 @@ class Fleet:
                 await asyncio.sleep(_RETRY_S)
             else:
                 self._sweeper.note_engine(up=True)
+                self._adopted = True
                 return
 
     def start(self) -> None:
         """Start every loop."""
+        if not self._adoption.goes_on:  # else the last daemon's heartbeat counts until they are adopted
+            self._add_heartbeat()
         loops = {
             "reconciler": self.reconciler.run(self._executor),
             "heartbeat": self._beat(),
@@ -204,7 +208,8 @@ class Fleet:
             loop.cancel()
         self._executor.close()
         self.prewarmer.close()
-        self._add_heartbeat()
+        if self._adopted and self.state.engine_up:
+            self._add_heartbeat()
         self.reconciler.stop()
         await asyncio.wait([reconciler])
 
@@ -224,8 +229,10 @@ class Fleet:
             watching.cancel()
 
     async def _beat(self) -> None:
+        """Say every few seconds that the workers were watched: a bill that lost its end stops there."""
         while True:
-            self._add_heartbeat()
+            if self._adopted and self.state.engine_up:
+                self._add_heartbeat()
             self.reconciler.wake()
             await asyncio.sleep(_HEARTBEAT_S)
 

@@ -26,6 +26,8 @@ _JUMP_NS = 500_000_000
 _READING_TRUSTED_NS = 20_000
 _READINGS_MAX = 8
 _WITHOUT_CONTAINER = frozenset({Phase.SETUP, Phase.RELEASE})
+_THOUGHT_ALIVE = frozenset({WorkerState.STARTING, WorkerState.READY, WorkerState.DRAINING})
+"""With these, the daemon's last heartbeat counts as a sign of life of the container."""
 _ENDED_UNSEEN = frozenset({Cause.VANISHED, Cause.CONTAINER_STOPPED})
 """With these, a container is gone and the engine knows no time of it."""
 
@@ -87,14 +89,18 @@ class Meter:
             segment = self._open.get(worker.id)
             if segment is None or segment.phase in _WITHOUT_CONTAINER:
                 continue
-            away = segment.phase is Phase.UNSUPERVISED
-            seen_ns = segment.start_boot_ns if away else max(heartbeat_ns, segment.start_boot_ns)
+            watched_ns = max(heartbeat_ns, segment.start_boot_ns)
+            seen_ns = watched_ns
+            if segment.phase is Phase.UNSUPERVISED:
+                seen_ns = segment.start_boot_ns
+            elif worker.state not in _THOUGHT_ALIVE:
+                seen_ns = min(max(self._since_ns(worker), segment.start_boot_ns), watched_ns)
             self._signs[worker.id] = _Sign(seen_ns, wall_ahead_ns)
             phase = phase_of(worker, in_flight=0) or Phase.RELEASE
             if phase in (Phase.STOP, Phase.RELEASE):
                 self._switch(worker.id, phase, seen_ns, worker.cause)
                 continue
-            self._switch(worker.id, Phase.UNSUPERVISED, seen_ns, Phase.UNSUPERVISED)
+            self._switch(worker.id, Phase.UNSUPERVISED, watched_ns, Phase.UNSUPERVISED)
             self._switch(worker.id, phase, self._clock.boot_ns(), phase)
 
     def ended_with_boot(self, worker: Worker, segment: Segment, *, at_boot_ns: int) -> None:
@@ -214,6 +220,10 @@ class Meter:
         """Whether the wall clock, by which the engine tells time, was set since the last sign of life."""
         sign = self._signs.get(worker_id)
         return sign is not None and abs(self._wall_ahead_ns() - sign.wall_ahead_ns) > _JUMP_NS
+
+    def _since_ns(self, worker: Worker) -> int:
+        """When a worker came to its state, on the boot clock."""
+        return self._clock.boot_ns() - round((self._clock.now_s() - worker.since_s) * 1e9)
 
     def _wall_ahead_ns(self) -> int:
         """How far the wall clock is ahead of CLOCK_BOOTTIME.

@@ -15,6 +15,7 @@ from gpud.core.ids import EndpointName, WorkerId
 from gpud.errors import GpudError
 from tests.fakes.faults import Fault, FaultKind
 from tests.fakes.gpus import fake_gpus
+from tests.sim.final import LATE_NS
 from tests.sim.sim import Sim
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Chaos:
         self.names = [f"e{number}" for number in range(self.plot.endpoints)]
         self._tasks: set[asyncio.Task[None]] = set()
         self._callers: set[asyncio.Task[None]] = set()
+        self._rebooted = False
         self._versions: Counter[str] = Counter()
 
     # -- the story -----------------------------------------------------------------------------
@@ -158,11 +160,17 @@ class Chaos:
         sim.do(self._stop_tasks(self._callers))
         way = rng.choice(("kill", "kill", "kill", "reboot"))
         if way == "reboot":
+            self._rebooted = True
             sim.reboot()
             return
         sim.crash_daemon()
         sim.run(for_s=rng.choice((0.0, 1.0, 60.0)))
         sim.restart()
+
+    @property
+    def late_ns(self) -> int:
+        """What may be billed too much in this world."""
+        return LATE_NS if self._rebooted or "wall" in self.plot.troubles else 0
 
     # -- what users do -------------------------------------------------------------------------
 
@@ -216,7 +224,7 @@ class Chaos:
             case "retry":
                 await fleet.control.retry(name)
             case "cordon" | "uncordon" as what:
-                uuid = rng.choice(sorted(fleet.state.gpus))
+                uuid = rng.choice(self._gpu_uuids)
                 await fleet.control.set_cordon(uuid, cordoned=what == "cordon")
             case _:
                 pass
