@@ -51,7 +51,7 @@ def place(
     healthy = [status.gpu for status in suitable if status.health is GpuHealth.HEALTHY]
     free = [gpu for gpu in healthy if gpu.uuid not in held_by]
     if len(free) >= needs.count:
-        return Placement(gpu_uuids=tuple(gpu.uuid for gpu in _nearest(free, needs.count)))
+        return Placement(gpu_uuids=tuple(gpu.uuid for gpu in nearest(free, needs.count)))
     if len(healthy) < needs.count and len(suitable) >= needs.count:
         sick = [status for status in suitable if status.health is not GpuHealth.HEALTHY]
         listed = ", ".join(f"{s.gpu.uuid} is {s.health} ({s.reason})" for s in sick)
@@ -85,7 +85,8 @@ def impossible(needs: GpuNeeds, gpus: Sequence[GpuStatus]) -> str:
     return f"a worker needs {wanted}; {has}"
 
 
-def _nearest(free: Sequence[Gpu], count: int) -> Sequence[Gpu]:
+def nearest(free: Sequence[Gpu], count: int) -> Sequence[Gpu]:
+    """Choose among free GPUs that fit: the smallest that do, several from one NUMA node if possible."""
     best_fit = sorted(free, key=lambda gpu: (gpu.memory_mib, gpu.index, gpu.uuid))
     if count == 1:
         return best_fit[:1]
