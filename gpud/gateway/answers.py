@@ -56,8 +56,7 @@ def request_bytes(head: RequestHead, path: str, peer: Peer, request_id: str, *, 
     The client's credentials go to the control API only. A forwarding field the client sent is kept
     when the client is on this machine (a front-end), and replaced otherwise.
     """
-    start = f"{head.method} {path} HTTP/1.1\r\nHost: "
-    parts = [start.encode("ascii"), head.host or b"gpud", b"\r\n", *head.lines]
+    parts = [head.start or head.start_for(path)]
     if control:
         parts += head.credentials
     if peer.trusted and (head.forwarded_for or head.forwarded):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 from gpud.gateway import answers
 from gpud.gateway.exchange import OVER, TUNNEL, Exchange
 from gpud.gateway.framing import NO_BODY, BadFraming, Body
-from gpud.gateway.heads import RequestHead, check_unfinished, parse_request
+from gpud.gateway.heads import RequestHead, check_unfinished
 from gpud.gateway.local import local_peer
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class ClientConnection(asyncio.Protocol):
                 self._pending = received
                 self._head_since_s = self._head_since_s or self._plane.now_s()
                 return False
-            head = parse_request(received[:end])
+            head = self._plane.request_heads.read(received[:end])
         except BadFraming as error:
             self._pending = b""
             self.write(answers.bad_request_bytes(error, self._plane.new_request_id()))

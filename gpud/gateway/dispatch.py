@@ -131,10 +131,10 @@ class Dispatcher:
             lane.retry_budget += RETRY_EARNED
         worker = None if lane.held else self._pick(lane, (), affinity)
         now_s = self._clock.now_s() if now_s is None else now_s
-        match admit(lane.route, waiting=len(lane.held), free_slot=worker is not None):
-            case Admission.PASS if worker is not None:
-                self._book.dispatched(lane.count, worker.worker_id, was_held=False)
-                return Slot(self, lane, worker, now_s, arrived_s=now_s)
+        if worker is not None:  # nobody waits and there is room: what `admit` calls PASS
+            self._book.dispatched(lane.count, worker.worker_id, was_held=False)
+            return Slot(self, lane, worker, now_s, arrived_s=now_s)
+        match admit(lane.route, waiting=len(lane.held), free_slot=False):
             case Admission.REFUSE if lane.route.refusal is not None:
                 raise refusals.refused(lane.route.refusal)
             case Admission.QUEUE_FULL:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from gpud.errors import GpudError, RequestTimeout, WorkerUnreachable
 from gpud.gateway import answers, openai
-from gpud.gateway.credentials import allowed_model, allowed_route, callable_models, token_of
+from gpud.gateway.credentials import allowed_model, allowed_route, callable_models
 from gpud.gateway.framing import EndlessBody
+from gpud.gateway.heads import parse_response
 from gpud.gateway.hold import Held
 from gpud.gateway.routing import (
     ByModel,
     ToControl,
     ToEndpoint,
-    choose_upstream,
 )
 from gpud.gateway.tunnel import Tunnel
 from gpud.gateway.upload import Upload
@@ -67,20 +67,16 @@ class Exchange:
         self.upload = Upload(done=head.body.done)
         self._path = head.target
 
-    @property
-    def _token(self) -> str | None:
-        return token_of(self.head.authorization, self.head.api_key)
-
     # The request.
 
     def begin(self) -> None:
         """Decide where the request goes; the part of its body that came with the head is here already."""
         try:
-            upstream = choose_upstream(self.head.method, self.head.target)
+            upstream = self.head.upstream
             if isinstance(upstream, ToEndpoint):
                 self._path = upstream.target
                 table = self._plane.dispatcher.table
-                self._admit(allowed_route(self.client.keys, table, upstream.name, self._token))
+                self._admit(allowed_route(self.client.keys, table, upstream.name, self.head.token))
             elif isinstance(upstream, ToControl):
                 self._to_control()
             elif isinstance(upstream, ByModel):
@@ -115,10 +111,10 @@ class Exchange:
         if not self.upload.done and self.upload.total < openai.MODEL_BODY_BYTES_MAX:
             return
         model = openai.named_model(self.head, self.upload.kept)
-        self._admit(allowed_model(self.client.keys, self._plane.dispatcher.table, model, self._token))
+        self._admit(allowed_model(self.client.keys, self._plane.dispatcher.table, model, self.head.token))
 
     def _list_models(self) -> None:
-        models = callable_models(self.client.keys, self._plane.dispatcher.table, self._token)
+        models = callable_models(self.client.keys, self._plane.dispatcher.table, self.head.token)
         headers = [("Content-Type", "application/json"), ("X-Gpud-Request-Id", self.request_id)]
         self._answer_ourselves(200, headers, openai.model_list(models))
 
@@ -219,6 +215,12 @@ class Exchange:
             self.fail(error)
 
     # The answer.
+
+    def read_answer(self, raw: bytes) -> ResponseHead:
+        """Read an answer's head; gpud's own is believed in what it says of itself."""
+        if self.control:
+            return parse_response(raw, self.head.method, trusted=True)
+        return self._plane.response_heads.read(raw, self.head.method)
 
     def interim(self, head: ResponseHead) -> None:
         """Pass on a 1xx other than 100, which was answered here."""

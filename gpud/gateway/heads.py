@@ -8,6 +8,7 @@ leaves open are decided here, so that a head that two readers could read differe
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import httptools
 
@@ -19,6 +20,9 @@ from gpud.gateway.framing import (
     EndlessBody,
     LengthBody,
 )
+
+if TYPE_CHECKING:
+    from gpud.gateway.routing import Upstream
 
 HEAD_BYTES_MAX = 64 * 1024
 """Longest head, request or response."""
@@ -112,7 +116,8 @@ class RequestHead:
 
     `lines` are the fields that are passed on as they are, each ending in CRLF. The rest is here by
     name; hop-by-hop fields are gone. `credentials` go to the control API only; `forwarded` are the
-    forwarding fields beside `X-Forwarded-For`.
+    forwarding fields beside `X-Forwarded-For`. `upstream`, `token` and `start` follow from the rest and
+    are filled in by who recalls heads.
     """
 
     host: bytes | None = None
@@ -128,6 +133,9 @@ class RequestHead:
     forwarded_for = b""
     forwarded: tuple[bytes, ...] = ()
     session = b""
+    upstream: Upstream | None = None
+    token: str | None = None
+    start = b""
 
     def __init__(self, method: str, *, http10: bool) -> None:
         self.method = method
@@ -136,6 +144,11 @@ class RequestHead:
         self.keep_alive = not http10
         self.idempotent = method in _SAFE
         self.lines: list[bytes] = []
+
+    def start_for(self, path: str) -> bytes:
+        """Write the request line, with another path, and the fields that are passed on as they are."""
+        line = f"{self.method} {path} HTTP/1.1\r\nHost: ".encode("ascii")
+        return b"".join((line, self.host or b"gpud", b"\r\n", *self.lines))
 
 
 class ResponseHead:

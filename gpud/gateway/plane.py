@@ -15,6 +15,7 @@ import structlog
 from gpud.gateway import answers
 from gpud.gateway.local import LocalKeys, administrators
 from gpud.gateway.pool import MemoryPool, Pools
+from gpud.gateway.recall import RequestHeads, ResponseHeads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,6 +113,8 @@ class Plane:
         self.administrators = administrators()
         self.pools = Pools()
         self.control = MemoryPool(control)
+        self.request_heads = RequestHeads()
+        self.response_heads = ResponseHeads()
         self.now_s = clock.now_s
         self.body_bytes_max = body_bytes_max
         self.clients: set[ClientConnection] = set()

@@ -15,19 +15,18 @@ class Upload:
         done: The body has ended, or there is none.
     """
 
-    __slots__ = ("_parts", "_size", "done", "replayable", "total")
+    total = 0
+    replayable = True
+    _size = 0
 
     def __init__(self, *, done: bool) -> None:
         self.done = done
-        self.total = 0
-        self.replayable = True
         self._parts: list[bytes] = []
-        self._size = 0
 
     @property
     def kept(self) -> bytes:
         """What is kept, as it came."""
-        return b"".join(self._parts)
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
 
     @property
     def waiting_full(self) -> bool:

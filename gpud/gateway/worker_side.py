@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from gpud.gateway.framing import BadFraming, Body, EndlessBody
-from gpud.gateway.heads import ResponseHead, check_unfinished, parse_response
+from gpud.gateway.heads import ResponseHead, check_unfinished
 
 if TYPE_CHECKING:
     from gpud.gateway.exchange import Exchange
@@ -133,7 +133,7 @@ class WorkerConnection(asyncio.Protocol):
                     check_unfinished(received)
                     self._buffer = received
                     return
-                head = parse_response(received[:end], exchange.head.method, trusted=exchange.control)
+                head = exchange.read_answer(received[:end])
                 received = received[end:]
                 if head.status >= 200 or head.status == 101:
                     break
