@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from gpud.api.advice import ADVICE, problem_kinds
-from gpud.api.reference import operations_by_tag, shapes
+from gpud.api.reference import heading, operations_by_tag, shapes
 from gpud.errors import NotFound
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def docs_page(document: dict[str, Any]) -> str:
         f'<nav aria-label="Sections">{links}{_MORE_LINKS}</nav>',
     ]
     for tag, text, operations in tags:
-        parts.append(f'<h2 id="{escape(tag)}">{escape(tag.capitalize())}</h2><p>{_with_code(text)}</p>')
+        parts.append(f'<h2 id="{escape(tag)}">{escape(heading(tag))}</h2><p>{_with_code(text)}</p>')
         parts += [_operation(operation) for operation in operations]
     parts.append('<h2 id="shapes">Shapes</h2><p>The JSON objects that requests and answers are made of.</p>')
     parts += [_shape(shape) for shape in shapes(document)]

@@ -72,6 +72,11 @@ def operations_by_tag(document: Json) -> Iterator[tuple[str, str, tuple[Operatio
             yield tag["name"], tag["description"], operations
 
 
+def heading(tag: str) -> str:
+    """A tag as a heading."""
+    return {"gpus": "GPUs"}.get(tag, tag.capitalize())
+
+
 def shapes(document: Json) -> Iterator[ShapeText]:
     """Every named JSON object, by name."""
     for name, schema in sorted(document["components"]["schemas"].items()):

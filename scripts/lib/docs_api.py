@@ -9,7 +9,7 @@ from gpud import __version__
 from gpud.api.advice import ADVICE, problem_kinds
 from gpud.api.app import ALL_OPERATIONS
 from gpud.api.openapi import openapi_document
-from gpud.api.reference import operations_by_tag, shapes
+from gpud.api.reference import heading, operations_by_tag, shapes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,7 +58,7 @@ def api_files() -> dict[Path, str]:
 def _api(document: dict[str, Any]) -> str:
     blocks = [f"# API\n\n{document['info']['description']}\n{_WRITTEN_BY}"]
     for tag, text, operations in operations_by_tag(document):
-        blocks.append(f"## {tag.capitalize()}\n\n{text}\n")
+        blocks.append(f"## {heading(tag)}\n\n{text}\n")
         blocks += [_operation(operation) for operation in operations]
     blocks.append("## Shapes\n\nThe JSON objects that requests and answers are made of.\n")
     blocks += [_shape(shape, "###") for shape in shapes(document)]
