@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from gpud.core.world import EndpointSeen, World
 
 _STOP_UNANSWERED_AFTER_S = 300.0
+_LEAVING = HOLDS_GPUS - COUNTED
+_STARTING = HOLDS_GPUS & STARTING_UP
 
 
 def plan(world: World) -> Plan:
@@ -80,7 +82,7 @@ class _Planner:
             self._grow(seen, workers, current, gap)
         elif gap < 0:
             self._shrink(seen, current, -gap, decision)
-        self._replace_old(seen, workers, current)
+        self._replace_old(seen, workers, current, decision)
         for worker in workers:
             if worker.state in (WorkerState.PENDING, WorkerState.PULLING):
                 self._seat(seen, worker)
@@ -117,29 +119,34 @@ class _Planner:
                     continue
             self.retire(worker, cause)
 
-    def _replace_old(self, seen: EndpointSeen, workers: list[Worker], current: list[Worker]) -> None:
-        """Retire workers of earlier revisions once they are not needed to serve.
+    def _replace_old(
+        self, seen: EndpointSeen, workers: list[Worker], current: list[Worker], decision: ScaleDecision
+    ) -> None:
+        """Retire workers of earlier revisions, one for each new one that is READY.
 
-        They serve until a new one is READY; they make room at once when the new one waits
-        for a GPU they hold, or when nobody calls.
+        As many serve as are wanted, old and new together. Where a new one waits for GPUs, one old
+        one makes room, and the next only when that new one is READY: a revision that does not
+        start takes one worker's place and no more. Where nobody calls, none is wanted and all go.
         """
         old = [w for w in workers if w.revision != seen.endpoint.revision and w.state in COUNTED]
         if not old:
             return
-        replaced = any(w.state is WorkerState.READY for w in current)
+        serving = [w for w in old if w.state in (WorkerState.READY, WorkerState.NOT_READY)]
+        for worker in old:
+            if worker not in serving:
+                self.retire(worker, Cause.NEW_REVISION)
+        replaced = sum(w.state is WorkerState.READY for w in current)
         needs_room = any(
             w.state in (WorkerState.PENDING, WorkerState.PULLING)
             and seen.image_present
             and not isinstance(self._placement(seen), Placement)
             for w in current
         )
-        for worker in old:
-            serving = worker.state in (WorkerState.READY, WorkerState.NOT_READY)
-            if replaced or not serving or not seen.load:
-                self.retire(worker, Cause.NEW_REVISION)
-        still_serving = [w for w in old if w.state in (WorkerState.READY, WorkerState.NOT_READY)]
-        if needs_room and not replaced and seen.load and still_serving:
-            self.retire(victims(still_serving, self.world.in_flight)[0], Cause.NEW_REVISION)
+        under_way = any(w.state in _LEAVING for w in workers) or any(w.state in _STARTING for w in current)
+        surplus = len(serving) - max(0, decision.desired - replaced)
+        makes_room = 1 if needs_room and not under_way else 0
+        for worker in victims(serving, self.world.in_flight)[: max(surplus, makes_room)]:
+            self.retire(worker, Cause.NEW_REVISION)
 
     def _seat(self, seen: EndpointSeen, worker: Worker) -> None:
         """Give a waiting worker its GPUs once its image is here."""
