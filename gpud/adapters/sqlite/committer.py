@@ -160,9 +160,11 @@ class GroupCommitter:
     async def _commit_batches(self) -> None:
         try:
             while not (self._closing and not self._queue):
-                await self._arrived.wait()
-                # Those whose writes were just committed get their turn to add the next ones.
-                await asyncio.sleep(0)
+                if self._arrived.is_set():
+                    # Those whose writes were just committed get their turn to add the next ones.
+                    await asyncio.sleep(0)
+                else:
+                    await self._arrived.wait()
                 if not await self._commit_batch(self._take()):
                     return
         finally:
