@@ -10,6 +10,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import structlog
+
+from gpud.core import ejection
 from gpud.core.admission import Admission, admit
 from gpud.core.balancing import Rotation, pick
 from gpud.core.routing import RoutingTable
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from gpud.ports.time import Clock
     from gpud.ports.traffic import EndpointLoad, TrafficWatcher
 
+_log = structlog.get_logger()
 RETRIES_MAX = 2
 """Workers a request may be moved to after it could not reach the one it was given."""
 RETRY_EARNED = 0.2
@@ -70,6 +74,9 @@ class Dispatcher:
                 continue
             if known.route.workers != route.workers:
                 known.rotation = Rotation.of(route.workers)
+                ready = set(known.rotation.ids)
+                known.standings = {id_: had for id_, had in known.standings.items() if id_ in ready}
+                self._eject(known, self._clock.now_s())
             known.route = route
             self._dispatch_held(known)
             if route.refusal is not None and not route.workers:
@@ -147,34 +154,6 @@ class Dispatcher:
                 self._book.held(lane.count)
                 return held
 
-    async def acquire(self, endpoint: EndpointName) -> Slot:
-        """Take a slot, waiting for it as long as the endpoint allows; cancelling leaves the queue.
-
-        Raises:
-            GpudError: As `acquire_nowait`, and ColdStartTimeout or NoCapacity.
-        """
-        waiter = _FutureWaiter()
-        return await self._settled(endpoint, waiter, self.acquire_nowait(endpoint, waiter))
-
-    async def acquire_other(self, endpoint: EndpointName, slot: Slot, detail: str) -> Slot:
-        """Give up a slot whose worker could not be reached, and wait for another worker's.
-
-        Raises:
-            GpudError: As `acquire`, and WorkerUnreachable after the last retry.
-        """
-        waiter = _FutureWaiter()
-        return await self._settled(endpoint, waiter, slot.unreachable(waiter, detail))
-
-    async def _settled(self, endpoint: EndpointName, waiter: _FutureWaiter, got: Slot | Held) -> Slot:
-        if isinstance(got, Slot):
-            return got
-        try:
-            return await waiter.future
-        except asyncio.CancelledError:
-            self.abandon(endpoint, got)
-            waiter.give_up()
-            raise
-
     def abandon(self, endpoint: EndpointName, held: Held) -> None:
         """The client of a held request has left: it is never dispatched. Safe to repeat."""
         lane = self._lanes.get(endpoint)
@@ -211,6 +190,28 @@ class Dispatcher:
         self._book.held(lane.count)
         return held
 
+    def worker_judged(self, lane: Lane, worker_id: WorkerId, now_s: float, *, failed: bool) -> None:
+        """A request went well or not: leave a worker out while too many in a row have not."""
+        standing = lane.standings.get(worker_id, ejection.GOOD)
+        after = ejection.after_failure if failed else ejection.after_success
+        lane.standings[worker_id] = standing = after(standing, now_s)
+        if standing == ejection.GOOD:
+            del lane.standings[worker_id]
+        if standing.ejected_until_s > now_s:
+            self._eject(lane, now_s)
+            asyncio.get_running_loop().call_later(
+                standing.ejected_until_s - now_s, self._ejection_ended, lane
+            )
+
+    def _eject(self, lane: Lane, now_s: float) -> None:
+        before, lane.ejected = lane.ejected, ejection.ejected(lane.standings, lane.rotation.ids, now_s)
+        for worker_id in lane.ejected - before:
+            _log.warning("worker.ejected", endpoint=lane.name, worker_id=worker_id)
+
+    def _ejection_ended(self, lane: Lane) -> None:
+        self._eject(lane, self._clock.now_s())
+        self._dispatch_held(lane)
+
     def worker_failed(self, worker_id: WorkerId, detail: str) -> None:
         """A worker broke a connection before answering; the fleet looks at it."""
         self._book.watcher.worker_unreachable(worker_id, detail)
@@ -239,7 +240,7 @@ class Dispatcher:
             in_flight=self._book.by_worker,
             concurrency=lane.route.concurrency,
             cursor=lane.cursor,
-            skip=tried,
+            skip=lane.ejected.union(tried) if lane.ejected else tried,
             affinity=affinity,
         )
         if worker is not None:
@@ -309,29 +310,3 @@ class Dispatcher:
             self._refuse(lane, held, WorkerUnreachable(refusals.unreachable_text(lane.name, detail)))
             return
         self._refuse(lane, held, refusals.hold_ended(route, waited_s, len(lane.held), lane.service_s))
-
-
-class _FutureWaiter:
-    """Turns the two callbacks into a future."""
-
-    def __init__(self) -> None:
-        self.future: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
-
-    def granted(self, slot: Slot) -> None:
-        """Resolve, or give the slot straight back when nobody waits any more."""
-        if self.future.done():
-            slot.release()
-        else:
-            self.future.set_result(slot)
-
-    def refused(self, error: GpudError) -> None:
-        """Fail the wait."""
-        if not self.future.done():
-            self.future.set_exception(error)
-
-    def give_up(self) -> None:
-        """The waiting task was cancelled, maybe in the moment in which the slot was granted."""
-        if self.future.cancelled() or not self.future.done():
-            return
-        if self.future.exception() is None:
-            self.future.result().release()

@@ -241,11 +241,13 @@ class Exchange:
         if slot is None:
             extra = b""
         else:
+            now_s = self._plane.now_s()
+            slot.judge(now_s, failed=head.status in (502, 503, 504))
             extra = answers.slot_fields(
                 slot,
                 self.request_id,
                 connect_s=self.connected_s - self.began_s - slot.queue_s,
-                first_byte_s=self._plane.now_s() - self.connected_s,
+                first_byte_s=now_s - self.connected_s,
             )
         return answers.response_bytes(
             head, self.head, extra, keep_alive=client.keep_alive, decoded=self.decodes
@@ -338,7 +340,7 @@ class Exchange:
     def _tell_unreachable(self, what: str) -> None:
         worker_id = self._slot.worker.worker_id if self._slot is not None else "control"
         if self._slot is not None and self.phase < ANSWERING:
-            self._plane.dispatcher.worker_failed(self._slot.worker.worker_id, what)
+            self._slot.broke(self._plane.now_s(), what)
         self.fail(
             WorkerUnreachable(
                 f"Worker {worker_id} {what}. The request may have reached it, so it was not sent again.",

@@ -9,6 +9,7 @@ from gpud.errors import WorkerUnreachable
 from gpud.gateway.hold import HoldQueue
 
 if TYPE_CHECKING:
+    from gpud.core.ejection import Standing
     from gpud.core.ids import WorkerId
     from gpud.core.routing import Route, RouteWorker
     from gpud.gateway.dispatch import Dispatcher
@@ -59,6 +60,17 @@ class Slot:
         if lane is not None:
             self._dispatcher.slot_released(lane, self.worker.worker_id, self.since_s, now_s)
 
+    def judge(self, now_s: float, *, failed: bool) -> None:
+        """Say how the request went as far as the worker is concerned."""
+        lane = self._lane
+        if lane is not None and (failed or self.worker.worker_id in lane.standings):
+            self._dispatcher.worker_judged(lane, self.worker.worker_id, now_s, failed=failed)
+
+    def broke(self, now_s: float, detail: str) -> None:
+        """The worker broke the connection before answering; the fleet is told."""
+        self.judge(now_s, failed=True)
+        self._dispatcher.worker_failed(self.worker.worker_id, detail)
+
     def unreachable(self, waiter: Waiter, detail: str) -> Slot | Held:
         """Give the place back because nothing reached the worker, and ask for another worker's.
 
@@ -71,6 +83,7 @@ class Slot:
         lane = self._lane
         if lane is None:
             raise WorkerUnreachable(detail)
+        self.judge(self.since_s, failed=True)
         self.release()
         tried = self._tried | {self.worker.worker_id}
         return self._dispatcher.retry(
@@ -85,12 +98,14 @@ class Lane:
         "count",
         "cursor",
         "dispatching",
+        "ejected",
         "held",
         "name",
         "retry_budget",
         "rotation",
         "route",
         "service_s",
+        "standings",
     )
 
     def __init__(self, route: Route, count: EndpointCount) -> None:
@@ -103,3 +118,5 @@ class Lane:
         self.service_s = _FIRST_SERVICE_S
         self.retry_budget = RETRY_BUDGET
         self.dispatching = False
+        self.standings: dict[WorkerId, Standing] = {}
+        self.ejected: frozenset[WorkerId] = frozenset()
