@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _POLL_S = 15.0
+_FAULTS_EVERY_S = 1.0
 _NOT_LISTED = "The driver no longer lists this GPU"
 _CLEAN_FOR_S = 60.0
 """A quarantined GPU returns after this long without memory in use or processes."""
@@ -83,7 +85,7 @@ class GpuKeeper:
                 self.mark(uuid, GpuHealth.UNHEALTHY, _NOT_LISTED)
 
     async def run(self) -> None:
-        """Poll the driver for as long as the daemon runs."""
+        """Watch the driver for as long as the daemon runs."""
         while True:
             try:
                 await self.poll()
@@ -93,13 +95,21 @@ class GpuKeeper:
                 self.fault = error.detail
             else:
                 self.fault = ""
-            await asyncio.sleep(_POLL_S)
+            poll_again_s = self._clock.now_s() + _POLL_S
+            while self._clock.now_s() < poll_again_s:
+                await asyncio.sleep(_FAULTS_EVERY_S)
+                with suppress(DependencyDown):
+                    await self.take_faults()
+
+    async def take_faults(self) -> None:
+        """Act on what the driver reported; asks it nothing, so that a dying GPU is left in a second."""
+        for fault in await self._gpus.faults():
+            self.mark(fault.uuid, GpuHealth.UNHEALTHY, fault.detail)
 
     async def poll(self) -> None:
         """Look once: what is there, what broke, what is clean again."""
         found = {gpu.uuid: gpu for gpu in await self._gpus.list_gpus()}
-        for fault in await self._gpus.faults():
-            self.mark(fault.uuid, GpuHealth.UNHEALTHY, fault.detail)
+        await self.take_faults()
         for uuid, status in list(self._reconciler.state.gpus.items()):
             if uuid not in found and status.health is not GpuHealth.UNHEALTHY:
                 self.mark(uuid, GpuHealth.UNHEALTHY, _NOT_LISTED)

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 
-_POLL_WITHIN_S = 25.0
+_WITHIN_S = 10.0
 
 
 def _wait_health(daemon: DaemonProcess, uuid: str, health: str) -> dict[str, Any]:
     return until(
         lambda: (gpu := daemon.gpus()[uuid]) and gpu["health"] == health and gpu,
         what=f"{uuid} is {health}",
-        within_s=_POLL_WITHIN_S,
+        within_s=_WITHIN_S,
     )
 
 
