@@ -196,8 +196,11 @@ class ClientConnection(asyncio.Protocol):
         exchange = self._exchange = Exchange(self._plane, self, head)
         self._plane.exchanges += 1
         if rest:
-            if self._body.done:
+            if head.body is NO_BODY:
                 self._pending = rest
+            elif head.length == len(rest):
+                self._body = NO_BODY  # all of it came with the head, as small ones do
+                exchange.take_body(rest, done=True)
             else:
                 self._take_body(rest)
         if self._exchange is exchange:

@@ -95,6 +95,7 @@ class Gateway:
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Accept connections on sockets that are bound and listening."""
         loop = asyncio.get_running_loop()
+        self._plane.now_s = loop.time  # what the clock would ask for, without the way to it
         self._plane.departures.start()
         for listening in sockets:
             server = await loop.create_server(

@@ -137,8 +137,8 @@ def main(argv: list[str]) -> int:
                 _round([direct, *subjects], load, load_s)
         finally:
             for subject in subjects:
-                _ended(subject.process)
-            _ended(serving)
+                end(subject.process)
+            end(serving)
     _tell(report, direct, subjects)
     report.finish(options)
     return 0
@@ -147,7 +147,7 @@ def main(argv: list[str]) -> int:
 def _start(subjects: list[Subject], wanted: list[str], folder: Path, report: Report) -> None:
     for i, name in enumerate(name for name in SUBJECTS if name in wanted):
         port = FIRST_PORT + i
-        command = _command(name, port, folder, report)
+        command = proxy_command(name, port, folder, report)
         if command is None:
             print(f"{name} is left out: it is not installed and could not be", file=sys.stderr)
             continue
@@ -163,10 +163,10 @@ def _start(subjects: list[Subject], wanted: list[str], folder: Path, report: Rep
         subjects.append(subject)
         if name == "gpud":
             subject.token = _await_line(process, "gpud_")
-        _await_port(port)
+        await_port(port)
 
 
-def _command(name: str, port: int, folder: Path, report: Report) -> list[str] | None:
+def proxy_command(name: str, port: int, folder: Path, report: Report) -> list[str] | None:
     ports = [str(port), str(BACKEND_PORT)]
     if name == "gpud":
         return [sys.executable, str(PEERS / "gpud_proxy.py"), *ports]
@@ -310,7 +310,7 @@ def _await_line(process: subprocess.Popen[str], prefix: str) -> str:
     raise SystemExit(f"{process.args} ended without saying {prefix!r}")
 
 
-def _await_port(port: int) -> None:
+def await_port(port: int) -> None:
     until_s = time.monotonic() + DEADLINE_S
     while time.monotonic() < until_s:
         with socket.socket() as trial:
@@ -320,7 +320,7 @@ def _await_port(port: int) -> None:
     raise SystemExit(f"nothing listens on port {port}")
 
 
-def _ended(process: subprocess.Popen[str] | None) -> None:
+def end(process: subprocess.Popen[str] | None) -> None:
     if process is not None:
         process.terminate()
         try:

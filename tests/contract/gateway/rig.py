@@ -181,7 +181,8 @@ async def read_request(reader: asyncio.StreamReader, *, read_body: bool = True) 
     except asyncio.IncompleteReadError:
         return None
     first, *lines = head[:-4].decode("latin-1").split("\r\n")
-    method, target, _ = first.split(" ")
+    method, _, rest = first.partition(" ")
+    target = rest.rpartition(" ")[0] or rest
     headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
     seen = Seen(method, target, headers)
     if read_body:
