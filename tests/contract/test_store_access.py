@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -183,3 +185,31 @@ async def test_another_master_key_is_refused_while_credentials_are_stored(tmp_pa
     async with opened("file", tmp_path, HandClock()) as store:
         await store.access.put_registry("home", CREDENTIAL, 8)
         assert await store.access.registry("home") == CREDENTIAL
+
+
+SWAP = (
+    "UPDATE registry SET (password_nonce, password_sealed) = "
+    "(SELECT o.password_nonce, o.password_sealed FROM registry AS o WHERE o.name = 'other') "
+    "WHERE name = 'home'"
+)
+
+
+@pytest.mark.parametrize(
+    "tampering",
+    [
+        SWAP,
+        "UPDATE registry SET password_sealed = zeroblob(length(password_sealed)) WHERE name = 'home'",
+        "UPDATE install SET install_id = 'another-install'",
+    ],
+    ids=["moved from another name", "changed", "brought from another installation"],
+)
+async def test_a_sealed_password_opens_only_where_it_was_sealed(tmp_path: Path, tampering: str) -> None:
+    async with opened("file", tmp_path, HandClock()) as store:
+        await store.access.put_registry("home", CREDENTIAL, 7)
+        await store.access.put_registry("other", CREDENTIAL, 7)
+    with closing(sqlite3.connect(tmp_path / "data" / "gpud.db")) as outside:
+        outside.execute(tampering)
+        outside.commit()
+    async with opened("file", tmp_path, HandClock()) as store:
+        with pytest.raises(StoreUnusable, match="'home' cannot be decrypted"):
+            await store.access.registry("home")
