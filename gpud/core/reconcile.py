@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from gpud.core.endpoint import HealthCheck, Limits
 from gpud.core.gpu import GpuHealth
 from gpud.core.placement import Placement, place
 from gpud.core.scaling import ScaleDecision, ScaleReason, desired_workers
@@ -14,6 +15,7 @@ from gpud.core.worker import COUNTED, HOLDS_GPUS, STARTING_UP, Cause, Worker, Wo
 from gpud.core.world import NewWorker, Plan
 
 if TYPE_CHECKING:
+    from gpud.core.endpoint import EndpointSpec
     from gpud.core.ids import EndpointName, GpuUuid
     from gpud.core.world import EndpointSeen, World
 
@@ -221,29 +223,34 @@ class _Planner:
 
     def progress(self, worker: Worker) -> None:
         """Move a worker on whose time has come."""
-        seen = self.world.endpoints.get(worker.endpoint)
-        health = seen.endpoint.spec.health if seen else None
-        limits = seen.endpoint.spec.limits if seen else None
+        spec = self._spec_of(worker)
+        health, limits = (spec.health, spec.limits) if spec else (HealthCheck(), Limits())
         match worker.state:
             case WorkerState.RESERVED if not self.world.verify_gpus or not worker.gpu_uuids:
                 self._change(worker, Cause.GPUS_VERIFIED)
-            case WorkerState.STARTING if health:
+            case WorkerState.STARTING:
                 why = (
                     f"Not ready {health.start_timeout_s:g} s after its start: {worker.detail or 'no answer'}"
                 )
                 self._after(worker, health.start_timeout_s, Cause.START_TIMEOUT, why)
-            case WorkerState.NOT_READY if health:
+            case WorkerState.NOT_READY:
                 self._after(worker, health.not_ready_timeout_s, Cause.NOT_READY_TIMEOUT)
             case WorkerState.DRAINING:
                 if worker.force or not self.world.in_flight.get(worker.id):
                     self._change(worker, Cause.DRAINED)
                 else:
-                    self._after(worker, limits.drain_timeout_s if limits else 0.0, Cause.DRAIN_TIMEOUT)
+                    self._after(worker, limits.drain_timeout_s, Cause.DRAIN_TIMEOUT)
             case WorkerState.STOPPING:
-                self._after(worker, _STOP_UNANSWERED_AFTER_S, Cause.STOP_UNANSWERED)
+                grace_s = 0.0 if worker.force else limits.stop_grace_s
+                self._after(worker, grace_s + _STOP_UNANSWERED_AFTER_S, Cause.STOP_UNANSWERED)
             case _:
                 pass
         self._leave_sick_gpu(worker)
+
+    def _spec_of(self, worker: Worker) -> EndpointSpec | None:
+        """What the worker was made from, or else what its endpoint is now."""
+        seen = self.world.endpoints.get(worker.endpoint)
+        return self.world.specs.get(worker.id) or (seen.endpoint.spec if seen else None)
 
     def _leave_sick_gpu(self, worker: Worker) -> None:
         if worker.state not in COUNTED or not worker.gpu_uuids:

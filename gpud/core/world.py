@@ -11,7 +11,7 @@ from gpud.core.starts import StartRecord
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gpud.core.endpoint import Endpoint
+    from gpud.core.endpoint import Endpoint, EndpointSpec
     from gpud.core.gpu import GpuStatus
     from gpud.core.ids import EndpointName, WorkerId
     from gpud.core.scaling import ScaleDecision
@@ -45,6 +45,8 @@ class World:
         now_s: Loop time.
         endpoints: Deployed ones, by name.
         workers: Not GONE, by id.
+        specs: What each worker was made from, if that is known; its endpoint may have another
+            spec by now, or none.
         in_flight: Requests at each worker; absent means none.
         gpus: All of the box.
         verify_gpus: The inventory can tell whether a GPU is idle, so it is asked before a start.
@@ -58,6 +60,7 @@ class World:
     workers: Mapping[WorkerId, Worker]
     in_flight: Mapping[WorkerId, int]
     gpus: tuple[GpuStatus, ...]
+    specs: Mapping[WorkerId, EndpointSpec] = field(default_factory=dict)
     verify_gpus: bool = False
     engine_up: bool = True
     no_shrink_until_s: float = 0.0

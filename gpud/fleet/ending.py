@@ -34,12 +34,13 @@ class Ending:
             return
         endpoint = self._hands.endpoint_of(worker)
         grace_s = endpoint.spec.limits.stop_grace_s if endpoint else _DEFAULT_GRACE_S
-        await self._stop_container(worker_id, grace_s=0.0 if worker.force else grace_s)
+        event = await self._stop_container(worker_id, grace_s=0.0 if worker.force else grace_s)
+        self._hands.reconciler.post(event)
 
     async def bury(self, worker_id: WorkerId) -> None:
-        """Keep a failed worker's output, then make sure that nothing of it runs."""
-        runtime = self._hands.runtime
-        tail = await runtime.log_tail(worker_id, bytes_max=_LOG_TAIL_BYTES)
+        """Make sure that nothing of a failed worker runs, and keep its output."""
+        event = await self._stop_container(worker_id, grace_s=0.0)
+        tail = await self._hands.runtime.log_tail(worker_id, bytes_max=_LOG_TAIL_BYTES)
         worker = self._hands.state.workers.get(worker_id)
         if worker is None:
             return
@@ -50,7 +51,7 @@ class Ending:
                     "worker.log_kept", {"log_tail": tail}, endpoint=endpoint, worker_id=worker_id
                 )
             )
-        await self._stop_container(worker_id, grace_s=0.0)
+        self._hands.reconciler.post(event)
 
     async def release(self, worker_id: WorkerId) -> None:
         """Remove the container; the GPUs are free once the driver shows their memory back."""
@@ -70,16 +71,15 @@ class Ending:
         cause = Cause.NOT_RETURNED if holdouts else Cause.RELEASED
         hands.reconciler.post(WorkerEvent(worker_id=worker_id, cause=cause))
 
-    async def _stop_container(self, worker_id: WorkerId, *, grace_s: float) -> None:
+    async def _stop_container(self, worker_id: WorkerId, *, grace_s: float) -> WorkerEvent:
         seen = await self._hands.runtime.stop_worker(worker_id, grace_s=grace_s)
-        event = WorkerEvent(
+        return WorkerEvent(
             worker_id=worker_id,
             cause=Cause.CONTAINER_STOPPED,
             started_ns=seen.started_ns if seen else 0,
             finished_ns=seen.finished_ns if seen else 0,
             exit_code=seen.exit_code if seen else None,
         )
-        self._hands.reconciler.post(event)
 
     async def _await_release(self, uuids: tuple[GpuUuid, ...]) -> tuple[GpuUse, ...]:
         """Poll until the GPUs are clean; those that are not in time are returned."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gpud.core.actions import Action, action_for
-from gpud.errors import DependencyDown
+from gpud.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -130,7 +130,7 @@ class Executor:
         while True:
             try:
                 await effort(worker_id)
-            except DependencyDown as error:
+            except Unavailable as error:
                 wait_s = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
                 log.warning(
                     "worker.action_postponed",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gpud.core.gpu import GpuHealth
 from gpud.core.worker import Cause, Worker, WorkerEvent, WorkerState
-from gpud.errors import GpudError, ImageNotFound, ImagePullFailed, LaunchFailed, NotFound, RegistryDenied
+from gpud.errors import GpudError, ImageNotFound, LaunchFailed, NotFound, RegistryDenied, Unavailable
 from gpud.fleet.outcomes import ended_event
 from gpud.ports.containers import ContainerStatus, WorkerLaunch
 
@@ -38,13 +38,11 @@ class Launching:
             return
         try:
             await self._prewarmer.ensure(endpoint.image, endpoint.spec.registry)
-        except (ImageNotFound, ImagePullFailed, NotFound) as error:
-            self._post(
-                worker_id,
-                Cause.PULL_FAILED,
-                detail=error.detail,
-                permanent=isinstance(error, ImageNotFound | RegistryDenied | NotFound),
-            )
+        except Unavailable:
+            raise
+        except GpudError as error:
+            permanent = isinstance(error, RegistryDenied | NotFound)
+            self._post(worker_id, Cause.PULL_FAILED, detail=error.detail, permanent=permanent)
 
     async def verify_gpus(self, worker_id: WorkerId) -> None:
         """Make sure nobody else uses the GPUs before handing them to a container."""
@@ -89,9 +87,9 @@ class Launching:
             except LaunchFailed as error:
                 self._post(worker_id, Cause.LAUNCH_FAILED, detail=error.detail, permanent=error.permanent)
                 return
+            except Unavailable:
+                raise
             except GpudError as error:
-                if error.status == 503:
-                    raise
                 self._post(worker_id, Cause.LAUNCH_FAILED, detail=error.detail)
                 return
         await self._started(worker_id, seen)

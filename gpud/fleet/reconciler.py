@@ -37,7 +37,8 @@ T = TypeVar("T")
 
 _PASSES_MAX = 200
 _TICK_S = 1.0
-"""Longest sleep between rounds: load peaks are then dated to the second."""
+"""Longest sleep between rounds under load: its falls are then dated to the second."""
+_IDLE_TICK_S = 5.0
 _FULL_DISK_RETRY_S = 0.5
 _FULL = "The disk of gpud's data directory is full. Free some space; gpud goes on by itself."
 
@@ -216,7 +217,8 @@ class Reconciler:
             self._forget(worker_id)
         self._round_ended.set()
         self.rounded_s = self._clock.now_s()
-        sleep_s = _TICK_S if written else _FULL_DISK_RETRY_S
+        loaded = any(self.state.current_load(name) for name in self.state.endpoints)
+        sleep_s = (_TICK_S if loaded else _IDLE_TICK_S) if written else _FULL_DISK_RETRY_S
         if more_to_settle:
             sleep_s = min(sleep_s, 0.1)
         if last.ask_again_at_s is not None:

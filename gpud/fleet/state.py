@@ -90,7 +90,10 @@ class FleetState:
 
     def recall(self, name: EndpointName) -> EndpointMemory:
         """What is remembered of an endpoint; new when nothing is."""
-        return self.memory.setdefault(name, EndpointMemory())
+        memory = self.memory.get(name)
+        if memory is None:
+            memory = self.memory[name] = EndpointMemory()
+        return memory
 
     def observe_load(self, traffic: Traffic, *, now_s: float) -> None:
         """Take every endpoint's load into its window."""
@@ -126,6 +129,7 @@ class FleetState:
             endpoints=seen,
             workers=dict(self.workers),
             in_flight=in_flight,
+            specs={worker_id: endpoint.spec for worker_id, endpoint in self.made_for.items()},
             gpus=tuple(self.gpus.values()),
             verify_gpus=verify_gpus,
             engine_up=self.engine_up,

@@ -108,7 +108,8 @@ class FakeGpus:
         if self._stuck:
             raise DependencyDown("NVML does not answer.")
         try:
-            await asyncio.wait_for(self._resumed.wait(), self._budget_s)
+            async with asyncio.timeout(self._budget_s):  # wait_for may swallow a cancellation
+                await self._resumed.wait()
         except TimeoutError as error:
             self._stuck = True
             raise DependencyDown("NVML does not answer.") from error

@@ -45,6 +45,7 @@ class Plot:
         bad_starts: Chance that a container is spoiled in some way.
         mean_s: Mean time between troubles of each kind that occurs here.
         crash_mean_s: Mean time between deaths of the daemon.
+        pause_s: Mean time between calls of an endpoint, when it is called little.
     """
 
     gpus: int
@@ -54,6 +55,7 @@ class Plot:
     mean_s: float
     crash_mean_s: float
     troubles: frozenset[str]
+    pause_s: float = 120.0
 
 
 TROUBLES = (
@@ -198,9 +200,9 @@ class Chaos:
 
     async def _call(self, name: str) -> None:
         """One endpoint's callers: silence, a trickle or a burst, in turn."""
-        rng, sim = self._rng, self.sim
+        rng, sim, pause_s = self._rng, self.sim, self.plot.pause_s
         while True:
-            await asyncio.sleep(rng.expovariate(1 / rng.choice((2.0, 30.0, 120.0))))
+            await asyncio.sleep(rng.expovariate(1 / rng.choice((2.0, pause_s / 4, pause_s))))
             for _ in range(rng.choice((1, 1, 1, 3, 20))):
                 if sim.daemon is None or sim.daemon.killed or not sim.daemon.started.is_set():
                     continue

@@ -99,7 +99,7 @@ def test_a_wait_for_what_never_comes_is_told() -> None:
 
 def test_a_task_that_never_waits_is_told() -> None:
     async def spin() -> None:
-        while True:
+        while True:  # noqa: ASYNC110 - the point of it
             await asyncio.sleep(0)
 
     with asyncio.Runner(loop_factory=SimLoop) as runner, pytest.raises(SimulationStuckError):
