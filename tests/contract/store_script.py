@@ -88,5 +88,5 @@ if __name__ == "__main__":
         step = Migration(
             version=len(migrations()) + 1, name="test", script="CREATE TABLE later (x INTEGER) STRICT;"
         )
-        connection.migrations = lambda: (*migrations(), step)
+        setattr(connection, "migrations", lambda: (*migrations(), step))  # noqa: B010 - not its to export
     sys.exit(asyncio.run(main(Path(sys.argv[1]))))

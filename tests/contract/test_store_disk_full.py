@@ -132,15 +132,12 @@ async def test_a_store_whose_disk_fills_up_and_empties_again_and_again_stays_who
     try:
         for turn in range(4):
             numbers = range(turn * 1000, turn * 1000 + 400)
-            if turn % 2:
-                filler = fill(disk)
+            filler = fill(disk) if turn % 2 else None
             outcomes = [await write(store, n) for n in numbers]
             written += [n for n, outcome in zip(numbers, outcomes, strict=True) if outcome == "written"]
-            if turn % 2:
-                assert "full" in outcomes
+            assert ("full" in outcomes) == (filler is not None)
+            if filler is not None:
                 filler.unlink()
-            else:
-                assert "full" not in outcomes
         assert not store.failed.done()
         assert await recorded(store) == written
         assert await store.reads.audit() == ()

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gpud.adapters.sqlite.store import Store
+    from gpud.ports.store import EventRow
 
 
 @pytest.fixture
@@ -77,7 +78,8 @@ async def test_workers_made_in_the_same_millisecond_are_all_listed(store: Store)
     await store.fleet.record(
         [EndpointSaved(endpoint=an_endpoint()), *(WorkerInserted(worker=worker) for worker in workers)]
     )
-    seen, after = [], ""
+    seen: list[str] = []
+    after = ""
     while page := await store.reads.list_workers(limit=2, after=after):
         seen += [worker.id for worker in page]
         after = page[-1].id
@@ -128,7 +130,8 @@ async def test_events_are_paged_both_ways_under_every_filter(
         for event in everything
         if endpoint in ("", event.endpoint) and worker_id in ("", event.worker_id)
     ]
-    seen, after_seq = [], 0
+    seen: list[EventRow] = []
+    after_seq = 0
     while page := await store.reads.list_events(
         endpoint=endpoint, worker_id=worker_id, after_seq=after_seq, limit=7
     ):

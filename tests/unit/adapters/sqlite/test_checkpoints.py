@@ -151,7 +151,7 @@ async def test_a_busy_store_keeps_its_log_short(tmp_path: Path) -> None:
 
 @pytest.fixture
 async def readers(path: Path, connection: sqlite3.Connection, tmp_path: Path) -> AsyncIterator[ReaderPool]:
-    assert connection
+    assert connection.total_changes >= 0
     readers = ReaderPool(tmp_path)
     await readers.open(path, count=2)
     yield readers

@@ -133,7 +133,7 @@ async def test_an_operation_that_raises_is_undone_alone(committer: GroupCommitte
         committer.write(insert(3)),
         return_exceptions=True,
     )
-    assert outcomes == [1, error, 1]
+    assert list(outcomes) == [1, error, 1]
     assert await committer.write(rows) == [1, 3]
     assert committer.stats.refused_operations == 1
 
