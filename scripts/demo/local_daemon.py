@@ -101,16 +101,19 @@ class LocalDaemon:
         """Delete the endpoint with its workers, then end the daemon."""
         try:
             await self._ask("DELETE", "/v1/endpoints/embeddings", None)
-            while (await self.get("/v1/workers"))["items"]:
+            while (await self.get("/v1/workers"))["items"]:  # noqa: ASYNC110 - seen through the API only
                 await asyncio.sleep(0.1)
         finally:
             pid = int(self._pid.read_text())
             os.kill(pid, signal.SIGTERM)
-            while self._runs(pid):
+            while self._runs(pid):  # noqa: ASYNC110 - it may be the process of an earlier run
                 await asyncio.sleep(0.05)
             self._pid.unlink()
             docker = ["docker", "--host", _docker_host(), "network", "rm", self._network]
-            subprocess.run(docker, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            removing = await asyncio.create_subprocess_exec(
+                *docker, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            await removing.wait()
 
     async def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> Any:  # noqa: ANN401 - JSON
         connector = aiohttp.UnixConnector(path=str(self.run_dir / "api.sock"))
@@ -131,7 +134,7 @@ class LocalDaemon:
         return True
 
     async def _is_ready(self) -> bool:
-        """Whether it has asked the engine what runs, so that the first request measures a cold start alone."""
+        """Whether it has asked the engine what runs: the first request then measures a start alone."""
         return bool((await self.get("/v1/system"))["ready"])
 
     def _start(self) -> None:
@@ -176,7 +179,7 @@ class LocalDaemon:
         if kept.exists() and (token := kept.read_text().strip()):
             async with (
                 aiohttp.ClientSession() as session,
-                session.get(f"{self.url}/openai/v1/models", headers={"Authorization": f"Bearer {token}"}) as answer,
+                session.get(f"{self.url}/openai/v1/models", headers=_bearer(token)) as answer,
             ):
                 if answer.status == 200:
                     return token
@@ -192,6 +195,10 @@ class LocalDaemon:
         except OSError:
             return False
         return state != "Z"
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
 
 
 def _docker_host() -> str:

@@ -163,7 +163,8 @@ class Demo:
         async with self._post({"model": "all-MiniLM-L6-v2", "input": text}) as answer:
             body = await answer.read()
             if answer.status != 200:
-                raise SystemExit(f"error: the endpoint answered {answer.status}: {body.decode(errors='replace')}")
+                text = body.decode(errors="replace")
+                raise SystemExit(f"error: the endpoint answered {answer.status}: {text}")
             return self._count(answer)
 
     def _post(self, body: dict[str, Any]) -> Any:  # noqa: ANN401 - the library's context manager

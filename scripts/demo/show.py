@@ -49,7 +49,8 @@ def show_address(daemon: LocalDaemon) -> None:
     console.print(f"  try      curl -H 'Authorization: Bearer {daemon.key}' \\", soft_wrap=True)
     console.print(f"             {daemon.url}/e/embeddings/v1/embeddings \\", soft_wrap=True)
     console.print("""             -d '{"model": "all-MiniLM-L6-v2", "input": "hello"}'""", soft_wrap=True)
-    console.print(f"  look     GPUD_SOCKET={daemon.run_dir}/api.sock .venv/bin/gpud endpoint ls", soft_wrap=True)
+    socket = daemon.run_dir / "api.sock"
+    console.print(f"  look     GPUD_SOCKET={socket} .venv/bin/gpud endpoint ls", soft_wrap=True)
     console.print(f"  stop     {daemon.stop_command}")
 
 
@@ -85,7 +86,8 @@ def _show_similarity(report: dict[str, Any]) -> None:
 
 def _show_workers(report: dict[str, Any]) -> None:
     burst = report["burst"]
-    table = _table(f"Burst: {burst['ok']} of {burst['requests']} requests answered in {burst['seconds']:.2f} s")
+    answered = f"{burst['ok']} of {burst['requests']} requests answered in {burst['seconds']:.2f} s"
+    table = _table(f"Burst: {answered}")
     table.add_column("worker")
     table.add_column("GPU")
     for words in ("requests served", "GPU ms", "billed s"):
