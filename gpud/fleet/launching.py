@@ -92,7 +92,26 @@ class Launching:
             except GpudError as error:
                 self._post(worker_id, Cause.LAUNCH_FAILED, detail=error.detail)
                 return
+        if seen.address:
+            await self._oust(seen.address, worker_id)
         await self._started(worker_id, seen)
+
+    async def _oust(self, address: str, worker_id: WorkerId) -> None:
+        """The engine gives an address anew once its container ended, which may not be known here yet.
+
+        Whoever had it gets no more requests, which would reach another endpoint's container, and is
+        looked at now, for probes of its address are answered by another too.
+        """
+        hands = self._hands
+        others = [w for w in hands.state.workers.values() if w.address == address and w.id != worker_id]
+        for other in others:
+            self._post(other.id, Cause.PROBE_FAILED, detail="Its address belongs to another container.")
+        for other in others:
+            seen = await hands.runtime.inspect_worker(other.id)
+            if seen is None:
+                self._post(other.id, Cause.VANISHED, detail="The container was removed by somebody else.")
+            elif seen.status is ContainerStatus.EXITED:
+                hands.reconciler.post(await ended_event(hands, other.id, seen))
 
     async def _started(self, worker_id: WorkerId, seen: SeenContainer) -> None:
         timeline = self._hands.state.timelines.get(worker_id)

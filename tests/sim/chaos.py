@@ -174,6 +174,11 @@ class Chaos:
         """What may be billed too much in this world."""
         return LATE_NS if self._rebooted or "wall" in self.plot.troubles else 0
 
+    @property
+    def answers_lost(self) -> bool:
+        """Whether the engine is not always heard in this world."""
+        return bool(self.plot.call_faults) or bool({"events", "engine"} & self.plot.troubles)
+
     # -- what users do -------------------------------------------------------------------------
 
     def _push(self, name: str) -> None:

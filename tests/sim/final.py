@@ -19,28 +19,30 @@ LATE_NS = 60_000_000_000
 the wall clock was set or the machine restarted, and the daemon was killed before it had noticed."""
 
 
-def check_calm(sim: Sim, *, late_ns: int = 0) -> None:
+def check_calm(sim: Sim, *, late_ns: int = 0, answers_lost: bool = False) -> None:
     """Every request has ended, `min_workers` are left and nothing else, and the books are right.
 
     Args:
         sim: After a time of calm.
         late_ns: Most that a worker may be billed past its end.
+        answers_lost: The engine's answers or events were lost, so gpud may not have known for a
+            while that an address had gone from one container to another.
     """
     assert not sim.box.breaches, sim.box.breaches[0]
-    check_requests(sim)
+    check_requests(sim, answers_lost=answers_lost)
     _workers_are_the_least(sim)
     _nothing_is_left_over(sim)
     check_books(sim, late_ns=late_ns)
 
 
-def check_requests(sim: Sim) -> None:
+def check_requests(sim: Sim, *, answers_lost: bool = False) -> None:
     """Each ended in exactly one way, and was given only to workers that were ready, and rightly."""
     for request in sim.requests:
         assert request.outcome is not None, f"{request} never ended."
         assert set(request.dispatched_to) <= {WorkerState.READY}, (
             f"{request} went to {request.dispatched_to}."
         )
-        assert not request.misdelivered, f"{request} reached another worker's container."
+        assert answers_lost or not request.misdelivered, f"{request} reached another worker's container."
     dispatcher = sim.up.dispatcher
     assert dispatcher.total_in_flight() == 0
     for name in sim.up.fleet.state.endpoints:

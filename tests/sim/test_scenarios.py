@@ -294,6 +294,26 @@ def test_a_stray_is_removed_though_the_wall_clock_was_set_back(sim: Sim) -> None
     assert sim.runtime.containers == {}
 
 
+def test_an_address_that_went_to_another_container_gets_no_request_of_the_first() -> None:
+    """The engine gives the lowest free address; that its holder has ended was never told."""
+    with Sim(gpus=2) as sim:
+        _ready_echo(sim)
+        [worker] = sim.workers("echo")
+        sim.run(for_s=20)  # past a sweep, with the next one far off
+        sim.runtime.event_loss = 1.0
+        sim.do(_crashing(sim, worker.id))
+        sim.runtime.boot_s = 1.0
+        sim.deploy("other", _ONE)
+        sim.request("other", takes_s=10)
+        sim.run(for_s=1.5)
+        [other] = sim.workers("other")
+        assert other.address == worker.address
+        request = sim.request("echo")
+        sim.run(for_s=60)
+        assert request.outcome is Outcome.ANSWERED
+        check_calm(sim)
+
+
 # -- the engine -----------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ def _live(chaos: Chaos, *, for_s: float, replay: str) -> None:
     try:
         chaos.live(for_s=for_s)
         chaos.calm()
-        check_calm(chaos.sim, late_ns=chaos.late_ns)
+        check_calm(chaos.sim, late_ns=chaos.late_ns, answers_lost=chaos.answers_lost)
     except BaseException as error:
         error.add_note(f"{chaos.plot} at {chaos.sim.now_s} s. Replay: python -m pytest '{replay}'")
         raise
