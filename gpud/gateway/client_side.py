@@ -117,7 +117,7 @@ class ClientConnection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is not None and exchange.phase == TUNNEL:
             if exchange.connection is not None:
-                exchange.connection.transport.write(data)
+                exchange.connection.write(data)
         elif self._closing_since_s:
             return
         elif not self._body.done:
@@ -257,8 +257,9 @@ class ClientConnection(asyncio.Protocol):
     # What exchanges and workers ask for.
 
     def write(self, data: bytes) -> None:
-        """Send."""
-        self.transport.write(data)
+        """Send, unless the client is gone."""
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
     def write_eof(self) -> None:
         """Close the sending half of a tunnel."""
@@ -268,10 +269,10 @@ class ClientConnection(asyncio.Protocol):
     def begin_tunnel(self, head: bytes) -> None:
         """Send the head of an upgrade; what the client has sent ahead goes to the worker."""
         self.keep_alive = False
-        self.transport.write(head)
+        self.write(head)
         pending, self._pending = self._pending, b""
         if pending and self._exchange is not None and self._exchange.connection is not None:
-            self._exchange.connection.transport.write(pending)
+            self._exchange.connection.write(pending)
         self._stops = 0
         self._resume_transport()
 

@@ -98,7 +98,7 @@ class Exchange:
         if self.upload.total > self._plane.body_bytes_max and not self.control:
             self.fail(answers.too_large(self._plane.body_bytes_max))
         elif sent and self.connection is not None:
-            self.connection.transport.write(data)
+            self.connection.write(data)
         elif self.phase == MODEL:
             try:
                 self._choose_by_model()

@@ -44,6 +44,8 @@ class Pool:
     def __init__(self, address: str, port: int) -> None:
         self._address = address
         self._port = port
+        self.retired = False
+        """Nobody takes from it any more, so it keeps nothing."""
         self._idle: list[WorkerConnection] = []
         self._opening: set[asyncio.Task[None]] = set()
 
@@ -67,7 +69,7 @@ class Pool:
         """Keep a connection for the next request."""
         if connection.closed:
             return
-        if len(self._idle) >= IDLE_MAX:
+        if self.retired or len(self._idle) >= IDLE_MAX:
             connection.abort()
             return
         connection.idle_since_s = now_s
@@ -113,6 +115,7 @@ class Pool:
         for connection in self._idle:
             connection.abort()
         self._idle.clear()
+        self.retired = True
 
 
 class MemoryPool(Pool):
@@ -163,12 +166,14 @@ class Pools:
         for key, pool in list(self._pools.items()):
             pool.sweep(now_s)
             if pool.empty:
+                pool.retired = True  # a connection of it may still be in use
                 del self._pools[key]
 
     def close(self) -> None:
         """Close everything."""
         for pool in self._pools.values():
             pool.close()
+        self._pools.clear()
 
 
 def _has_input(connection: WorkerConnection) -> bool:

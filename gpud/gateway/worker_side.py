@@ -64,7 +64,7 @@ class WorkerConnection(asyncio.Protocol):
         """Send a request; its answer goes to `exchange`."""
         self.exchange = exchange
         self.body = None
-        self.transport.write(request)
+        self.write(request)
 
     def rest(self, now_s: float) -> None:
         """The answer is whole: go back to the pool, or close when that is not safe."""
@@ -83,6 +83,11 @@ class WorkerConnection(asyncio.Protocol):
         if not self.closed:
             self.closed = True
             self.transport.abort()
+
+    def write(self, data: bytes) -> None:
+        """Send, unless the worker is gone."""
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
     def close(self) -> None:
         """Close after what was written; nobody is told."""

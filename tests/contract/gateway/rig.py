@@ -143,6 +143,10 @@ class ScriptedWorker:
             writer.transport.abort()
 
     @property
+    def open_connections(self) -> int:
+        return len(self._writers)
+
+    @property
     def route(self) -> RouteWorker:
         return RouteWorker(worker_id=self.worker_id, address="127.0.0.1", port=self.port)
 
