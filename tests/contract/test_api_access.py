@@ -74,7 +74,8 @@ async def site() -> AsyncIterator[ApiSite]:
 
 async def test_every_route_asks_for_the_scope_it_must_and_there_is_none_without(site: ApiSite) -> None:
     routes = {route for route in site.app.router.routes() if route.method != "HEAD"}
-    assert set(site.app[OPERATIONS]) == routes
+    operations = site.app[OPERATIONS]
+    assert set(operations) == routes
     assert {one.name: one.scope.value for one in ALL_OPERATIONS} == NEEDED
 
 
@@ -121,12 +122,13 @@ async def test_a_refusal_for_want_of_a_key_says_how_to_get_one(site: ApiSite) ->
 
 
 async def test_an_address_that_keeps_failing_gets_429(site: ApiSite) -> None:
-    statuses = []
+    statuses, advised = [], "0"
     for _ in range(25):
         async with site.client.get("/v1/gpus", headers={"Authorization": "Bearer nonsense"}) as response:
             statuses.append(response.status)
+            advised = response.headers.get("Retry-After", "0")
     assert statuses == [401] * 20 + [429] * 5
-    assert int(response.headers["Retry-After"]) > 0
+    assert int(advised) > 0
     async with site.client.get("/v1/gpus", headers=site.admin) as response:
         assert response.status == 200
 

@@ -182,6 +182,7 @@ async def test_events_come_in_pages_in_either_order(site: ApiSite, order: str, e
     await record_events(site, "x.y", endpoint="other")
     seen: list[str] = []
     cursor: str | None = ""
+    page: dict[str, Any] = {}
     while cursor is not None:
         page = await get(site, "/v1/events", endpoint="llm", limit="3", order=order, cursor=cursor)
         seen += [one["kind"] for one in page["items"]]

@@ -38,7 +38,7 @@ class Supervised:
         self.socket_path = self.folder / "run/api.sock"
         self.log_path = self.folder / "log"
         self.config = self.folder / "gpud.toml"
-        settings = {
+        settings: dict[str, dict[str, object]] = {
             "server": {"listen": f"127.0.0.1:{self.port}", "shutdown_timeout_s": 1},
             "paths": {"data_dir": str(self.folder / "data"), "run_dir": str(self.folder / "run")},
             "docker": {"host": f"unix://{self.folder}/no-engine.sock"},

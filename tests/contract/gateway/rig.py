@@ -336,8 +336,10 @@ class Rig:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    async def worker(self, number: int = 1, answer: Answer = answer_ok, **settings: bool) -> ScriptedWorker:
-        worker = ScriptedWorker(WorkerId(f"wk_{number:016d}"), answer=answer, **settings)
+    async def worker(
+        self, number: int = 1, answer: Answer = answer_ok, *, read_body: bool = True
+    ) -> ScriptedWorker:
+        worker = ScriptedWorker(WorkerId(f"wk_{number:016d}"), answer=answer, read_body=read_body)
         self._workers.append(worker)
         return await worker.start()
 

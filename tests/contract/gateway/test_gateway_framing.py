@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,11 @@ from tests.contract.gateway.malformed import KEY, MALFORMED
 _STATUS = re.compile(rb"HTTP/1\.1 [1-5][0-9]{2} ")
 
 if TYPE_CHECKING:
-    from tests.contract.gateway.rig import RawClient, Rig
+    from tests.contract.gateway.rig import RawClient, Rig, ScriptedWorker
+
+
+def _has_lost(worker: ScriptedWorker, count: int) -> bool:
+    return worker.gone == count
 
 
 def test_the_corpus_is_large() -> None:
@@ -339,7 +344,7 @@ async def test_a_pooled_connection_the_worker_has_closed_is_not_used(rig: Rig) -
     rig.publish(worker)
     for i in range(5):
         assert (await rig.get("/e/llm/", method="POST", body=b"x")).status == 200
-        await worker.until(lambda i=i: worker.gone == i + 1)
+        await worker.until(partial(_has_lost, worker, i + 1))
     assert worker.connections == 5
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gpud.core.ids import EndpointName, WorkerId
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from tests.contract.gateway.rig import Answer, RawClient, ScriptedWorker
 
 
+def _are_waiting(rig: Rig, count: int) -> bool:
+    return rig.waiting() == count
+
+
 async def _hold(rig: Rig, count: int, target: str = "/e/llm/job/{}") -> list[RawClient]:
     """Send requests one after the other, each only once the one before it is held."""
     clients = []
@@ -19,7 +24,7 @@ async def _hold(rig: Rig, count: int, target: str = "/e/llm/job/{}") -> list[Raw
     for i in range(count):
         client = await rig.client()
         client.send("GET", target.format(i))
-        await rig.until(lambda i=i: rig.waiting() == already + i + 1)
+        await rig.until(partial(_are_waiting, rig, already + i + 1))
         clients.append(client)
     return clients
 

@@ -80,7 +80,8 @@ def test_every_error_has_a_page_and_every_page_an_error() -> None:
 
 
 def test_no_two_errors_share_a_slug_and_differ_in_status_or_title() -> None:
-    left, seen = [GpudError], {}
+    left: list[type[GpudError]] = [GpudError]
+    seen: dict[str, tuple[int, str]] = {}
     while left:
         kind = left.pop()
         left.extend(kind.__subclasses__())

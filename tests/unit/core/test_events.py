@@ -29,7 +29,7 @@ def test_every_event_the_fleet_names_is_listed_and_every_listed_one_is_named() -
 
 
 def test_the_page_of_events_is_current() -> None:
-    command = [sys.executable, ROOT / "scripts/lib/docs.py", "events", "--check"]
+    command = [sys.executable, str(ROOT / "scripts/lib/docs.py"), "events", "--check"]
     checked = subprocess.run(
         command, cwd=ROOT, env={"PYTHONPATH": "."}, capture_output=True, text=True, check=False
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from gpud.core.ids import EndpointName, WorkerId
 from gpud.core.routing import Route, RouteWorker, RoutingTable
@@ -106,7 +106,7 @@ class WiredPool(Pool):
         self.connections.append(connection)
         self.wires.append(wire)
         opener.connected(connection)
-        return None  # type: ignore[return-value] - nothing is left to cancel
+        return cast("asyncio.Task[None]", None)  # nothing is left to cancel
 
 
 class Bench:
