@@ -98,6 +98,7 @@ def test_twenty_kills_at_random_moments_leave_no_orphan_no_double_lease_and_exac
             assert daemon.container_of(stays["id"]).id == container_id, "it was adopted, not replaced"
         traffic.stop()
         assert traffic.statuses[200] > _KILLS, traffic.statuses
+        assert traffic.broken, "what was running through a killed daemon breaks with it"
         assert set(traffic.statuses) == {200}, (traffic.statuses, traffic.refusals[:3])
         for name in ("flighty", "lazy", "cpu", "stays"):
             assert daemon.api("DELETE", f"/v1/endpoints/{name}").status == 204

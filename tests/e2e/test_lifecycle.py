@@ -34,7 +34,7 @@ def test_a_worker_that_crashes_mid_request_answers_502_and_is_replaced(
     daemon.deploy(worker_spec("fragile", worker_image))
     worker = daemon.call("fragile").worker
 
-    reply = daemon.call("fragile", "/crash")
+    reply = daemon.call("fragile", "/crash", method="POST", body=b"not to be sent twice")
 
     assert_problem(daemon, reply, status=502, slug="worker-unreachable", says=[worker])
     after = daemon.call("fragile")
@@ -224,9 +224,11 @@ def test_an_operator_drains_one_worker_and_kills_another(
     assert daemon.cli("worker", "stop", gentle).returncode == 0
     assert daemon.cli("worker", "stop", rough, "--force").returncode == 0
     until(lambda: {gentle, rough}.isdisjoint(w["id"] for w in daemon.workers()), what="both are gone")
-    exit_codes = {worker["id"]: worker["exit_code"] for worker in daemon.ended_workers()}
-    assert exit_codes[gentle] == 0
-    assert exit_codes[rough] == 137
+    (drained,) = daemon.events("worker.draining")
+    assert (drained["worker_id"], drained["facts"]["cause"]) == (gentle, "operator")
+    (killed,) = daemon.events("worker.stopping", worker_id=rough)
+    assert killed["facts"]["cause"] == "killed"
+    assert not daemon.events("worker.failed")
     daemon.wait_ready("pair", 2)
 
 

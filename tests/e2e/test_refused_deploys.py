@@ -8,16 +8,25 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.e2e.clarity import assert_cli, assert_logged, assert_problem
-from tests.e2e.daemon import static_gpus, worker_spec
+from tests.e2e.daemon import DaemonProcess, static_gpus, worker_spec
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.e2e.conftest import DaemonStarter
-    from tests.e2e.daemon import DaemonProcess
+    from tests.rig.engine import Engine
     from tests.rig.registry import Registry
 
 pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def daemon(engine: Engine) -> Iterator[DaemonProcess]:
+    """One daemon for the whole module: what is refused leaves no trace that could matter to the next."""
+    shared = DaemonProcess(engine, settings=static_gpus(2))
+    yield shared.start()
+    shared.clean_up()
+
 
 _WRONG_PASSWORD = "battery staple 9137"
 
@@ -27,8 +36,7 @@ def _assert_nothing_was_deployed(daemon: DaemonProcess) -> None:
     assert daemon.containers() == []
 
 
-def test_an_image_that_does_not_exist_is_refused(start_daemon: DaemonStarter, registry: Registry) -> None:
-    daemon = start_daemon(settings=static_gpus(1))
+def test_an_image_that_does_not_exist_is_refused(daemon: DaemonProcess, registry: Registry) -> None:
     image = f"{registry.address}/nobody/nothing:7"
     says = [f"There is no image {image} at the registry {registry.address}.", "Check the spelling"]
 
@@ -40,8 +48,7 @@ def test_an_image_that_does_not_exist_is_refused(start_daemon: DaemonStarter, re
     _assert_nothing_was_deployed(daemon)
 
 
-def test_a_registry_that_is_away_is_named(start_daemon: DaemonStarter) -> None:
-    daemon = start_daemon(settings=static_gpus(1))
+def test_a_registry_that_is_away_is_named(daemon: DaemonProcess) -> None:
     image = "127.0.0.1:9/nobody/nothing:7"
     says = ["The registry 127.0.0.1:9 could not be used", "Check that this box reaches it"]
 
@@ -55,9 +62,8 @@ def test_a_registry_that_is_away_is_named(start_daemon: DaemonStarter) -> None:
 
 @pytest.mark.parametrize("stored", [False, True], ids=["without credentials", "with wrong credentials"])
 def test_a_private_image_is_refused(
-    start_daemon: DaemonStarter, private_registry: Registry, worker_image: str, stored: bool
+    daemon: DaemonProcess, private_registry: Registry, worker_image: str, stored: bool
 ) -> None:
-    daemon = start_daemon(settings=static_gpus(1))
     private_registry.push(daemon.engine, worker_image, "team/secret", tag="1")
     image = f"{private_registry.address}/team/secret:1"
     words: tuple[str, ...] = ()
@@ -78,8 +84,7 @@ def test_a_private_image_is_refused(
     _assert_nothing_was_deployed(daemon)
 
 
-def test_a_registry_name_nobody_stored_is_refused(start_daemon: DaemonStarter, worker_image: str) -> None:
-    daemon = start_daemon(settings=static_gpus(1))
+def test_a_registry_name_nobody_stored_is_refused(daemon: DaemonProcess, worker_image: str) -> None:
     says = ["No registry credential named 'nowhere' is stored.", "gpud registry login"]
     reply = daemon.api("PUT", "/v1/endpoints/a", worker_spec("a", worker_image, registry="nowhere"))
     assert_problem(daemon, reply, status=404, slug="not-found", says=says)
@@ -89,8 +94,7 @@ def test_a_registry_name_nobody_stored_is_refused(start_daemon: DaemonStarter, w
     _assert_nothing_was_deployed(daemon)
 
 
-def test_more_gpus_than_the_box_has_are_refused(start_daemon: DaemonStarter, worker_image: str) -> None:
-    daemon = start_daemon(settings=static_gpus(2))
+def test_more_gpus_than_the_box_has_are_refused(daemon: DaemonProcess, worker_image: str) -> None:
     says = ["a worker needs 3 GPUs", "this box has 2 such of 2 in all", "gpud gpu ls"]
 
     reply = daemon.api("PUT", "/v1/endpoints/big", worker_spec("big", worker_image, gpus={"count": 3}))
@@ -103,9 +107,8 @@ def test_more_gpus_than_the_box_has_are_refused(start_daemon: DaemonStarter, wor
 
 
 def test_an_unknown_field_is_refused_by_name(
-    start_daemon: DaemonStarter, worker_image: str, tmp_path: Path
+    daemon: DaemonProcess, worker_image: str, tmp_path: Path
 ) -> None:
-    daemon = start_daemon(settings=static_gpus(1))
     spec = worker_spec("typo", worker_image, scale={"max_worker": 3})
 
     reply = daemon.api("PUT", "/v1/endpoints/typo", spec)
@@ -119,8 +122,7 @@ def test_an_unknown_field_is_refused_by_name(
     _assert_nothing_was_deployed(daemon)
 
 
-def test_an_image_that_exposes_no_port_asks_for_one(start_daemon: DaemonStarter, base_image: str) -> None:
-    daemon = start_daemon(settings=static_gpus(1))
+def test_an_image_that_exposes_no_port_asks_for_one(daemon: DaemonProcess, base_image: str) -> None:
     says = ["exposes no port", "--port"]
     spec = {"name": "portless", "image": base_image}
     reply = daemon.api("PUT", "/v1/endpoints/portless", spec)
@@ -129,8 +131,7 @@ def test_an_image_that_exposes_no_port_asks_for_one(start_daemon: DaemonStarter,
     _assert_nothing_was_deployed(daemon)
 
 
-def test_a_body_that_is_not_json_is_refused(start_daemon: DaemonStarter) -> None:
-    daemon = start_daemon(settings=static_gpus(1))
+def test_a_body_that_is_not_json_is_refused(daemon: DaemonProcess) -> None:
     reply = daemon.api("PUT", "/v1/endpoints/a", None)
     assert reply.status in (400, 415), reply
     assert json.loads(reply.body)["detail"]

@@ -162,4 +162,4 @@ def test_settings_that_cannot_be_used_end_it_at_once(supervised: Supervised) -> 
 def test_an_address_that_is_taken_ends_it_at_once(supervised: Supervised) -> None:
     with socket.create_server(("127.0.0.1", supervised.port)):
         assert supervised.start().wait(20) != 0
-    assert f"cannot listen on 127.0.0.1:{supervised.port}" in supervised.log_path.read_text()
+    assert f"Cannot listen on 127.0.0.1:{supervised.port}" in supervised.log_path.read_text()

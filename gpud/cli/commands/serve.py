@@ -20,10 +20,13 @@ def _serve(values: Values, _context: Context) -> int:
         from gpud.cli.supervisor import supervise  # noqa: PLC0415 - the daemon does without
 
         return supervise(path)
-    from gpud.daemon import serve  # noqa: PLC0415 - half a second of imports, for this command alone
-    from gpud.errors import BadSettings, GpudError  # noqa: PLC0415
+    from gpud.errors import BadSettings, GpudError  # noqa: PLC0415 - for this command alone
+    from gpud.settings import load_settings  # noqa: PLC0415
 
     try:
+        load_settings(path)  # a fault in the file is told before the imports that take half a second
+        from gpud.daemon import serve  # noqa: PLC0415
+
         return serve(path)
     except BadSettings as error:
         raise CommandFailed(error.detail, code=exits.BAD_USAGE) from error
