@@ -14,6 +14,7 @@ import contextlib
 import gc
 import os
 import random
+import statistics
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,14 +84,15 @@ async def _soak(report: Report, minutes: float, chance: random.Random) -> list[s
 
 
 def _grown(readings: dict[str, list[float]]) -> list[str]:
-    settled = {name: values[len(values) // 3 :] for name, values in readings.items()}
-    faults = [
-        f"{name} grew from {settled[name][0]} to {settled[name][-1]}"
-        for name in ("descriptors", "tasks")
-        if settled[name][-1] > settled[name][0] + 5
-    ]
-    if settled["rss_mib"][-1] > settled["rss_mib"][0] * 1.1:
-        faults.append(f"memory grew from {settled['rss_mib'][0]:.1f} to {settled['rss_mib'][-1]:.1f} MiB")
+    """Compare the last third of the readings with the middle one; the first is the warm-up."""
+    faults = []
+    for name, values in readings.items():
+        third = len(values) // 3
+        middle = statistics.median(values[third : 2 * third])
+        last = statistics.median(values[2 * third :])
+        room = middle * 0.1 if name == "rss_mib" else 8
+        if name != "requests" and last > middle + room:
+            faults.append(f"{name} grew from {middle:.1f} to {last:.1f}")
     return faults
 
 
