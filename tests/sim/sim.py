@@ -17,7 +17,7 @@ from tests.sim.invariants import Invariants
 from tests.sim.loop import SimLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from types import TracebackType
 
     from gpud.core.worker import Worker
@@ -129,6 +129,14 @@ class Sim:
         while not true():
             assert self.now_s < deadline_s, f"Not so within {within_s} s: {true}"
             self.run(for_s=every_s)
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """Call a plain function in the world's time."""
+
+        async def answer() -> T:
+            return question()
+
+        return self.do(answer())
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the world's time."""

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gpud.core.endpoint import ScalePolicy
+from gpud.core.ids import EndpointName
+from gpud.core.starts import StartRecord
+from gpud.core.waiting import WaitReason
+from gpud.core.worker import WorkerState
+from gpud.fleet.routes import routing_table
+from gpud.fleet.state import FleetState
+from tests.unit.core.making import endpoint, worker, worker_id
+
+if TYPE_CHECKING:
+    from gpud.core.routing import Refusal, Route
+
+_ECHO = EndpointName("echo")
+_NOW_S = 100.0
+
+
+def _state(scale: ScalePolicy | None = None, *, ready: bool = False) -> FleetState:
+    state = FleetState()
+    state.endpoints[_ECHO] = endpoint(scale=scale, aliases=("gpt",))
+    if ready:
+        state.workers[worker_id(0)] = worker(address="10.0.0.2")
+    return state
+
+
+def _route(state: FleetState, *, full_since_s: float | None = None) -> Route:
+    return routing_table(state, now_s=_NOW_S, full_since_s=full_since_s).routes[_ECHO]
+
+
+def _refusal(state: FleetState, *, full_since_s: float | None = None) -> Refusal:
+    refusal = _route(state, full_since_s=full_since_s).refusal
+    assert refusal is not None
+    return refusal
+
+
+@pytest.mark.parametrize("state", [each for each in WorkerState if each is not WorkerState.READY])
+def test_only_ready_workers_are_in_the_routes(state: WorkerState) -> None:
+    fleet = _state(ready=True)
+    fleet.workers[worker_id(1)] = worker(1, state, address="10.0.0.3")
+    assert [each.worker_id for each in _route(fleet).workers] == [worker_id(0)]
+
+
+def test_an_alias_leads_to_its_endpoint() -> None:
+    table = routing_table(_state(), now_s=_NOW_S, full_since_s=None)
+    assert table.aliases == {"gpt": _ECHO}
+
+
+def test_a_paused_endpoint_refuses() -> None:
+    assert "paused" in _refusal(_state(ScalePolicy(max_workers=0))).detail
+
+
+def test_a_failing_endpoint_refuses_with_the_error_until_the_next_try() -> None:
+    state = _state()
+    record = StartRecord(failures=3, last_error="It exited with code 7.", open=True, next_try_s=_NOW_S + 4)
+    state.recall(_ECHO).starts = record
+    refusal = _refusal(state)
+    assert (refusal.slug, refusal.retry_after_s) == ("start-failed", 4.0)
+    assert "It exited with code 7." in refusal.detail
+    assert routing_table(state, now_s=_NOW_S + 4, full_since_s=None).routes[_ECHO].refusal is None
+
+
+def test_an_engine_that_is_away_for_a_moment_refuses_nobody() -> None:
+    state = _state()
+    state.engine_down_since_s = _NOW_S - 9
+    assert _route(state).refusal is None
+    state.engine_down_since_s = _NOW_S - 11
+    assert _refusal(state).slug == "dependency-down"
+
+
+def test_a_disk_that_is_full_for_a_moment_refuses_nobody() -> None:
+    assert _route(_state(), full_since_s=_NOW_S - 9).refusal is None
+    assert _refusal(_state(), full_since_s=_NOW_S - 11).slug == "storage-full"
+
+
+def test_who_has_a_ready_worker_is_served_whatever_is_broken() -> None:
+    state = _state(ready=True)
+    state.engine_down_since_s = 0.0
+    state.recall(_ECHO).starts = StartRecord(failures=3, open=True, next_try_s=_NOW_S + 4)
+    assert _route(state, full_since_s=0.0).refusal is None
+
+
+def test_a_route_says_what_is_waited_for_and_how_long_that_took_before() -> None:
+    state = _state()
+    assert _route(state).waiting_for == "worker_starting"
+    state.waits = {_ECHO: (WaitReason(reason="waiting_for_gpu", detail="All are held."),)}
+    state.recall(_ECHO).cold_starts_s.extend([1.0, 9.0, 2.0])
+    assert (_route(state).waiting_for, _route(state).expected_start_s) == ("waiting_for_gpu", 2.0)
