@@ -43,15 +43,16 @@ def test_wherever_a_kill_finds_a_worker_it_goes_on_and_ends_as_it_should(
     assert rows == [(before.id, "gone", 0)]
 
 
-def test_a_start_timeout_counts_over_a_kill(sim: Sim) -> None:
-    before = _until(sim, _S.STARTING, boot_s=1e9)
-    sim.run(for_s=500)
-    sim.restart()
-    sim.request("echo")
-    sim.run(for_s=99)
-    assert before.id in sim.up.fleet.state.workers
-    sim.run(for_s=30)
-    assert before.id not in sim.up.fleet.state.workers
+def test_a_start_timeout_counts_over_a_kill() -> None:
+    with Sim(settle_s=60.0) as sim:
+        before = _until(sim, _S.STARTING, boot_s=1e9)
+        sim.run(for_s=500)
+        sim.restart()
+        sim.request("echo")
+        sim.run(for_s=99)
+        assert before.id in sim.up.fleet.state.workers
+        sim.run(for_s=30)
+        assert before.id not in sim.up.fleet.state.workers
 
 
 def test_what_was_ready_is_taken_over_and_that_is_told(sim: Sim) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given, settings
@@ -367,7 +368,7 @@ def test_segments_cover_the_lease_and_nobody_is_billed_past_the_end(
 
     segments = books.segments
     assert [each.seq for each in segments] == list(range(len(segments)))
-    for before, after in zip(segments, segments[1:], strict=False):
+    for before, after in pairwise(segments):
         assert before.end_boot_ns == after.start_boot_ns
     billed_ns = sum(each.duration_ns for each in segments if each.phase in BILLABLE)
     started_ns = next(each for each in segments if each.phase is Phase.START).start_boot_ns

@@ -44,10 +44,10 @@ def test_what_a_change_raises_is_the_askers_and_the_loop_goes_on(sim: Sim) -> No
 
 def test_a_change_is_refused_while_nothing_can_be_written(sim: Sim) -> None:
     sim.box.disk.full = True
-    for _ in range(2):  # the first finds out
-        with pytest.raises(StorageFull):
-            sim.do(sim.up.fleet.reconciler.change(sim.up.fleet.reconciler.wake))
-            sim.deploy("echo")
+    sim.run(for_s=6)
+    with pytest.raises(StorageFull):
+        sim.deploy("echo")
+    assert sim.up.fleet.state.endpoints == {}
     sim.box.disk.full = False
     sim.run(for_s=5)
     sim.deploy("echo")

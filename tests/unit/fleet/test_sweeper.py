@@ -64,7 +64,7 @@ def test_a_listing_that_forgets_a_container_ends_no_worker(sim: Sim) -> None:
     async def nothing() -> tuple[()]:
         return ()
 
-    sim.runtime.list_workers = nothing  # type: ignore[method-assign, assignment]
+    sim.runtime.list_workers = nothing  # type: ignore[method-assign]
     sim.run(for_s=60)
     assert sim.up.fleet.state.workers[before.id].state is WorkerState.READY
 
