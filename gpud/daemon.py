@@ -34,6 +34,7 @@ from gpud.errors import BadSettings
 from gpud.fleet.fleet import Fleet, FleetPorts
 from gpud.fleet.hands import FleetSettings
 from gpud.fleet.reconciler import ReconcilerPolicy
+from gpud.fleet.state import StartLimits
 from gpud.gateway.dispatch import Dispatcher
 from gpud.gateway.server import Gateway
 from gpud.settings import load_settings
@@ -222,7 +223,10 @@ class Daemon:
             circuit_failures=settings.scaling.circuit_failures,
         )
         policy = ReconcilerPolicy(
-            backoff=backoff, settle_s=settings.scaling.settle_s, verify_gpus=self._gpus.source == "nvml"
+            backoff=backoff,
+            settle_s=settings.scaling.settle_s,
+            verify_gpus=self._gpus.source == "nvml",
+            starts=StartLimits(box=settings.scaling.starts, endpoint=settings.scaling.endpoint_starts),
         )
         return Fleet(ports, fleet_settings, policy, tasks)
 

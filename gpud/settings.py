@@ -96,6 +96,10 @@ class ScalingSettings(_Section):
     """Longest wait between start attempts of a failing revision."""
     circuit_failures: Annotated[int, Field(ge=1, le=100)] = 3
     """Consecutive failed starts after which held requests are refused with the error."""
+    starts: Annotated[int, Field(ge=1, le=256)] = 4
+    """Workers of the whole box that may be between their GPUs and readiness at once."""
+    endpoint_starts: Annotated[int, Field(ge=1, le=256)] = 2
+    """The same for one endpoint. Loads in parallel share disk and PCIe, and each takes longer."""
     settle_s: Annotated[float, Field(ge=0, le=3600)] = 60.0
     """After a start of the daemon nothing is scaled down for this long."""
 

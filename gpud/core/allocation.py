@@ -67,6 +67,7 @@ class Allocation:
         kept: Workers that stay for their own endpoint; others stay while nobody claims theirs.
         grants: In the order they were decided.
         reclaims: Victims to drain now, each once.
+        claimed: GPUs that are not free for others, whoever holds them now, and whose they will be.
         waits: Why an endpoint has fewer workers than it needs.
         ask_again_at_s: Loop time at which a victim's time comes; None when none is awaited.
         memory: For the next allocation.
@@ -75,6 +76,7 @@ class Allocation:
     kept: frozenset[WorkerId]
     grants: tuple[Grant, ...]
     reclaims: tuple[Reclaim, ...]
+    claimed: Mapping[GpuUuid, EndpointName]
     waits: Mapping[EndpointName, WaitReason]
     ask_again_at_s: float | None
     memory: AllocationMemory
@@ -90,14 +92,12 @@ class Contest:
         tenants: Workers that hold GPUs, of whatever endpoint.
         gpus: All of the box.
         now_s: Loop time.
-        starts_max: Starts the box may make now.
     """
 
     claimants: tuple[Claimant, ...]
     tenants: tuple[Tenant, ...]
     gpus: tuple[GpuStatus, ...]
     now_s: float
-    starts_max: int = 1_000_000
 
 
 def allocate(contest: Contest, memory: AllocationMemory) -> Allocation:
@@ -119,7 +119,7 @@ class _Round:
     """One allocation in the making."""
 
     def __init__(self, contest: Contest, memory: AllocationMemory) -> None:
-        self.now_s, self.starts_max, self.memory = contest.now_s, contest.starts_max, memory
+        self.now_s, self.memory = contest.now_s, memory
         claimants, tenants, gpus = contest.claimants, contest.tenants, contest.gpus
         self.claimants = sorted(claimants, key=lambda c: c.name)
         self.known = {c.name: c for c in claimants}
@@ -143,6 +143,7 @@ class _Round:
             if c.needed and not self.own[c.name]
         }
         self._patience_s = self._patience()
+        self.claimed: dict[GpuUuid, EndpointName] = {}
         self.kept: set[WorkerId] = set()
         self.units: dict[EndpointName, int] = defaultdict(int)
         self.grants: list[Grant] = []
@@ -201,6 +202,7 @@ class _Round:
             kept=frozenset(self.kept),
             grants=tuple(self.grants),
             reclaims=tuple(self.reclaims.values()),
+            claimed=self.claimed,
             waits=self.waits,
             ask_again_at_s=min(self.later_s, default=None),
             memory=AllocationMemory(fairness=self.fairness, promises=self.promises, without_s=self.without_s),
@@ -218,7 +220,7 @@ class _Round:
         for tenant in self.own[claimant.name]:
             if tenant.worker_id not in self.kept and self.unclaimed.issuperset(tenant.gpu_uuids):
                 self.kept.add(tenant.worker_id)
-                self.unclaimed.difference_update(tenant.gpu_uuids)
+                self._claim(claimant, tenant.gpu_uuids)
                 self.units[claimant.name] += 1
                 return True
         for tenant in self.own[claimant.name]:
@@ -238,20 +240,14 @@ class _Round:
         if len(free) < count:
             return False
         chosen = tuple(gpu.uuid for gpu in nearest(free, count))
-        self.unclaimed.difference_update(chosen)
-        self._start(claimant, chosen)
+        self._claim(claimant, chosen)
+        self.grants.append(Grant(endpoint=claimant.name, gpu_uuids=chosen))
+        self.units[claimant.name] += 1
         return True
 
-    def _start(self, claimant: Claimant, chosen: tuple[GpuUuid, ...]) -> None:
-        """Grant free GPUs, or keep them for the endpoint while starts are limited."""
-        name = claimant.name
-        made = sum(grant.endpoint == name for grant in self.grants)
-        if made >= claimant.starts_max or len(self.grants) >= self.starts_max:
-            detail = "Its GPUs are free; it starts when a start under way on this box has ended."
-            self.waits[name] = WaitReason(reason="start_limit", detail=detail, facts={"gpus": list(chosen)})
-        else:
-            self.grants.append(Grant(endpoint=name, gpu_uuids=chosen))
-        self.units[name] += 1
+    def _claim(self, claimant: Claimant, uuids: tuple[GpuUuid, ...]) -> None:
+        self.unclaimed.difference_update(uuids)
+        self.claimed.update(dict.fromkeys(uuids, claimant.name))
 
     def _take(self, claimant: Claimant, *, reserve: bool) -> bool:
         """Claim GPUs of others: all that are needed, or none."""
@@ -272,7 +268,7 @@ class _Round:
             self.later_s.append(self.now_s + in_s)
             if not reserve:
                 return False
-        self.unclaimed.difference_update(gpu.uuid for _offer, gpu in chosen)
+        self._claim(claimant, tuple(gpu.uuid for _offer, gpu in chosen))
         self.units[claimant.name] += 1
         for offer, _gpu in chosen:
             if offer.worker_id is not None:

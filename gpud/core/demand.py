@@ -9,6 +9,9 @@ from dataclasses import dataclass
 class LoadWindow:
     """Loads worth remembering: each entry is larger than every later one.
 
+    An entry's end is always reckoned as its moment plus the span, never as now less the span: the
+    two differ in the last digit, and whoever asks again at the end must find it there.
+
     Args:
         entries: (loop time, load), oldest and largest first.
     """
@@ -23,7 +26,7 @@ class LoadWindow:
             at_s: Loop time; never before the newest entry.
             span_s: How long an observation matters.
         """
-        kept = [(then_s, past) for then_s, past in self.entries if past > load and then_s > at_s - span_s]
+        kept = [(then_s, past) for then_s, past in self.entries if past > load and then_s + span_s > at_s]
         return LoadWindow((*kept, (at_s, load)))
 
     @property
@@ -36,9 +39,9 @@ class LoadWindow:
         if not self.entries:
             return 0
         newest = self.entries[-1][1]
-        return max((load for at_s, load in self.entries if at_s > now_s - span_s), default=newest)
+        return max((load for at_s, load in self.entries if at_s + span_s > now_s), default=newest)
 
     def falls_at_s(self, *, now_s: float, span_s: float) -> float | None:
         """When the peak will fall if no load comes; None when it has nowhere to fall."""
-        live = [at_s for at_s, _ in self.entries[:-1] if at_s > now_s - span_s]
+        live = [at_s for at_s, _ in self.entries[:-1] if at_s + span_s > now_s]
         return live[0] + span_s if live else None

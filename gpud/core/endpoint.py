@@ -32,6 +32,8 @@ class PolicyName(StrEnum):
     """Which rule decides the number of workers."""
 
     CONCURRENCY = "concurrency"
+    QUEUE_DELAY = "queue_delay"
+    REQUEST_COUNT = "request_count"
     FIXED = "fixed"
 
 
@@ -66,20 +68,38 @@ class ScalePolicy:
         min_workers: Kept running without load.
         max_workers: Never exceeded; 0 pauses the endpoint.
         policy: The rule.
-        target: Requests per worker the rule aims for; 0 derives it from `concurrency`.
+        more_policies: Rules beside it; the largest wish wins.
+        target: Requests per worker that `concurrency` and `request_count` aim for; 0 derives
+            it from `concurrency`.
+        queue_delay_s: Wait that `queue_delay` holds for fine.
+        beta: Share of a cold start that `queue_delay` lets pass as wait.
         concurrency: Requests one worker takes at a time.
+        activation_workers: Started at once when there is none.
+        scale_down_delay_s: How long a smaller wish must last; counts up to `idle_timeout_s`.
         idle_timeout_s: How long the busiest recent moment is remembered before shrinking.
         priority: Larger goes first when GPUs are scarce.
+        weight: Share of scarce GPUs beside others of the same priority.
+        quantum_s: How long a worker may hold its GPUs before an equal may have them; 0 for
+            three cold starts, 60 s at least.
+        exclusive: Its idle workers give way to nobody.
         balance: Which ready worker gets the next request.
     """
 
     min_workers: int = 0
     max_workers: int = 1
     policy: PolicyName = PolicyName.CONCURRENCY
+    more_policies: tuple[PolicyName, ...] = ()
     target: float = 0.0
+    queue_delay_s: float = 4.0
+    beta: float = 0.25
     concurrency: int = 8
+    activation_workers: int = 1
+    scale_down_delay_s: float = 30.0
     idle_timeout_s: float = 60.0
     priority: int = 0
+    weight: float = 1.0
+    quantum_s: float = 0.0
+    exclusive: bool = False
     balance: Balance = Balance.ROUND_ROBIN
 
 
@@ -285,6 +305,12 @@ def _require_scale(spec: EndpointSpec, require: _Require) -> None:
     require(scale.target >= 0, "scale.target", "must be 0 (derived) or more")
     require(1 <= scale.concurrency <= 10_000, "scale.concurrency", "must be 1 to 10000")
     require(0 <= scale.idle_timeout_s <= 604_800, "scale.idle_timeout_s", "must be 0 to 604800 (7 days)")
+    require(0.1 <= scale.queue_delay_s <= 3600, "scale.queue_delay_s", "must be 0.1 to 3600")
+    require(0 <= scale.beta <= 1, "scale.beta", "must be 0 to 1")
+    require(1 <= scale.activation_workers <= 1000, "scale.activation_workers", "must be 1 to 1000")
+    require(0 <= scale.scale_down_delay_s <= 86_400, "scale.scale_down_delay_s", "must be 0 to 86400")
+    require(0.01 <= scale.weight <= 100, "scale.weight", "must be 0.01 to 100")
+    require(0 <= scale.quantum_s <= 86_400, "scale.quantum_s", "must be 0 (derived) to 86400")
     require(-100 <= scale.priority <= 100, "scale.priority", "must be -100 to 100")
 
 

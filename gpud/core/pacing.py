@@ -176,7 +176,9 @@ class _Steps:
             memory = replace(memory, panic_until_s=self.now_s + _PANIC_HOLD_S)
             panicking = True
         if not panicking:
-            self.memory = replace(memory, panic_max=0)
+            self.memory = replace(memory, panic_max=0, panic_until_s=-math.inf)
+            return
+        if not self.demand.load:  # patience alone keeps workers that nobody calls
             return
         # The bound is applied here too: what can never be reached must not be held.
         reached = min(max(memory.panic_max, panic, self.desired), self.pace.max_workers)
@@ -191,11 +193,14 @@ class _Steps:
             self._set(most, ScaleReason.UP_RATE)
 
     def delay_shrinking(self) -> None:
-        """Keep what was wished for lately, and what the load of the last idle timeout had use for."""
+        """Keep what was wished for lately, and what the load of the last idle timeout had use for.
+
+        Both only keep workers that there are: a worker that gave way is not started again for warmth.
+        """
         span_s = self.pace.scale_down_delay_s
         wishes = self.memory.wishes.observed(self.desired, at_s=self.now_s, span_s=span_s)
         self.memory = replace(self.memory, wishes=wishes)
-        peak = wishes.peak(now_s=self.now_s, span_s=span_s)
+        peak = min(self.workers, wishes.peak(now_s=self.now_s, span_s=span_s))
         if peak > self.desired:
             self._set(peak, ScaleReason.DOWN_DELAY)
             self._ask_at(wishes.falls_at_s(now_s=self.now_s, span_s=span_s))

@@ -51,6 +51,7 @@ class Demand:
         cold_start_s: Usual time from a worker's GPU to its readiness.
         available_in_s: For each worker READY or on its way there, when it can take its next
             request; 0 for one with a free slot.
+        ready: Of those workers, the READY ones.
     """
 
     waiting: int
@@ -64,6 +65,7 @@ class Demand:
     service_s: float = 10.0
     cold_start_s: float = 60.0
     available_in_s: tuple[float, ...] = ()
+    ready: int = 0
 
     @property
     def load(self) -> int:
@@ -246,9 +248,11 @@ def _queue_delay(rule: QueueDelay, demand: Demand, concurrency: int) -> int:
 
 def _concurrency(rule: Concurrency, demand: Demand, concurrency: int) -> Wish:
     per_worker = max(0.01, _per_worker(rule, concurrency))
-    if demand.workers == 0:
+    if demand.ready == 0:
         wanted = _ceil(demand.load / per_worker)
         return Wish(rule=Rule.CONCURRENCY, workers=wanted, panic=wanted)
+    if not demand.load:  # an average remembers longer than an idle timeout may
+        return Wish(rule=Rule.CONCURRENCY, workers=0)
     return Wish(
         rule=Rule.CONCURRENCY,
         workers=_ceil(demand.load_stable / per_worker),

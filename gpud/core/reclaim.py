@@ -16,6 +16,7 @@ _IDLE_MIN_S = 5.0
 _RESIDENCE_MIN_S = 30.0
 _QUANTUM_MIN_S = 60.0
 _QUANTUM_COLD_STARTS = 3.0
+_MOMENT_S = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,6 @@ class Claimant:
         cold_start_s: Usual time of a start.
         quantum_s: How long a worker may hold its GPUs before an equal may take them; 0 for
             three cold starts, 60 s at least.
-        starts_max: Starts it may make now.
     """
 
     name: EndpointName
@@ -46,7 +46,6 @@ class Claimant:
     oldest_wait_s: float = 0.0
     cold_start_s: float = 60.0
     quantum_s: float = 0.0
-    starts_max: int = 1_000_000
 
     @property
     def turn_s(self) -> float:
@@ -159,14 +158,20 @@ def offer_of(
             tenant.held_since_s + max(_RESIDENCE_MIN_S, holder.cold_start_s / 2),
             tenant.ready_s if starting else 0.0,
         )
-        in_s = 0.0 if outranked else max(0.0, rest_until_s - now_s)
+        in_s = 0.0 if outranked else _span_s(rest_until_s, now_s)
         return Offer(in_s, Hold.IDLE, (holder.priority, tenant.idle_since_s), worker_id)
     if outranked:
         return Offer(0.0, Hold.LOWER, (holder.priority, -tenant.ready_s), worker_id)
     if seeker.priority < holder.priority:
         return None
-    in_s = max(0.0, tenant.ready_s + holder.turn_s - now_s)
+    in_s = _span_s(tenant.ready_s + holder.turn_s, now_s)
     return Offer(in_s, Hold.EQUAL, (-holder_share, tenant.ready_s), worker_id)
+
+
+def _span_s(until_s: float, now_s: float) -> float:
+    """Time left; less than a millisecond is none, so that who asks again at the end finds it there."""
+    left_s = until_s - now_s
+    return left_s if left_s > _MOMENT_S else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from gpud.core.allocation import Allocation, allocate
+from gpud.core.contest import contest_of
 from gpud.core.endpoint import HealthCheck, Limits
 from gpud.core.gpu import GpuHealth
+from gpud.core.pacing import PaceMemory, ScaleDecision, ScaleReason
 from gpud.core.placement import Placement, place
-from gpud.core.scaling import ScaleDecision, ScaleReason, desired_workers
+from gpud.core.scaling import desired_workers
 from gpud.core.surplus import revivable, victims
 from gpud.core.waiting import WaitReason
 from gpud.core.worker import COUNTED, HOLDS_GPUS, STARTING_UP, Cause, Worker, WorkerEvent, WorkerState
@@ -22,6 +25,12 @@ if TYPE_CHECKING:
 _STOP_UNANSWERED_AFTER_S = 300.0
 _LEAVING = HOLDS_GPUS - COUNTED
 _STARTING = HOLDS_GPUS & STARTING_UP
+_NOT_ITS_TURN = WaitReason(
+    reason="waiting_for_gpu",
+    detail="Its load needs no further worker now; one is started on a GPU that nobody needs.",
+    facts={"held_by": []},
+)
+_WAITING = frozenset({WorkerState.PENDING, WorkerState.PULLING})
 
 
 def plan(world: World) -> Plan:
@@ -32,10 +41,12 @@ def plan(world: World) -> Plan:
     enable the next (PENDING, RESERVED and CREATING in one go) without any wait between.
     """
     planner = _Planner(world)
-    for seen in sorted(
-        world.endpoints.values(), key=lambda s: (-s.endpoint.spec.scale.priority, s.endpoint.name)
-    ):
-        planner.visit(seen)
+    order = sorted(world.endpoints.values(), key=lambda s: (-s.endpoint.spec.scale.priority, s.endpoint.name))
+    for seen in order:
+        planner.scale(seen)
+    planner.share()
+    for seen in order:
+        planner.seat(seen)
     for worker in world.workers.values():
         if worker.endpoint not in world.endpoints:
             planner.retire(worker, Cause.ENDPOINT_DELETED)
@@ -45,6 +56,8 @@ def plan(world: World) -> Plan:
         decisions=planner.decisions,
         waits={name: tuple(reasons) for name, reasons in planner.waits.items()},
         ask_again_at_s=planner.ask_again_at_s,
+        paces=planner.paces,
+        sharing=planner.sharing.memory,
     )
 
 
@@ -55,6 +68,8 @@ class _Planner:
         self.world = world
         self.changes: list[NewWorker | WorkerEvent] = []
         self.decisions: dict[EndpointName, ScaleDecision] = {}
+        self.paces: dict[EndpointName, PaceMemory] = {}
+        self.sharing: Allocation
         self.waits: dict[EndpointName, list[WaitReason]] = defaultdict(list)
         self.ask_again_at_s: float | None = None
         self._held_by: dict[GpuUuid, EndpointName] = {
@@ -66,27 +81,59 @@ class _Planner:
         self._by_endpoint: dict[EndpointName, list[Worker]] = defaultdict(list)
         for worker in sorted(world.workers.values(), key=lambda w: (w.created_at_ms, w.id)):
             self._by_endpoint[worker.endpoint].append(worker)
+        self._grants: dict[EndpointName, list[Placement]] = defaultdict(list)
+        self._starting = sum(w.state in _STARTING for w in world.workers.values())
 
     # -- one endpoint --------------------------------------------------------------------------
 
-    def visit(self, seen: EndpointSeen) -> None:
-        """Bring one endpoint's workers to the number and revision they should have."""
+    def scale(self, seen: EndpointSeen) -> None:
+        """Bring one endpoint's workers to the number they should have."""
         endpoint, now_s = seen.endpoint, self.world.now_s
+        workers = self._by_endpoint.get(endpoint.name, [])
+        counted = [w for w in workers if w.state in COUNTED]
+        decision, pace = desired_workers(seen, counted, self.world.in_flight, now_s=now_s)
+        self.decisions[endpoint.name], self.paces[endpoint.name] = decision, pace
+        self._ask_at(decision.ask_again_at_s)
         span_s = endpoint.spec.scale.idle_timeout_s
-        peak = max(seen.load, seen.window.peak(now_s=now_s, span_s=span_s))
-        decision = desired_workers(endpoint.spec.scale, load_peak=peak)
-        self.decisions[endpoint.name] = decision
         self._ask_at(seen.window.falls_at_s(now_s=now_s, span_s=span_s))
-        workers = self._by_endpoint[endpoint.name]
-        current = [w for w in workers if w.revision == endpoint.revision and w.state in COUNTED]
+        if not seen.starts.may_start(now_s=now_s):
+            self._ask_at(seen.starts.next_try_s)
+        current = [w for w in counted if w.revision == endpoint.revision]
         gap = decision.desired - len(current)
         if gap > 0:
             self._grow(seen, workers, current, gap)
         elif gap < 0:
             self._shrink(seen, current, -gap, decision)
+
+    def share(self) -> None:
+        """Settle who may run on which GPUs, and have the victims leave."""
+        contest = contest_of(self.world, self.decisions, self._by_endpoint)
+        self.sharing = allocate(contest, self.world.sharing)
+        self._ask_at(self.sharing.ask_again_at_s)
+        for grant in self.sharing.grants:
+            self._grants[grant.endpoint].append(Placement(gpu_uuids=grant.gpu_uuids))
+        if self.world.now_s < self.world.no_shrink_until_s:
+            self._ask_at(self.world.no_shrink_until_s if self.sharing.reclaims else None)
+            return
+        for reclaim in self.sharing.reclaims:
+            self.retire(self.world.workers[reclaim.worker_id], Cause.RECLAIMED)
+
+    def seat(self, seen: EndpointSeen) -> None:
+        """Bring one endpoint's workers to the revision they should have, and to their GPUs."""
+        endpoint, decision = seen.endpoint, self.decisions[seen.endpoint.name]
+        workers = self._by_endpoint.get(endpoint.name)
+        if (
+            not workers
+            and not decision.desired
+            and not decision.wished
+            and decision.reason is not ScaleReason.PAUSED
+        ):
+            return
+        workers = workers or []
+        current = [w for w in workers if w.revision == endpoint.revision and w.state in COUNTED]
         self._replace_old(seen, workers, current, decision)
         for worker in workers:
-            if worker.state in (WorkerState.PENDING, WorkerState.PULLING):
+            if worker.state in _WAITING:
                 self._seat(seen, worker)
         self._explain(seen, current, decision)
 
@@ -94,13 +141,10 @@ class _Planner:
         for worker in revivable(workers, seen.endpoint.revision)[:gap]:
             self._change(worker, Cause.DEMAND_RETURNED)
             gap -= 1
-        starts = seen.starts
-        if not starts.may_start(now_s=self.world.now_s):
-            self._ask_at(starts.next_try_s)
+        if not seen.starts.may_start(now_s=self.world.now_s):
             return
-        if starts.failures:  # half open: one start shows whether more make sense
-            starting = any(w.state in STARTING_UP for w in current)
-            gap = 0 if starting else min(gap, 1)
+        if seen.starts.failures:  # half open: one start shows whether more make sense
+            gap = 0 if any(w.state in STARTING_UP for w in current) else min(gap, 1)
         self.changes.extend(NewWorker(endpoint=seen.endpoint.name) for _ in range(gap))
 
     def _shrink(
@@ -160,24 +204,39 @@ class _Planner:
             return
         if not self.world.engine_up:
             return
-        placement = self._placement(seen)
+        name, placement = seen.endpoint.name, self._placement(seen)
         if isinstance(placement, WaitReason):
-            self.waits[seen.endpoint.name].append(placement)
+            self.waits[name].append(placement)
             return
+        starting = sum(w.state in _STARTING for w in self._by_endpoint[name])
+        if self._starting >= self.world.starts_max or starting >= self.world.endpoint_starts_max:
+            detail = "Its GPUs are free; it starts when one of the starts under way has ended."
+            self.waits[name].append(WaitReason(reason="start_limit", detail=detail))
+            return
+        self._starting += 1
+        if self._grants[name]:
+            self._grants[name].pop(0)
         self._held_by.update(dict.fromkeys(placement.gpu_uuids, seen.endpoint.name))
         self.changes.append(
             WorkerEvent(worker_id=worker.id, cause=Cause.GPUS_RESERVED, gpu_uuids=placement.gpu_uuids)
         )
 
     def _placement(self, seen: EndpointSeen) -> Placement | WaitReason:
-        return place(seen.endpoint.spec.gpus, self.world.gpus, self._held_by)
+        """What the sharing granted; beside workers of an earlier revision, also what nobody claims."""
+        name, needs = seen.endpoint.name, seen.endpoint.spec.gpus
+        if self._grants[name]:
+            return self._grants[name][0]
+        replacing = any(w.revision != seen.endpoint.revision for w in self._by_endpoint[name])
+        if needs.count == 0 or replacing:
+            return place(needs, self.world.gpus, dict(self.sharing.claimed) | self._held_by)
+        return self.sharing.waits.get(name) or _NOT_ITS_TURN
 
     def _explain(self, seen: EndpointSeen, current: list[Worker], decision: ScaleDecision) -> None:
         waits, starts, now_s = self.waits[seen.endpoint.name], seen.starts, self.world.now_s
         ready = sum(w.state is WorkerState.READY for w in current)
         if decision.reason is ScaleReason.PAUSED:
             waits.append(WaitReason(reason="paused", detail="max_workers is 0; raise it to serve."))
-        if ready >= decision.desired:
+        if ready >= max(decision.desired, min(decision.wished, seen.endpoint.spec.scale.max_workers)):
             return
         if not self.world.engine_up:
             waits.append(

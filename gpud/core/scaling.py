@@ -2,73 +2,133 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, assert_never
 
-from gpud.core.endpoint import PolicyName
+from gpud.core.endpoint import PolicyName, ScalePolicy
+from gpud.core.pacing import Pace, PaceMemory, ScaleDecision, ScaleReason, decide
+from gpud.core.policies import (
+    PANIC_WINDOW_S,
+    STABLE_WINDOW_S,
+    AnyRule,
+    Concurrency,
+    Demand,
+    Fixed,
+    QueueDelay,
+    RequestCount,
+    arrival_window_s,
+    available_in_s,
+    ready_in_s,
+)
+from gpud.core.worker import Worker, WorkerState
 
 if TYPE_CHECKING:
-    from gpud.core.endpoint import ScalePolicy
+    from collections.abc import Mapping, Sequence
 
-_UTILISATION = 0.7
-"""Share of a worker's concurrency the rule aims for, as Knative's KPA; 1 for concurrency 1,
-where 0.7 of one would always ask for two."""
+    from gpud.core.ids import WorkerId
+    from gpud.core.world import EndpointSeen
 
-
-class ScaleReason(StrEnum):
-    """Why this many."""
-
-    LOAD = "load"
-    MIN_WORKERS = "min_workers"
-    MAX_WORKERS = "max_workers"
-    FIXED = "fixed"
-    IDLE = "idle"
-    PAUSED = "paused"
+_NOTHING = PaceMemory()
+_ASLEEP = ScaleDecision(desired=0, reason=ScaleReason.IDLE)
+_SERVING = frozenset({WorkerState.READY, WorkerState.NOT_READY})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScaleDecision:
-    """How many workers an endpoint should have, and why."""
-
-    desired: int
-    reason: ScaleReason
-
-
-def requests_per_worker(policy: ScalePolicy) -> float:
-    """Load one worker is meant to carry before another is started."""
-    if policy.target:
-        return policy.target
-    return 1.0 if policy.concurrency == 1 else policy.concurrency * _UTILISATION
-
-
-def desired_workers(policy: ScalePolicy, *, load_peak: int) -> ScaleDecision:
+def desired_workers(
+    seen: EndpointSeen, workers: Sequence[Worker], in_flight: Mapping[WorkerId, int], *, now_s: float
+) -> tuple[ScaleDecision, PaceMemory]:
     """Decide how many workers an endpoint should have.
 
-    Growth is immediate; shrinking waits, because `load_peak` remembers the busiest moment of
-    the last `idle_timeout_s`.
-
     Args:
-        policy: Legal by construction.
-        load_peak: Most requests in flight plus waiting at any one moment of the last
-            `policy.idle_timeout_s` seconds, now included.
+        seen: The endpoint with its load and its luck.
+        workers: Its workers that count, of the present revision.
+        in_flight: Requests at each worker.
+        now_s: Loop time.
 
     Returns:
-        A count within `min_workers..max_workers`, and the reason for it.
+        A count within `min_workers..max_workers` with its reason, and what to remember.
     """
-    if policy.max_workers == 0:
-        return ScaleDecision(desired=0, reason=ScaleReason.PAUSED)
-    match policy.policy:
-        case PolicyName.FIXED:
-            return ScaleDecision(desired=policy.max_workers, reason=ScaleReason.FIXED)
+    scale = seen.endpoint.spec.scale
+    if _sleeps_on(seen, workers):
+        return _ASLEEP, seen.pace
+    starts_max = None
+    if seen.starts.failures:  # half open: one start shows whether more make sense
+        probing = any(worker.state not in _SERVING for worker in workers)
+        starts_max = int(seen.starts.may_start(now_s=now_s) and not probing)
+    return decide(
+        pace_of(scale),
+        demand_of(seen, workers, in_flight, now_s=now_s),
+        seen.pace,
+        workers=len(workers),
+        now_s=now_s,
+        starts_max=starts_max,
+    )
+
+
+def _sleeps_on(seen: EndpointSeen, workers: Sequence[Worker]) -> bool:
+    """Whether nothing is there and nothing is asked for: most endpoints, most of the time."""
+    scale = seen.endpoint.spec.scale
+    return (
+        not workers
+        and not seen.load
+        and not scale.min_workers
+        and scale.max_workers > 0
+        and scale.policy is not PolicyName.FIXED
+        and not scale.more_policies
+        and seen.pace == _NOTHING
+    )
+
+
+def pace_of(scale: ScalePolicy) -> Pace:
+    """What an endpoint's scale policy means for the decision."""
+    return Pace(
+        rules=tuple(_rule(name, scale) for name in (scale.policy, *scale.more_policies)),
+        concurrency=scale.concurrency,
+        min_workers=scale.min_workers,
+        max_workers=scale.max_workers,
+        activation_scale=scale.activation_workers,
+        scale_down_delay_s=min(scale.scale_down_delay_s, scale.idle_timeout_s),
+    )
+
+
+def _rule(name: PolicyName, scale: ScalePolicy) -> AnyRule:
+    match name:
         case PolicyName.CONCURRENCY:
-            needed = math.ceil(load_peak / requests_per_worker(policy) - 1e-9)
+            return Concurrency(per_worker=scale.target)
+        case PolicyName.QUEUE_DELAY:
+            return QueueDelay(target_s=scale.queue_delay_s, beta=scale.beta)
+        case PolicyName.REQUEST_COUNT:
+            return RequestCount(per_worker=scale.target)
+        case PolicyName.FIXED:
+            return Fixed(workers=scale.max_workers)
         case _:
-            assert_never(policy.policy)
-    if needed > policy.max_workers:
-        return ScaleDecision(desired=policy.max_workers, reason=ScaleReason.MAX_WORKERS)
-    if needed > policy.min_workers:
-        return ScaleDecision(desired=needed, reason=ScaleReason.LOAD)
-    reason = ScaleReason.MIN_WORKERS if policy.min_workers else ScaleReason.IDLE
-    return ScaleDecision(desired=policy.min_workers, reason=reason)
+            assert_never(name)
+
+
+def demand_of(
+    seen: EndpointSeen, workers: Sequence[Worker], in_flight: Mapping[WorkerId, int], *, now_s: float
+) -> Demand:
+    """Put together what the rules look at."""
+    scale, cold_start_s = seen.endpoint.spec.scale, seen.cold_start_s
+    available = []
+    for worker in workers:
+        if worker.state is WorkerState.READY:
+            busy = in_flight.get(worker.id, 0)
+            available.append(
+                available_in_s(in_flight=busy, concurrency=scale.concurrency, service_s=seen.service_s)
+            )
+        else:
+            age_s = now_s - worker.since_s if worker.state is WorkerState.STARTING else 0.0
+            available.append(ready_in_s(age_s=age_s, cold_start_s=cold_start_s))
+    return Demand(
+        waiting=seen.waiting,
+        in_flight=max(0, seen.load - seen.waiting),
+        oldest_wait_s=seen.oldest_wait_s if seen.waiting else 0.0,
+        load_stable=seen.average.average(now_s=now_s, window_s=STABLE_WINDOW_S),
+        load_panic=seen.average.average(now_s=now_s, window_s=PANIC_WINDOW_S),
+        load_peak=max(seen.load, seen.window.peak(now_s=now_s, span_s=scale.idle_timeout_s)),
+        arrivals=seen.arrivals.count(now_s=now_s, window_s=arrival_window_s(cold_start_s)),
+        observed_s=seen.arrivals.observed_s(now_s=now_s),
+        service_s=seen.service_s,
+        cold_start_s=cold_start_s,
+        available_in_s=tuple(available),
+        ready=sum(worker.state is WorkerState.READY for worker in workers),
+    )

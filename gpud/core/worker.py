@@ -60,6 +60,7 @@ class Cause(StrEnum):
     ENGINE_RESTARTED = "engine_restarted"
     SCALE_DOWN = "scale_down"
     IDLE = "idle"
+    RECLAIMED = "reclaimed"
     NEW_REVISION = "new_revision"
     ENDPOINT_DELETED = "endpoint_deleted"
     OPERATOR = "operator"
@@ -140,6 +141,7 @@ _RUNNING = (WorkerState.STARTING, WorkerState.READY, WorkerState.NOT_READY, Work
 _DRAIN_CAUSES = (
     Cause.SCALE_DOWN,
     Cause.IDLE,
+    Cause.RECLAIMED,
     Cause.NEW_REVISION,
     Cause.ENDPOINT_DELETED,
     Cause.OPERATOR,

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gpud.core.allocation import AllocationMemory
+from gpud.core.averages import ArrivalCount, LoadAverage
 from gpud.core.demand import LoadWindow
+from gpud.core.pacing import PaceMemory
 from gpud.core.starts import StartRecord
 
 if TYPE_CHECKING:
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
     from gpud.core.endpoint import Endpoint, EndpointSpec
     from gpud.core.gpu import GpuStatus
     from gpud.core.ids import EndpointName, WorkerId
-    from gpud.core.scaling import ScaleDecision
+    from gpud.core.pacing import ScaleDecision
     from gpud.core.waiting import WaitReason
     from gpud.core.worker import Worker, WorkerEvent
 
@@ -26,6 +29,13 @@ class EndpointSeen:
     Args:
         window: Load remembered over the idle timeout.
         load: Waiting plus in flight now.
+        waiting: Of the load, requests held.
+        oldest_wait_s: Age of the oldest held request; 0 without one.
+        average: Load over the last minute.
+        arrivals: Over as long as the scale policy looks back.
+        service_s: Usual duration of a request.
+        cold_start_s: Usual time from a worker's GPUs to its readiness.
+        pace: Left by the last scale decision.
         starts: Of the present revision.
         image_present: The engine has exactly its image.
     """
@@ -33,6 +43,13 @@ class EndpointSeen:
     endpoint: Endpoint
     window: LoadWindow = field(default_factory=LoadWindow)
     load: int = 0
+    waiting: int = 0
+    oldest_wait_s: float = 0.0
+    average: LoadAverage = field(default_factory=LoadAverage)
+    arrivals: ArrivalCount = field(default_factory=ArrivalCount)
+    service_s: float = 10.0
+    cold_start_s: float = 60.0
+    pace: PaceMemory = field(default_factory=PaceMemory)
     starts: StartRecord = field(default_factory=StartRecord)
     image_present: bool = False
 
@@ -51,6 +68,10 @@ class World:
         gpus: All of the box.
         verify_gpus: The inventory can tell whether a GPU is idle, so it is asked before a start.
         engine_up: The container engine answers.
+        idle_since_s: Loop time at which a worker's last request ended; absent for one that had none.
+        sharing: Left by the last sharing of GPUs.
+        starts_max: Workers of the box that may be starting at once.
+        endpoint_starts_max: Workers of one endpoint that may be starting at once.
         no_shrink_until_s: Nothing is scaled down before, so that a restarted daemon does not
             take a moment of silence for the end of demand.
     """
@@ -64,6 +85,10 @@ class World:
     verify_gpus: bool = False
     engine_up: bool = True
     no_shrink_until_s: float = 0.0
+    idle_since_s: Mapping[WorkerId, float] = field(default_factory=dict)
+    sharing: AllocationMemory = field(default_factory=AllocationMemory)
+    starts_max: int = 4
+    endpoint_starts_max: int = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +106,8 @@ class Plan:
         changes: To be applied in order; a plan of the resulting world may hold more.
         decisions: How many workers each endpoint should have.
         waits: Why wishes are unmet, by endpoint.
+        paces: What each scale decision leaves for the next.
+        sharing: What the sharing of GPUs leaves for the next.
         ask_again_at_s: Loop time at which the answer may differ though nothing happens;
             None when only an event can change it.
     """
@@ -89,3 +116,5 @@ class Plan:
     decisions: Mapping[EndpointName, ScaleDecision]
     waits: Mapping[EndpointName, tuple[WaitReason, ...]]
     ask_again_at_s: float | None
+    paces: Mapping[EndpointName, PaceMemory] = field(default_factory=dict)
+    sharing: AllocationMemory = field(default_factory=AllocationMemory)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -17,7 +17,7 @@ from gpud.core.worker import Cause, Worker, WorkerEvent, WorkerState, advance
 from gpud.core.world import NewWorker
 from gpud.errors import InvariantBroken, StorageFull
 from gpud.fleet.routes import routing_table
-from gpud.fleet.state import StartTimeline, start_phases_s
+from gpud.fleet.state import StartLimits, StartTimeline, start_phases_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,11 +51,13 @@ class ReconcilerPolicy:
         backoff: Of failing starts.
         settle_s: No scaling down for this long after the start.
         verify_gpus: The inventory can tell whether a GPU is idle.
+        starts: How many workers may be starting at once.
     """
 
     backoff: BackoffPolicy
     settle_s: float
     verify_gpus: bool
+    starts: StartLimits = field(default_factory=StartLimits)
 
 
 class Reconciler:
@@ -156,6 +158,8 @@ class Reconciler:
         """A worker's last request ended."""
         self._meter.idle(worker_id)
         worker = self.state.workers.get(worker_id)
+        if worker is not None:
+            self.state.idle_since_s[worker_id] = self._clock.now_s()
         if worker is not None and worker.state is WorkerState.DRAINING:
             self._wake.set()
 
@@ -266,8 +270,10 @@ class Reconciler:
                 in_flight=in_flight,
                 verify_gpus=self._policy.verify_gpus,
                 no_shrink_until_s=self._no_shrink_until_s,
+                starts=self._policy.starts,
             )
             answer = plan(world)
+            self.state.remember(answer)
             applied = [self._apply(change, now_s) for change in answer.changes]
             if not any(applied):
                 return answer
@@ -349,13 +355,15 @@ class Reconciler:
         facts: dict[str, object] = {}
         if timeline is not None and WorkerState.PENDING in timeline.reached_ns:
             phases_s = start_phases_s(timeline, ready_ns=self._clock.boot_ns())
-            self.state.recall(worker.endpoint).cold_starts_s.append(phases_s["total"])
+            from_gpus_s = phases_s["total"] - phases_s["image"]
+            self.state.recall(worker.endpoint).note_start(total_s=phases_s["total"], from_gpus_s=from_gpus_s)
             facts = {f"{phase}_ms": round(took_s * 1000, 3) for phase, took_s in phases_s.items()}
         self.record("worker.ready", facts, endpoint=worker.endpoint, worker_id=worker.id)
 
     def _forget(self, worker_id: WorkerId) -> None:
         del self.state.workers[worker_id]
         self.state.made_for.pop(worker_id, None)
+        self.state.idle_since_s.pop(worker_id, None)
         self.state.timelines.pop(worker_id, None)
 
 

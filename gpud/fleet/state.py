@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING
 
+from gpud.core.allocation import AllocationMemory
+from gpud.core.averages import ArrivalCount, LoadAverage, usual_service_s
 from gpud.core.demand import LoadWindow
+from gpud.core.pacing import PaceMemory
+from gpud.core.policies import STABLE_WINDOW_S, arrival_window_s
 from gpud.core.starts import StartRecord
 from gpud.core.worker import HOLDS_GPUS, WorkerState
 from gpud.core.world import EndpointSeen, World
+from gpud.ports.traffic import EndpointLoad
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,10 +23,11 @@ if TYPE_CHECKING:
     from gpud.core.endpoint import Endpoint
     from gpud.core.gpu import GpuStatus
     from gpud.core.ids import EndpointName, GpuUuid, WorkerId
-    from gpud.core.scaling import ScaleDecision
+    from gpud.core.pacing import ScaleDecision
     from gpud.core.waiting import WaitReason
     from gpud.core.worker import Worker
-    from gpud.ports.traffic import EndpointLoad, Traffic
+    from gpud.core.world import Plan
+    from gpud.ports.traffic import Traffic
 
 
 @dataclass(slots=True)
@@ -60,6 +66,24 @@ def start_phases_s(timeline: StartTimeline, *, ready_ns: int) -> dict[str, float
     }
 
 
+_COLD_START_DEFAULT_S = 60.0
+_COLD_START_LEAST_S = 0.05
+_NO_LOAD = EndpointLoad()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartLimits:
+    """How many workers may be on their way from their GPUs to readiness at once.
+
+    Args:
+        box: Of all endpoints.
+        endpoint: Of one endpoint.
+    """
+
+    box: int = 4
+    endpoint: int = 2
+
+
 @dataclass(slots=True)
 class EndpointMemory:
     """What is remembered of an endpoint between rounds, and need not survive a restart."""
@@ -67,6 +91,34 @@ class EndpointMemory:
     window: LoadWindow = field(default_factory=LoadWindow)
     starts: StartRecord = field(default_factory=StartRecord)
     cold_starts_s: deque[float] = field(default_factory=lambda: deque(maxlen=20))
+    from_gpus_s: deque[float] = field(default_factory=lambda: deque(maxlen=20))
+    average: LoadAverage = field(default_factory=LoadAverage)
+    arrivals: ArrivalCount = field(default_factory=ArrivalCount)
+    services_s: deque[float] = field(default_factory=lambda: deque(maxlen=200))
+    service_s: float = usual_service_s(())
+    cold_start_s: float = _COLD_START_DEFAULT_S
+    pace: PaceMemory = field(default_factory=PaceMemory)
+
+    def note_start(self, *, total_s: float, from_gpus_s: float) -> None:
+        """A start ended well.
+
+        Args:
+            total_s: From the wish.
+            from_gpus_s: From the reservation of its GPUs, which waited for nothing any more.
+        """
+        self.cold_starts_s.append(total_s)
+        self.from_gpus_s.append(from_gpus_s)
+        self.cold_start_s = max(median(self.from_gpus_s), _COLD_START_LEAST_S)
+
+    def note_load(self, load: EndpointLoad, *, now_s: float) -> None:
+        """Take in what the gateway counted since the last look."""
+        total = load.waiting + load.in_flight
+        self.average = self.average.observed(total, at_s=now_s, span_s=STABLE_WINDOW_S)
+        span_s = arrival_window_s(self.cold_start_s)
+        self.arrivals = self.arrivals.observed(load.arrivals, at_s=now_s, span_s=span_s)
+        if load.services_s:
+            self.services_s.extend(load.services_s)
+            self.service_s = usual_service_s(self.services_s)
 
 
 class FleetState:
@@ -83,6 +135,8 @@ class FleetState:
         self.decisions: Mapping[EndpointName, ScaleDecision] = {}
         self.waits: Mapping[EndpointName, tuple[WaitReason, ...]] = {}
         self.loads: dict[EndpointName, EndpointLoad] = {}
+        self.idle_since_s: dict[WorkerId, float] = {}
+        self.sharing = AllocationMemory()
         # Nothing is started before the engine was asked what runs.
         self.engine_up = False
         self.engine_down_since_s: float | None = None
@@ -101,6 +155,7 @@ class FleetState:
             load = traffic.take_load(name)
             self.loads[name] = load
             memory = self.recall(name)
+            memory.note_load(load, now_s=now_s)
             span_s = endpoint.spec.scale.idle_timeout_s
             current = load.waiting + load.in_flight
             # The busy moment lies between two looks: it is dated to when the load was last seen
@@ -111,22 +166,18 @@ class FleetState:
             memory.window = memory.window.observed(current, at_s=now_s, span_s=span_s)
 
     def world(
-        self, *, now_s: float, in_flight: Mapping[WorkerId, int], verify_gpus: bool, no_shrink_until_s: float
+        self,
+        *,
+        now_s: float,
+        in_flight: Mapping[WorkerId, int],
+        verify_gpus: bool,
+        no_shrink_until_s: float,
+        starts: StartLimits,
     ) -> World:
         """One frozen picture for the core."""
-        seen = {
-            name: EndpointSeen(
-                endpoint=endpoint,
-                window=self.recall(name).window,
-                load=self.current_load(name),
-                starts=self.recall(name).starts,
-                image_present=endpoint.image.pin in self.images_present,
-            )
-            for name, endpoint in self.endpoints.items()
-        }
         return World(
             now_s=now_s,
-            endpoints=seen,
+            endpoints={name: self._seen(endpoint) for name, endpoint in self.endpoints.items()},
             workers=dict(self.workers),
             in_flight=in_flight,
             specs={worker_id: endpoint.spec for worker_id, endpoint in self.made_for.items()},
@@ -134,7 +185,34 @@ class FleetState:
             verify_gpus=verify_gpus,
             engine_up=self.engine_up,
             no_shrink_until_s=no_shrink_until_s,
+            idle_since_s=dict(self.idle_since_s),
+            sharing=self.sharing,
+            starts_max=starts.box,
+            endpoint_starts_max=starts.endpoint,
         )
+
+    def _seen(self, endpoint: Endpoint) -> EndpointSeen:
+        memory, load = self.recall(endpoint.name), self.loads.get(endpoint.name, _NO_LOAD)
+        return EndpointSeen(
+            endpoint=endpoint,
+            window=memory.window,
+            load=load.waiting + load.in_flight,
+            waiting=load.waiting,
+            oldest_wait_s=load.oldest_wait_s,
+            average=memory.average,
+            arrivals=memory.arrivals,
+            service_s=memory.service_s,
+            cold_start_s=memory.cold_start_s,
+            pace=memory.pace,
+            starts=memory.starts,
+            image_present=endpoint.image.pin in self.images_present,
+        )
+
+    def remember(self, plan: Plan) -> None:
+        """Keep what a plan leaves for the next one."""
+        for name, pace in plan.paces.items():
+            self.memory[name].pace = pace
+        self.sharing = plan.sharing
 
     def current_load(self, name: EndpointName) -> int:
         """Waiting plus in flight, as last taken."""

@@ -220,6 +220,7 @@ class Dispatcher:
         """A slot came back; whoever waits longest gets it."""
         now_s = self._clock.now_s() if now_s is None else now_s
         lane.service_s += _SERVICE_WEIGHT * (now_s - since_s - lane.service_s)
+        lane.count.services_s.append(now_s - since_s)
         self._book.released(lane.count, worker_id, now_s)
         if lane.held:
             self._dispatch_held(lane)

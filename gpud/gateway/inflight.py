@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from gpud.ports.traffic import EndpointLoad
@@ -10,6 +11,9 @@ if TYPE_CHECKING:
     from gpud.core.ids import EndpointName, WorkerId
     from gpud.ports.time import Clock
     from gpud.ports.traffic import TrafficWatcher
+
+
+_SERVICES_MAX = 200
 
 
 class NobodyWatches:
@@ -31,13 +35,15 @@ class NobodyWatches:
 class EndpointCount:
     """Load of one endpoint."""
 
-    __slots__ = ("in_flight", "last_busy_s", "peak", "waiting")
+    __slots__ = ("arrivals", "in_flight", "last_busy_s", "peak", "services_s", "waiting")
 
     def __init__(self, now_s: float) -> None:
         self.waiting = 0
         self.in_flight = 0
         self.peak = 0
         self.last_busy_s = now_s
+        self.arrivals = 0
+        self.services_s: deque[float] = deque(maxlen=_SERVICES_MAX)
 
 
 class LoadBook:
@@ -66,6 +72,7 @@ class LoadBook:
     def held(self, count: EndpointCount) -> None:
         """A request began to wait."""
         count.waiting += 1
+        count.arrivals += 1
         self._note_peak(count)
         self.watcher.load_changed()
 
@@ -79,9 +86,11 @@ class LoadBook:
         count.in_flight += 1
         if was_held:
             count.waiting -= 1
-        elif count.waiting + count.in_flight > count.peak:
-            self._note_peak(count)
-            self.watcher.load_changed()
+        else:
+            count.arrivals += 1
+            if count.waiting + count.in_flight > count.peak:
+                self._note_peak(count)
+                self.watcher.load_changed()
         at_worker = self.by_worker.get(worker_id, 0)
         self.by_worker[worker_id] = at_worker + 1
         if at_worker == 0:
@@ -112,8 +121,12 @@ class LoadBook:
             peak=max(count.peak, total),
             oldest_wait_s=oldest_wait_s,
             last_busy_s=count.last_busy_s,
+            arrivals=count.arrivals,
+            services_s=tuple(count.services_s),
         )
         count.peak = total
+        count.arrivals = 0
+        count.services_s.clear()
         return load
 
     def _note_peak(self, count: EndpointCount) -> None:

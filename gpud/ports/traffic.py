@@ -21,6 +21,8 @@ class EndpointLoad:
         peak: Most waiting plus in flight at any one moment since this was last taken, now included.
         oldest_wait_s: Age of the oldest held request; 0 without one.
         last_busy_s: Loop time when waiting plus in flight was last above zero; now while it is.
+        arrivals: Requests that came since this was last taken.
+        services_s: How long requests that ended since then were at their worker; the newest 200.
     """
 
     waiting: int = 0
@@ -28,6 +30,8 @@ class EndpointLoad:
     peak: int = 0
     oldest_wait_s: float = 0.0
     last_busy_s: float = 0.0
+    arrivals: int = 0
+    services_s: tuple[float, ...] = ()
 
 
 class TrafficWatcher(Protocol):

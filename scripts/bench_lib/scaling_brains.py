@@ -64,6 +64,9 @@ class GpudBrain:
         answer = allocate(self._contest(box, decisions), self.allocation)
         self.allocation = answer.memory
         for grant in answer.grants:
+            starting = sum(not w.ready(box.now_s) for w in box.of(grant.endpoint))
+            if self.parallel_starts and starting >= self.parallel_starts:
+                continue
             if len(box.of(grant.endpoint)) < decisions[grant.endpoint].desired:
                 box.start(grant.endpoint, tuple(int(uuid) for uuid in grant.gpu_uuids))
         workers = {w.number: w for w in box.workers}
@@ -99,6 +102,7 @@ class GpudBrain:
                 else ready_in_s(age_s=now_s - w.started_s, cold_start_s=cold_s)
                 for w in workers
             ),
+            ready=sum(w.ready(now_s) for w in workers),
         )
         pace = Pace(rules=self.rules, max_workers=line.load.max_workers)
         decision, memory.pace = decide(pace, demand, memory.pace, workers=len(workers), now_s=now_s)
@@ -116,10 +120,6 @@ class GpudBrain:
         )
 
     def _claimant(self, box: Box, line: Line, decision: ScaleDecision) -> Claimant:
-        starts_max = 1_000_000
-        if self.parallel_starts:
-            starting = sum(not w.ready(box.now_s) for w in box.of(line.load.name))
-            starts_max = max(0, self.parallel_starts - starting)
         return Claimant(
             name=EndpointName(line.load.name),
             needed=decision.needed,
@@ -129,7 +129,6 @@ class GpudBrain:
             oldest_wait_s=box.now_s - line.queue[0] if line.queue else 0.0,
             cold_start_s=line.cold_start_s,
             quantum_s=self.quantum_s,
-            starts_max=starts_max,
         )
 
 

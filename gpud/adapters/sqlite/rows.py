@@ -79,6 +79,8 @@ def spec_of(stored: Params) -> EndpointSpec:
     scale = dict(spec.pop("scale", {}))
     if "policy" in scale:
         scale["policy"] = PolicyName(scale["policy"])
+    if "more_policies" in scale:
+        scale["more_policies"] = tuple(map(PolicyName, scale["more_policies"]))
     if "balance" in scale:
         scale["balance"] = Balance(scale["balance"])
     return EndpointSpec(

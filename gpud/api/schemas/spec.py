@@ -65,15 +65,33 @@ class ScaleSection(Document):
     max_workers: Annotated[int, Field(ge=0, le=1000)] = _SCALE.max_workers
     """Never exceeded; 0 pauses the endpoint."""
     policy: PolicyName = _SCALE.policy
-    """The rule that decides: `concurrency` follows the load, `fixed` keeps `max_workers`."""
+    """The rule that decides: `concurrency` follows the load, `queue_delay` starts a worker only for work the
+    present ones will not have done by then, `request_count` is one for so many requests, `fixed` keeps
+    `max_workers`."""
+    more_policies: Annotated[tuple[PolicyName, ...], Field(max_length=4)] = _SCALE.more_policies
+    """Rules beside it; the largest wish wins."""
     target: Annotated[float, Field(ge=0, le=1_000_000)] = _SCALE.target
-    """Requests per worker the rule aims for; 0 derives it from `concurrency`."""
+    """Requests per worker that `concurrency` and `request_count` aim for; 0 derives it from `concurrency`."""
+    queue_delay_s: Annotated[float, Field(ge=0.1, le=3600)] = _SCALE.queue_delay_s
+    """Wait in seconds that `queue_delay` holds for fine."""
+    beta: Annotated[float, Field(ge=0, le=1)] = _SCALE.beta
+    """Share of a cold start that `queue_delay` lets pass as wait: 0 for least wait, 0.5 for thrift."""
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = _SCALE.concurrency
     """Requests one worker takes at a time."""
+    activation_workers: Annotated[int, Field(ge=1, le=1000)] = _SCALE.activation_workers
+    """Started at once when there is none."""
+    scale_down_delay_s: Annotated[float, Field(ge=0, le=86_400)] = _SCALE.scale_down_delay_s
+    """Seconds for which a smaller wish must last; counts up to `idle_timeout_s`."""
     idle_timeout_s: Annotated[float, Field(ge=0, le=604_800)] = _SCALE.idle_timeout_s
     """Seconds for which the busiest recent moment is remembered before workers are taken away."""
     priority: Annotated[int, Field(ge=-100, le=100)] = _SCALE.priority
     """The larger goes first when GPUs are scarce."""
+    weight: Annotated[float, Field(ge=0.01, le=100)] = _SCALE.weight
+    """Share of scarce GPUs beside others of the same priority."""
+    quantum_s: Annotated[float, Field(ge=0, le=86_400)] = _SCALE.quantum_s
+    """Seconds for which a worker keeps its GPUs from equals; 0 for three cold starts, at least 60."""
+    exclusive: bool = _SCALE.exclusive
+    """Its idle workers give way to nobody."""
     balance: Balance = _SCALE.balance
     """Which one of several ready workers gets the next request."""
 

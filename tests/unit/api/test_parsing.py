@@ -43,7 +43,11 @@ def faults_of(spec: object) -> dict[str, str]:
         ({"standby": {"mode": "parked"}}, "standby", "standby is not part of this version"),
         ({"secrets": ["HF_TOKEN"]}, "secrets", "secrets are not part of this version"),
         ({"type": "queue"}, "type", "only 'http' endpoints can be deployed in this version"),
-        ({"scale": {"policy": "queue_delay"}}, "scale.policy", "must be 'concurrency' or 'fixed'"),
+        (
+            {"scale": {"policy": "guess"}},
+            "scale.policy",
+            "must be 'concurrency', 'queue_delay', 'request_count' or 'fixed'",
+        ),
         ({"port": "8000"}, "port", "must be a whole number"),
         ({"port": 8000.5}, "port", "must be a whole number"),
         ({"port": True}, "port", "must be a whole number"),

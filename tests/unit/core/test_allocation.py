@@ -44,14 +44,12 @@ def _allocate(
     *,
     count: int = 1,
     memory: AllocationMemory | None = None,
-    **facts: object,
 ) -> Allocation:
     contest = Contest(
         claimants=tuple(claimants),
         tenants=tuple(tenants or ()),
         gpus=gpus(count),
         now_s=NOW_S,
-        **facts,  # type: ignore[arg-type]
     )
     return allocate(contest, memory or AllocationMemory())
 
@@ -203,14 +201,6 @@ def test_sick_gpus_are_named_when_they_are_what_is_missing() -> None:
     wait = allocate(contest, AllocationMemory()).waits[EndpointName("a")]
     assert wait.reason == "gpu_unhealthy"
     assert "Xid 79" in wait.detail
-
-
-def test_starts_are_limited_by_endpoint_and_by_box() -> None:
-    by_endpoint = _allocate([_claimant("a", 4, starts_max=2)], count=4)
-    assert len(by_endpoint.grants) == 2
-    assert by_endpoint.waits[EndpointName("a")].reason == "start_limit"
-    by_box = _allocate([_claimant("a", 2), _claimant("b", 2)], count=4, starts_max=3)
-    assert len(by_box.grants) == 3
 
 
 def test_warmth_gets_free_gpus_but_takes_none() -> None:

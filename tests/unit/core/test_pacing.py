@@ -41,6 +41,7 @@ def _load(waiting: int, in_flight: int = 0, *, workers: int = 0, peak: int | Non
         load_panic=float(load),
         load_peak=load if peak is None else peak,
         available_in_s=(0.0,) * workers,
+        ready=workers,
     )
 
 
@@ -118,11 +119,18 @@ def test_panic_holds_the_most_it_reached_for_a_minute_after_it_was_last_over() -
     jump = replace(_load(0, 4, workers=1), load_stable=1.0)
     decision, memory = _decide(pace, jump, now_s=0.0, workers=1)
     assert (decision.desired, decision.reason) == (4, ScaleReason.PANIC)
-    calm = replace(_load(0, 1, workers=4), load_stable=1.0, load_peak=0)
+    calm = replace(_load(0, 1, workers=4), load_stable=1.0)
     held, memory = _decide(pace, calm, memory, now_s=59.0, workers=4)
     assert (held.desired, held.reason) == (4, ScaleReason.PANIC)
     let_go, _ = _decide(pace, calm, memory, now_s=61.0, workers=4)
     assert let_go.desired == 1
+
+
+def test_panic_keeps_nothing_that_nobody_calls() -> None:
+    pace = Pace(rules=(Concurrency(),), concurrency=1, max_workers=20, scale_down_delay_s=0.0)
+    _, memory = _decide(pace, replace(_load(0, 4, workers=1), load_stable=1.0), now_s=0.0, workers=1)
+    decision, _ = _decide(pace, _load(0, workers=4, peak=0), memory, now_s=10.0, workers=4)
+    assert (decision.desired, decision.reason) == (0, ScaleReason.IDLE)
 
 
 def test_one_request_alone_is_no_panic() -> None:

@@ -41,6 +41,7 @@ def demands(draw: st.DrawFn) -> Demand:
         service_s=draw(st.floats(0.05, 100.0)),
         cold_start_s=draw(st.floats(0.1, 600.0)),
         available_in_s=tuple(draw(st.lists(spans, max_size=8))),
+        ready=draw(st.integers(0, 8)),
     )
 
 
@@ -63,7 +64,7 @@ def test_more_waiting_requests_never_want_fewer_workers(
 
 @given(rules, demands(), st.integers(1, 16))
 def test_a_request_without_any_worker_wants_one(rule: AnyRule, demand: Demand, concurrency: int) -> None:
-    alone = replace(demand, available_in_s=(), waiting=max(demand.waiting, 1))
+    alone = replace(demand, available_in_s=(), ready=0, waiting=max(demand.waiting, 1))
     if not isinstance(rule, Fixed):
         assert wish_of(rule, alone, concurrency=concurrency).workers >= 1
 
@@ -138,19 +139,28 @@ def test_request_count_is_requests_over_the_ratio() -> None:
 
 
 def test_concurrency_asks_for_one_worker_for_one_request_when_a_worker_takes_one() -> None:
-    demand = Demand(waiting=0, in_flight=1, load_stable=1.0, load_panic=1.0, available_in_s=(5.0,))
+    demand = Demand(
+        waiting=0, in_flight=1, load_stable=1.0, load_panic=1.0, load_peak=1, available_in_s=(5.0,), ready=1
+    )
     assert wish_of(Concurrency(), demand, concurrency=1).workers == 1
 
 
 def test_concurrency_averages_over_a_minute_and_panics_over_six_seconds() -> None:
-    demand = Demand(waiting=8, in_flight=8, load_stable=5.6, load_panic=16.8, available_in_s=(0.0,))
+    demand = Demand(
+        waiting=8, in_flight=8, load_stable=5.6, load_panic=16.8, load_peak=20, available_in_s=(0.0,), ready=1
+    )
     wish = wish_of(Concurrency(), demand, concurrency=8)
     assert (wish.workers, wish.panic) == (1, 3)
 
 
-def test_concurrency_takes_the_present_load_when_there_is_no_worker() -> None:
-    demand = Demand(waiting=12, in_flight=0, load_stable=0.2)
+def test_concurrency_takes_the_present_load_while_no_worker_is_ready() -> None:
+    demand = Demand(waiting=12, in_flight=0, load_stable=0.2, available_in_s=(9.0,))
     assert wish_of(Concurrency(), demand, concurrency=8).workers == 3
+
+
+def test_concurrency_asks_for_nothing_when_there_is_no_load() -> None:
+    demand = Demand(waiting=0, in_flight=0, load_stable=3.0, load_panic=1.0, available_in_s=(0.0,), ready=1)
+    assert wish_of(Concurrency(), demand, concurrency=1).workers == 0
 
 
 def test_fixed_asks_for_its_number_whatever_the_load() -> None:

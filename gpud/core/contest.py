@@ -1,0 +1,106 @@
+"""The world as the sharing of GPUs sees it: who claims, who holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gpud.core.allocation import Contest
+from gpud.core.endpoint import PolicyName
+from gpud.core.reclaim import Claimant, Tenant, TenantPhase
+from gpud.core.worker import COUNTED, HOLDS_GPUS, STARTING_UP, Worker, WorkerState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gpud.core.ids import EndpointName
+    from gpud.core.pacing import ScaleDecision
+    from gpud.core.world import EndpointSeen, World
+
+_WITHOUT_GPUS = frozenset({WorkerState.PENDING, WorkerState.PULLING})
+_COLD_START_DEFAULT_S = 60.0
+
+
+def contest_of(
+    world: World,
+    decisions: Mapping[EndpointName, ScaleDecision],
+    by_endpoint: Mapping[EndpointName, Sequence[Worker]],
+) -> Contest:
+    """Say who wants GPUs and who holds them.
+
+    Endpoints that neither want nor hold any are left out: on a large box that is most of them.
+    """
+    claimants = []
+    for name, seen in world.endpoints.items():
+        workers, decision = by_endpoint.get(name, ()), decisions[name]
+        if seen.endpoint.spec.gpus.count and (workers or decision.desired):
+            claimants.append(_claimant(world, seen, decision, workers))
+    tenants = [
+        _tenant(world, worker)
+        for worker in world.workers.values()
+        if worker.gpu_uuids and worker.state in HOLDS_GPUS
+    ]
+    return Contest(claimants=tuple(claimants), tenants=tuple(tenants), gpus=world.gpus, now_s=world.now_s)
+
+
+def _claimant(
+    world: World, seen: EndpointSeen, decision: ScaleDecision, workers: Sequence[Worker]
+) -> Claimant:
+    spec, scale = seen.endpoint.spec, seen.endpoint.spec.scale
+    holding = sum(w.state in COUNTED and w.state not in _WITHOUT_GPUS for w in workers)
+    # A worker that could not start with GPUs makes nobody give way: those it has may stay.
+    able = seen.image_present and world.engine_up and seen.starts.may_start(now_s=world.now_s)
+    most = decision.desired if able else min(decision.desired, holding)
+    guaranteed = (
+        scale.max_workers if PolicyName.FIXED in (scale.policy, *scale.more_policies) else scale.min_workers
+    )
+    if scale.exclusive:
+        guaranteed = max(guaranteed, min(holding, decision.desired))
+    return Claimant(
+        name=seen.endpoint.name,
+        needed=min(decision.needed, most),
+        desired=most,
+        guaranteed=min(guaranteed, most),
+        priority=scale.priority,
+        weight=scale.weight,
+        gpus=spec.gpus,
+        oldest_wait_s=seen.oldest_wait_s,
+        cold_start_s=seen.cold_start_s,
+        quantum_s=scale.quantum_s,
+    )
+
+
+def _tenant(world: World, worker: Worker) -> Tenant:
+    busy = bool(world.in_flight.get(worker.id))
+    seen = world.endpoints.get(worker.endpoint)
+    cold_start_s = seen.cold_start_s if seen else _COLD_START_DEFAULT_S
+    if worker.state in STARTING_UP:
+        phase, ready_s = TenantPhase.STARTING, max(world.now_s + 1.0, worker.since_s + cold_start_s)
+        held_since_s = worker.since_s
+    else:
+        phase, ready_s = (
+            _phase(worker, busy=busy),
+            worker.since_s if worker.ready_s is None else worker.ready_s,
+        )
+        held_since_s = ready_s - cold_start_s
+    return Tenant(
+        worker_id=worker.id,
+        endpoint=worker.endpoint,
+        gpu_uuids=worker.gpu_uuids,
+        phase=phase,
+        busy=busy,
+        held_since_s=held_since_s,
+        ready_s=ready_s,
+        idle_since_s=max(ready_s, world.idle_since_s.get(worker.id, ready_s)),
+    )
+
+
+def _phase(worker: Worker, *, busy: bool) -> TenantPhase:
+    match worker.state:
+        case WorkerState.LOST:
+            return TenantPhase.STUCK
+        case WorkerState.DRAINING:
+            return TenantPhase.DRAINING if busy else TenantPhase.LEAVING
+        case WorkerState.READY | WorkerState.NOT_READY:
+            return TenantPhase.READY
+        case _:
+            return TenantPhase.LEAVING
