@@ -1,8 +1,12 @@
-"""Why a wish is not met yet: the reasons shown on every surface, in the same words."""
+"""Why a wish is not met yet, and what would change it: shown on every surface in the same words."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gpud.core.ids import EndpointName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -10,8 +14,7 @@ class WaitReason:
     """Why a wish of an endpoint is not met yet, and what would change it.
 
     Args:
-        reason: `waiting_for_gpu`, `image_pulling`, `start_backoff`, `circuit_open`,
-            `gpu_unhealthy`, `worker_starting`, `engine_down`, `storage_full` or `paused`.
+        reason: A key of `REMEDIES`.
         detail: One sentence for a person.
         facts: JSON-ready, such as `held_by` or `next_try_s`.
     """
@@ -19,3 +22,26 @@ class WaitReason:
     reason: str
     detail: str
     facts: dict[str, object] = field(default_factory=dict)
+
+
+REMEDIES = {
+    "waiting_for_gpu": "It goes on when a holder's turn or load ends. A larger scale.priority of {name} "
+    "ends that sooner; `gpud gpu ls` says who holds what.",
+    "gpu_unhealthy": "Mend or replace the GPU, then `gpud gpu uncordon UUID`; see `gpud gpu ls`.",
+    "start_limit": "It goes on when a start under way has ended. scaling.starts and scaling.endpoint_starts "
+    "in gpud.toml say how many there may be at once.",
+    "image_pulling": "It goes on when the image is here; `gpud image prewarm` pulls one ahead of time.",
+    "worker_starting": "It goes on when the worker answers its probe. A start that does not is ended after "
+    "health.start_timeout_s.",
+    "start_backoff": "Another try comes by itself. Mend the cause and `gpud endpoint retry {name}` to have it "
+    "at once.",
+    "circuit_open": "Mend the cause, then `gpud endpoint retry {name}`. A try comes by itself from time to time.",
+    "engine_down": "See `systemctl status docker`; it goes on by itself when the engine answers.",
+    "paused": "`gpud endpoint scale {name} --max-workers 1` lets it serve.",
+}
+"""Who or what changes each reason, for a person."""
+
+
+def remedy(wait: WaitReason, endpoint: EndpointName) -> str:
+    """Say who or what would change why an endpoint waits."""
+    return REMEDIES[wait.reason].format(name=endpoint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gpud.core.worker import STARTING_UP, WorkerState
@@ -38,10 +39,18 @@ def view_endpoint(
         workers=tuple(workers),
         waiting=waiting,
         in_flight=in_flight,
-        waits=waits,
+        waits=tuple(_with_progress(wait, pulls.get(endpoint.image.pin)) for wait in waits),
         last_error=starts.last_error,
         pull=pulls.get(endpoint.image.pin),
     )
+
+
+def _with_progress(wait: WaitReason, pull: PullProgress | None) -> WaitReason:
+    """Tell with a pull how far it is."""
+    if wait.reason != "image_pulling" or pull is None:
+        return wait
+    facts: dict[str, object] = {"bytes_done": pull.bytes_done, "bytes_total": pull.bytes_total}
+    return replace(wait, facts={**wait.facts, **facts})
 
 
 def view_gpus(state: FleetState, uses: Mapping[GpuUuid, GpuUse]) -> tuple[GpuView, ...]:

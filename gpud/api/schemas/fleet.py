@@ -16,6 +16,7 @@ from gpud.api.schemas.base import (
 )
 from gpud.api.schemas.spec import EndpointSpecDocument, spec_document
 from gpud.core.gpu import GpuHealth
+from gpud.core.waiting import remedy
 from gpud.core.worker import Cause, WorkerState
 from gpud.ports.control import EndpointCondition
 
@@ -79,7 +80,9 @@ class WaitDocument(Document):
     detail: str
     """One sentence for a person."""
     facts: dict[str, Any]
-    """What is known about it, such as `held_by` or `next_try_s`."""
+    """What is known about it, such as `held_by` and `until_in_s`, or `error` and `retry_in_s`."""
+    remedy: str
+    """Who or what would change it."""
 
 
 class PinnedImageDocument(Document):
@@ -283,7 +286,12 @@ def endpoint_document(view: EndpointView) -> EndpointDocument:
         in_flight=view.in_flight,
         workers=tuple(worker_document(worker) for worker in view.workers),
         waits=tuple(
-            WaitDocument(reason=wait.reason, detail=wait.detail, facts=dict(wait.facts))
+            WaitDocument(
+                reason=wait.reason,
+                detail=wait.detail,
+                facts=dict(wait.facts),
+                remedy=remedy(wait, view.endpoint.name),
+            )
             for wait in view.waits
         ),
         last_error=view.last_error,

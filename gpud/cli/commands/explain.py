@@ -1,0 +1,95 @@
+"""`gpud explain`: why an endpoint has the workers it has, and what would change that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gpud.cli import exits, grammar
+from gpud.cli.client import path_of
+from gpud.cli.grammar import Argument, Command
+from gpud.cli.output import facts, number_at, rows_at, size, span, text_at, value_at
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gpud.cli.context import Context
+    from gpud.cli.values import Values
+
+_NAME = Argument("name", "Name of the endpoint.", kind=grammar.ENDPOINT)
+
+_REASONS = {
+    "queue_delay": "its requests would wait too long with fewer",
+    "request_count": "so many requests are there",
+    "concurrency": "so many requests are there on average",
+    "fixed": "its policy is a fixed number",
+    "idle": "nobody calls it",
+    "activation": "scale.activation_workers begins with so many",
+    "panic": "its load jumped within seconds",
+    "up_rate": "growth is limited",
+    "down_delay": "it needed them moments ago",
+    "idle_timeout": "its load of the last scale.idle_timeout_s had use for them",
+    "min_workers": "scale.min_workers keeps them",
+    "max_workers": "scale.max_workers allows no more",
+    "paused": "scale.max_workers is 0",
+    "circuit_open": "its starts fail",
+    "no_data": "its load is not known",
+}
+
+
+def _explain(values: Values, context: Context) -> int:
+    endpoint = context.client.get(path_of("v1", "endpoints", values.text("name")))
+    if context.as_json:
+        context.print_json(
+            {name: endpoint.get(name) for name in ("name", "condition", "desired", "scale_reason", "waits")}
+        )
+    else:
+        context.print_text(_told(endpoint, colour=context.colour))
+    return exits.OK
+
+
+def _told(endpoint: Mapping[str, object], *, colour: bool) -> str:
+    workers = rows_at(endpoint, "workers")
+    ready = sum(worker.get("state") == "ready" for worker in workers)
+    desired, reason = number_at(endpoint, "desired"), text_at(endpoint, "scale_reason")
+    pairs = [
+        ("Load", f"{text_at(endpoint, 'in_flight')} running, {text_at(endpoint, 'waiting')} waiting"),
+        ("Wants", f"{desired:g} workers: {_REASONS.get(reason, reason)}"),
+        ("Has", f"{ready} ready of {len(workers)}"),
+    ]
+    waits = rows_at(endpoint, "waits")
+    for wait in waits:
+        lines = [text_at(wait, "detail"), *_known(wait), text_at(wait, "remedy")]
+        pairs.append((text_at(wait, "reason").replace("_", " ").capitalize(), "\n".join(lines)))
+    if not waits:
+        pairs.append(("Waits for", "nothing"))
+    return facts(pairs, colour=colour)
+
+
+def _known(wait: Mapping[str, object]) -> list[str]:
+    """What is known of a wait beyond its sentence: when it ends, how far it is."""
+    known = value_at(wait, "facts")
+    known = known if isinstance(known, dict) else {}
+    lines = []
+    for name, words in (
+        ("until_in_s", "Expected in"),
+        ("retry_in_s", "Next try in"),
+        ("for_s", "Under way for"),
+    ):
+        if known.get(name):
+            lines.append(f"{words} {span(number_at(known, name))}.")
+    if known.get("bytes_total"):
+        lines.append(
+            f"{size(number_at(known, 'bytes_done'))} of {size(number_at(known, 'bytes_total'))} are here."
+        )
+    return lines
+
+
+COMMANDS = (
+    Command(
+        ("explain",),
+        "Say why an endpoint has the workers it has, and what would change it.",
+        _explain,
+        (_NAME,),
+        examples=("gpud explain llm",),
+    ),
+)

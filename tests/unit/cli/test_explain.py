@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from gpud.core.pacing import ScaleReason
+from tests.unit.cli import documents
+
+if TYPE_CHECKING:
+    from tests.unit.cli.canned import CannedDaemon
+    from tests.unit.cli.conftest import Gpud
+
+WAIT = {
+    "reason": "waiting_for_gpu",
+    "detail": "1 GPUs are needed; held by api, whose turn ends in 42 s.",
+    "facts": {"held_by": ["api"], "needed": 1, "until_in_s": 42.0},
+    "remedy": "It goes on when a holder's turn ends.",
+}
+
+
+def test_an_unmet_wish_is_told_with_its_reason_its_end_and_its_remedy(
+    gpud: Gpud, daemon: CannedDaemon
+) -> None:
+    shown = documents.endpoint(scale_reason="queue_delay", waits=[WAIT], waiting=3)
+    daemon.on("GET", "/v1/endpoints/llm", shown)
+    ran = gpud("explain", "llm")
+    assert ran.code == 0
+    for words in ("3 waiting", "2 workers", "wait too long", "held by api", "Expected in 42", "turn ends"):
+        assert words in ran.out
+
+
+def test_a_pull_tells_how_far_it_is(gpud: Gpud, daemon: CannedDaemon) -> None:
+    known = {"bytes_done": 1 << 29, "bytes_total": 1 << 30}
+    wait = {"reason": "image_pulling", "detail": "Pulling a/b.", "facts": known, "remedy": "It goes on."}
+    daemon.on("GET", "/v1/endpoints/llm", documents.endpoint(waits=[wait]))
+    assert "are here" in gpud("explain", "llm").out
+
+
+def test_an_endpoint_that_waits_for_nothing_says_so(gpud: Gpud, daemon: CannedDaemon) -> None:
+    daemon.on("GET", "/v1/endpoints/llm", documents.endpoint())
+    assert "nothing" in gpud("explain", "llm").out
+
+
+def test_the_json_holds_the_decision_and_its_waits(gpud: Gpud, daemon: CannedDaemon) -> None:
+    daemon.on("GET", "/v1/endpoints/llm", documents.endpoint(waits=[WAIT]))
+    shown = json.loads(gpud("explain", "llm", "--json").out)
+    assert shown["waits"] == [WAIT]
+    assert set(shown) == {"name", "condition", "desired", "scale_reason", "waits"}
+
+
+def test_every_reason_for_a_number_of_workers_has_its_words(gpud: Gpud, daemon: CannedDaemon) -> None:
+    for reason in ScaleReason:
+        daemon.on("GET", "/v1/endpoints/llm", documents.endpoint(scale_reason=reason.value))
+        assert f"workers: {reason.value}\n" not in gpud("explain", "llm").out
