@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import socket
-import sys
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -37,6 +35,7 @@ from gpud.fleet.reconciler import ReconcilerPolicy
 from gpud.fleet.state import StartLimits
 from gpud.gateway.dispatch import Dispatcher
 from gpud.gateway.server import Gateway
+from gpud.gateway.tuning import tune_process
 from gpud.settings import load_settings
 from gpud.telemetry import set_up_logging
 
@@ -50,8 +49,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _THREADS = 16
-_SWITCH_INTERVAL_S = 0.0005
-"""A thread that computes then delays the loop by at most this (measured: p99 9.4 ms -> 4.6 ms)."""
 
 
 def serve(config: Path | None) -> int:
@@ -63,7 +60,6 @@ def serve(config: Path | None) -> int:
     """
     settings = load_settings(config)
     set_up_logging(settings.log)
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             return runner.run(_serve(settings, config))
@@ -172,8 +168,7 @@ class Daemon:
             ]
             fleet.start()
             await gateway.start([*tcp, *local])
-            gc.collect()
-            gc.freeze()
+            tune_process()
             log.info(
                 "daemon.started",
                 version=__version__,

@@ -4,9 +4,12 @@
 
     GpudError
     ├── InvalidRequest          400   malformed input; `fields` names each fault
+    │   ├── BadFraming          400   a message two readers could see differently
+    │   │   └── HeadTooLarge    431
     │   ├── InvalidSpec         422   a spec that parses but cannot be
     │   ├── MethodNotAllowed    405
     │   └── UnsupportedMediaType 415
+    ├── RequestStalled          408   the client began a request and did not go on
     ├── Unauthenticated         401
     ├── Forbidden               403
     ├── NotFound                404
@@ -72,6 +75,26 @@ class InvalidRequest(GpudError):
     slug = "invalid-request"
     status = 400
     title = "The request is not valid"
+
+
+class BadFraming(InvalidRequest):
+    """A message whose end, or meaning, two readers could see differently: never passed on."""
+
+
+class HeadTooLarge(BadFraming):
+    """A request line or header fields beyond the gateway's limits."""
+
+    slug = "head-too-large"
+    status = 431
+    title = "The request's head is too large"
+
+
+class RequestStalled(GpudError):
+    """The client began a request and did not go on."""
+
+    slug = "request-stalled"
+    status = 408
+    title = "The request did not arrive in time"
 
 
 class InvalidSpec(InvalidRequest):

@@ -88,6 +88,14 @@ ADVICE: dict[str, Advice] = {
         do="Send less, or have the administrator raise `server.body_bytes_max`; large inputs are better "
         "fetched by the worker from a store.",
     ),
+    "head-too-large": Advice(
+        means="The request line or the header fields are larger than the gateway reads.",
+        do="Send shorter or fewer header fields; put long values into the body.",
+    ),
+    "request-stalled": Advice(
+        means="The client began a request and then sent nothing for too long, so it was given up.",
+        do="Send the request again. If it happens often, look at the client's network or its upload code.",
+    ),
     "too-many-attempts": Advice(
         means="Many requests with keys that are not valid came from this address within a minute. Requests "
         "with a valid key are not held up.",

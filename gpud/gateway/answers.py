@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from gpud.core import problem as problems
-from gpud.errors import BodyTooLarge, GpudError
+from gpud.errors import BodyTooLarge, GpudError, RequestStalled
 from gpud.gateway import openai as openai_dialect
 
 if TYPE_CHECKING:
@@ -167,14 +167,6 @@ def problem(error: GpudError, request_id: str, *, openai: bool) -> tuple[bytes, 
 def too_large(body_bytes_max: int) -> BodyTooLarge:
     """Say that a body of unknown length turned out too long."""
     return BodyTooLarge(f"The body has more than {body_bytes_max} bytes, which is server.body_bytes_max.")
-
-
-class RequestStalled(GpudError):
-    """The client began a request and did not go on."""
-
-    slug = "request-stalled"
-    status = 408
-    title = "The request did not arrive in time"
 
 
 def stalled(after_s: float) -> RequestStalled:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
+from gpud.errors import BadFraming
 from gpud.gateway import answers
 from gpud.gateway.exchange import OVER, TUNNEL, Exchange
-from gpud.gateway.framing import NO_BODY, BadFraming, Body
+from gpud.gateway.framing import NO_BODY, Body
 from gpud.gateway.heads import RequestHead, check_unfinished
 from gpud.gateway.local import local_peer
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from gpud.errors import InvalidRequest
+from gpud.errors import BadFraming
 
 CHUNK_LINE_BYTES_MAX = 256
 """Longest chunk-size line, extensions included."""
@@ -23,10 +23,6 @@ _TRAILER_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t\x20-\x7e\x80-\x
 _NOT_IN_TRAILERS = frozenset(
     [b"content-length", b"transfer-encoding", b"host", b"authorization", b"connection", b"trailer"]
 )
-
-
-class BadFraming(InvalidRequest):
-    """A message whose end, or meaning, two readers could see differently: never passed on."""
 
 
 class NoBody:

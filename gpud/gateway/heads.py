@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import httptools
 
+from gpud.errors import BadFraming, HeadTooLarge
 from gpud.gateway.framing import (
     NO_BODY,
-    BadFraming,
     Body,
     ChunkedBody,
     EndlessBody,
@@ -89,14 +89,6 @@ _RESPONSE_FIELDS = {
 # The kind of each spelling met so far: looking it up is cheaper than lowering it.
 _request_kinds: dict[bytes, int] = {}
 _response_kinds: dict[bytes, int] = {}
-
-
-class HeadTooLarge(BadFraming):
-    """A head that exceeds the limits of this module."""
-
-    slug = "head-too-large"
-    status = 431
-    title = "The request's head is too large"
 
 
 class _Fields:

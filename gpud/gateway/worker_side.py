@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
-from gpud.gateway.framing import BadFraming, Body, EndlessBody
+from gpud.errors import BadFraming
+from gpud.gateway.framing import Body, EndlessBody
 from gpud.gateway.heads import ResponseHead, check_unfinished
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from bench_lib.report import Report, add_arguments
 
-from gpud.gateway.framing import BadFraming, ChunkedBody
+from gpud.errors import BadFraming
+from gpud.gateway.framing import ChunkedBody
 from gpud.gateway.heads import check_unfinished, parse_request, parse_response
 from gpud.gateway.openai import model_in_body
 from gpud.gateway.recall import RequestHeads

@@ -216,10 +216,23 @@ def test_initialising_and_single_functions_fail_when_told_to(loaded: NvmlStandIn
         pynvml.nvmlInit()
 
 
+def _give_up_all() -> int:
+    users = 0
+    while True:
+        try:
+            pynvml.nvmlShutdown()
+        except pynvml.NVMLError_Uninitialized:
+            return users
+        users += 1
+
+
 def test_calls_before_initialising_are_refused(loaded: NvmlStandIn) -> None:
-    pynvml.nvmlShutdown()
+    # NVML counts its users: whatever else in this process has it open gives it up first.
+    users = _give_up_all()
     with pytest.raises(pynvml.NVMLError_Uninitialized):
         pynvml.nvmlDeviceGetCount()
+    for _ in range(users):
+        pynvml.nvmlInit()
     assert loaded.gpus
 
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpud.gateway.framing import NO_BODY, BadFraming, ChunkedBody, EndlessBody, LengthBody
+from gpud.errors import BadFraming
+from gpud.gateway.framing import NO_BODY, ChunkedBody, EndlessBody, LengthBody
 
 chunk_bodies = st.lists(st.binary(min_size=1, max_size=40), max_size=6)
 cuts = st.lists(st.integers(0, 400), max_size=8)

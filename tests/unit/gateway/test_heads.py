@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpud.gateway.framing import BadFraming, ChunkedBody, EndlessBody, LengthBody
-from gpud.gateway.heads import HeadTooLarge, check_unfinished, parse_request, parse_response
+from gpud.errors import BadFraming, HeadTooLarge
+from gpud.gateway.framing import ChunkedBody, EndlessBody, LengthBody
+from gpud.gateway.heads import check_unfinished, parse_request, parse_response
 
 _HEAD = b"GET /a HTTP/1.1\r\nHost: x\r\n"
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpud.errors import BadFraming
 from gpud.gateway import recall
-from gpud.gateway.framing import BadFraming, ChunkedBody, LengthBody
+from gpud.gateway.framing import ChunkedBody, LengthBody
 from gpud.gateway.heads import parse_request, parse_response
 from gpud.gateway.recall import RequestHeads, ResponseHeads
 from tests.contract.gateway.malformed import MALFORMED
