@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gpud.core.allocation import Contest
-from gpud.core.endpoint import PolicyName
 from gpud.core.reclaim import Claimant, Tenant, TenantPhase
 from gpud.core.worker import COUNTED, HOLDS_GPUS, STARTING_UP, Worker, WorkerState
 
@@ -50,9 +49,7 @@ def _claimant(
     # A worker that could not start with GPUs makes nobody give way: those it has may stay.
     able = seen.image_present and world.engine_up and seen.starts.may_start(now_s=world.now_s)
     most = decision.desired if able else min(decision.desired, holding)
-    guaranteed = (
-        scale.max_workers if PolicyName.FIXED in (scale.policy, *scale.more_policies) else scale.min_workers
-    )
+    guaranteed = scale.guaranteed
     if scale.exclusive:
         guaranteed = max(guaranteed, min(holding, decision.desired))
     return Claimant(

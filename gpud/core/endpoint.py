@@ -102,6 +102,12 @@ class ScalePolicy:
     exclusive: bool = False
     balance: Balance = Balance.ROUND_ROBIN
 
+    @property
+    def guaranteed(self) -> int:
+        """Workers the endpoint has a right to, whatever its load."""
+        fixed = PolicyName.FIXED in (self.policy, *self.more_policies)
+        return self.max_workers if fixed else self.min_workers
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthCheck:

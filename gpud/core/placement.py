@@ -12,7 +12,7 @@ from gpud.core.waiting import WaitReason
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from gpud.core.endpoint import GpuNeeds
+    from gpud.core.endpoint import EndpointSpec, GpuNeeds
     from gpud.core.gpu import Gpu, GpuStatus
     from gpud.core.ids import EndpointName, GpuUuid
 
@@ -83,6 +83,33 @@ def impossible(needs: GpuNeeds, gpus: Sequence[GpuStatus]) -> str:
         wanted += f" with at least {needs.memory_mib} MiB"
     has = f"this box has {len(suitable)} such of {len(gpus)} in all (see `gpud gpu ls`)"
     return f"a worker needs {wanted}; {has}"
+
+
+def overbooked(specs: Sequence[EndpointSpec], gpus: Sequence[GpuStatus]) -> str:
+    """Say why the guarantees of some endpoints cannot hold together; empty when they can.
+
+    Each kind of need is weighed with all that can be met by no other GPUs than its own.
+
+    Args:
+        specs: Of all endpoints.
+        gpus: All of the box, sick ones too: a guarantee outlives a repair.
+    """
+    guaranteed = [(spec, _suitable(spec.gpus, gpus)) for spec in specs if spec.gpus.count]
+    guaranteed = [(spec, uuids) for spec, uuids in guaranteed if spec.scale.guaranteed]
+    for uuids in {uuids for _spec, uuids in guaranteed}:
+        rivals = [spec for spec, theirs in guaranteed if theirs <= uuids]
+        wanted = sum(spec.scale.guaranteed * spec.gpus.count for spec in rivals)
+        if wanted > len(uuids):
+            names = ", ".join(
+                f"{spec.name} {spec.scale.guaranteed * spec.gpus.count}"
+                for spec in sorted(rivals, key=lambda spec: spec.name)
+            )
+            return f"{wanted} GPUs would be promised for good ({names}) and {len(uuids)} suit"
+    return ""
+
+
+def _suitable(needs: GpuNeeds, gpus: Sequence[GpuStatus]) -> frozenset[GpuUuid]:
+    return frozenset(status.gpu.uuid for status in gpus if fits(needs, status.gpu))
 
 
 def nearest(free: Sequence[Gpu], count: int) -> Sequence[Gpu]:

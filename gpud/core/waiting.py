@@ -33,9 +33,8 @@ REMEDIES = {
     "image_pulling": "It goes on when the image is here; `gpud image prewarm` pulls one ahead of time.",
     "worker_starting": "It goes on when the worker answers its probe. A start that does not is ended after "
     "health.start_timeout_s.",
-    "start_backoff": "Another try comes by itself. Mend the cause and `gpud endpoint retry {name}` to have it "
-    "at once.",
-    "circuit_open": "Mend the cause, then `gpud endpoint retry {name}`. A try comes by itself from time to time.",
+    "start_backoff": "Another try comes by itself; `gpud endpoint retry {name}` tries now.",
+    "circuit_open": "Mend the cause, then `gpud endpoint retry {name}`. A try comes by itself now and then.",
     "engine_down": "See `systemctl status docker`; it goes on by itself when the engine answers.",
     "paused": "`gpud endpoint scale {name} --max-workers 1` lets it serve.",
 }

@@ -10,7 +10,7 @@ from gpud import __version__
 from gpud.core.endpoint import Endpoint, EndpointSpec, PinnedImage, revision_of
 from gpud.core.gpu import GpuHealth
 from gpud.core.ids import EndpointName, GpuUuid, WorkerId
-from gpud.core.placement import impossible
+from gpud.core.placement import impossible, overbooked
 from gpud.core.records import EndpointDeleted, EndpointSaved
 from gpud.core.starts import StartRecord
 from gpud.core.worker import Cause, Worker, WorkerEvent
@@ -51,6 +51,7 @@ class Catalog:
         def apply() -> tuple[Endpoint, bool]:
             state, now_ms = self._hands.state, self._hands.clock.at_ms()
             self._refuse_taken_aliases(spec)
+            self._refuse_overbooking(spec)
             before = state.endpoints.get(spec.name)
             endpoint = Endpoint(
                 spec=spec,
@@ -71,6 +72,19 @@ class Catalog:
         endpoint, is_new = await self._hands.reconciler.change(apply)
         self._prewarmer.start(endpoint.image, endpoint.spec.registry)
         return endpoint, is_new
+
+    def _refuse_overbooking(self, spec: EndpointSpec) -> None:
+        state = self._hands.state
+        before = state.endpoints.get(spec.name)
+        if before and before.spec.scale.guaranteed >= spec.scale.guaranteed and before.spec.gpus == spec.gpus:
+            return  # it promises no more than it did
+        others = [endpoint.spec for name, endpoint in state.endpoints.items() if name != spec.name]
+        fault = overbooked([*others, spec], tuple(state.gpus.values()))
+        if fault:
+            raise Conflict(
+                f"Endpoint {spec.name} cannot have its workers for certain: {fault}. "
+                "Lower scale.min_workers (or max_workers of a fixed policy) of one of them."
+            )
 
     async def delete_endpoint(self, name: EndpointName) -> None:
         """Drain and forget an endpoint."""

@@ -3,6 +3,8 @@
 The box goes in steps of 0.1 s with a decision a second; durations are uniform, 40 % either way for requests
 and 20 % for cold starts; both are known to the core from the endpoint's past. In `gpud` it is the
 product's own functions that decide. Scaling: 8 GPUs, one endpoint, requests of 5 s, cold starts of 90 s.
+The subject `gpud` starts as many at once as it wants. The setting scaling.endpoint_starts, 2 by default, is
+the subject `gpud, 2 starts at once`: in this box parallel starts do not slow each other down.
 Sharing: an hour of load and half an hour after it, cold starts of 40 s.
 """
 

@@ -127,7 +127,8 @@ def test_a_cordoned_gpu_is_drained_and_not_used_until_it_is_uncordoned(
 ) -> None:
     nvml.set_gpus(nvml.gpus[:1])
     daemon = start_daemon(settings=nvml_gpus(), env=nvml.env())
-    daemon.deploy(worker_spec("moved", worker_image, limits={"queue_timeout_s": 30}))
+    spec = worker_spec("moved", worker_image, limits={"queue_timeout_s": 30}, scale={"min_workers": 1})
+    daemon.deploy(spec)
     worker = daemon.call("moved").worker
     uuid = nvml.gpus[0].uuid
     assert daemon.cli("gpu", "cordon", uuid).returncode == 0

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpud.core.endpoint import GpuNeeds
+from gpud.core.endpoint import EndpointSpec, GpuNeeds, PolicyName, ScalePolicy
 from gpud.core.gpu import GpuHealth, GpuStatus
 from gpud.core.ids import EndpointName, GpuUuid
-from gpud.core.placement import Placement, fits, impossible, place
+from gpud.core.placement import Placement, fits, impossible, overbooked, place
 from gpud.core.waiting import WaitReason
-from tests.unit.core.making import gpu, gpu_statuses, gpu_uuid
+from tests.unit.core.making import gpu, gpu_statuses, gpu_uuid, spec
 
 _OTHER = EndpointName("other")
 
@@ -125,3 +125,43 @@ def test_what_can_never_be_is_said_in_words(needs: GpuNeeds, words: str) -> None
 def test_a_model_is_found_whatever_its_case() -> None:
     assert fits(GpuNeeds(model="TEST"), gpu())
     assert GpuUuid("GPU-0") == gpu().uuid
+
+
+@pytest.mark.parametrize(
+    ("guarantees", "gpu_count", "fault"),
+    [
+        ([], 1, ""),
+        ([("a", 1, 1), ("b", 1, 1)], 2, ""),
+        ([("a", 1, 1), ("b", 1, 1)], 1, "2 GPUs would be promised for good (a 1, b 1) and 1 suit"),
+        ([("a", 2, 2)], 3, "4 GPUs would be promised for good (a 4) and 3 suit"),
+        ([("a", 3, 0), ("b", 0, 1)], 0, ""),
+    ],
+)
+def test_guarantees_that_cannot_hold_together_are_told(
+    guarantees: list[tuple[str, int, int]], gpu_count: int, fault: str
+) -> None:
+    specs = [
+        spec(name, ScalePolicy(min_workers=least, max_workers=9), gpus=each)
+        for name, least, each in guarantees
+    ]
+    assert overbooked(specs, gpu_statuses(gpu_count)) == fault
+
+
+def test_a_fixed_policy_promises_its_largest_number() -> None:
+    fixed = spec("a", ScalePolicy(max_workers=2, policy=PolicyName.FIXED))
+    assert overbooked([fixed], gpu_statuses(1)) != ""
+    assert overbooked([fixed], gpu_statuses(2)) == ""
+
+
+def test_only_those_who_suit_no_other_gpus_are_weighed_against_each_other() -> None:
+    large = replace(gpu_statuses(1)[0], gpu=gpu(7, memory_mib=80_000))
+    picky = EndpointSpec(
+        name=EndpointName("picky"),
+        image="a/b",
+        gpus=GpuNeeds(memory_mib=40_000),
+        scale=ScalePolicy(min_workers=1, max_workers=1),
+    )
+    easy = spec("easy", ScalePolicy(min_workers=1, max_workers=1))
+    assert overbooked([picky, easy], (*gpu_statuses(1), large)) == ""
+    second = replace(picky, name=EndpointName("second"))
+    assert "picky 1, second 1" in overbooked([picky, second], (*gpu_statuses(1), large))

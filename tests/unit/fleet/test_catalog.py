@@ -44,6 +44,16 @@ def test_the_same_spec_again_is_no_new_revision(sim: Sim) -> None:
     assert again.created_at_ms == first.created_at_ms < again.updated_at_ms
 
 
+def test_more_guarantees_than_gpus_are_refused_and_lowering_one_makes_room(sim: Sim) -> None:
+    sure = ScalePolicy(min_workers=2, max_workers=2)  # of the box's two GPUs
+    sim.deploy("first", sure)
+    with pytest.raises(Conflict, match=r"first 2, second 2.*min_workers"):
+        sim.deploy("second", sure)
+    assert EndpointName("second") not in sim.up.fleet.state.endpoints
+    sim.deploy("first", ScalePolicy(max_workers=1))
+    sim.deploy("second", sure)
+
+
 def test_the_only_exposed_port_is_taken(sim: Sim) -> None:
     endpoint, _ = sim.do(_catalog(sim).deploy(_spec(sim, ports=(7000,))))
     assert endpoint.spec.port == 7000
