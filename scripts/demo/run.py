@@ -24,7 +24,7 @@ SPEC = ROOT / "config/examples/embeddings/endpoint.toml"
 PATH = "/e/embeddings/v1/embeddings"
 WARM_REQUESTS = 50
 BURST_REQUESTS = 24
-BURST_SENTENCES = 100
+BURST_SENTENCES = 160
 """Sentences in one burst request: enough work that three workers have time to share it."""
 SENTENCES = (
     "A cat is sleeping on the sofa.",
