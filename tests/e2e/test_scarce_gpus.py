@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.timeout(180)
 def test_two_endpoints_under_load_take_turns_on_one_gpu_and_lose_no_request(
     start_daemon: DaemonStarter, worker_image: str
 ) -> None:
@@ -26,7 +27,7 @@ def test_two_endpoints_under_load_take_turns_on_one_gpu_and_lose_no_request(
         daemon.deploy(worker_spec(name, worker_image, scale=scale))
     asked = [name for _ in range(9) for name in ("left", "right")]
     with ThreadPoolExecutor(len(asked)) as clients:
-        answers = list(clients.map(lambda name: daemon.call(name, "/delay/0.5"), asked))
+        answers = list(clients.map(lambda name: daemon.call(name, "/delay/0.5", timeout_s=120), asked))
     assert [answer.status for answer in answers] == [200] * len(asked)
     turns = daemon.rows(
         "SELECT w.endpoint, l.leased_boot_ns, l.released_boot_ns "
