@@ -321,6 +321,7 @@ async def test_a_pull_goes_on_while_somebody_waits_for_it_and_ends_with_the_last
 
     box.stall()
     lone = asyncio.create_task(box.images.pull(image, None, unheard))
+    # Lets the pull get as far as it can while stalled; cut at any earlier point it must end the same.
     await asyncio.sleep(0.2)
     lone.cancel()
     await asyncio.wait([lone])
