@@ -60,7 +60,7 @@ def push(engine: Engine, registry: Registry, *, layers: int = 2, layer_bytes: in
     files = {name: os.urandom(layer_bytes) for name in names} | {"Dockerfile": dockerfile.encode()}
     local = f"gpud/rig-push-{os.getpid()}-{next(NUMBERS)}:1"
     build_image(engine, local, files)
-    pushed = registry.push(engine, local, f"team/app-{os.getpid()}-{next(NUMBERS)}", "1")
+    pushed = registry.push(engine, local, f"team/bytes-{os.getpid()}-{next(NUMBERS)}", "1")
     engine.client.api.remove_image(local, force=True)
     return pushed
 

@@ -105,7 +105,7 @@ class DockerBox:
         self._names: list[str] = []
 
     def reference(self, *, private: bool = False) -> str:
-        name = f"127.0.0.1:{self._proxies[private].port}/team/app-{os.getpid()}-{next(NUMBERS)}:1"
+        name = f"127.0.0.1:{self._proxies[private].port}/team/store-{os.getpid()}-{next(NUMBERS)}:1"
         self._names.append(name)
         return name
 
