@@ -12,8 +12,9 @@ from gpud.gateway.worker_side import WorkerConnection
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-IDLE_MAX = 64
-"""Idle connections kept for one worker."""
+IDLE_MAX = 1024
+"""Idle connections kept for one worker. When hundreds of answers end in one turn of the loop, as many rest
+for a moment; a limit below that opens a connection for each third request. Unused ones go after a while."""
 IDLE_S_MAX = 30.0
 """How long an idle connection is kept."""
 CONNECT_TIMEOUT_S = 5.0
@@ -46,7 +47,7 @@ class Pool:
         self._port = port
         self.retired = False
         """Nobody takes from it any more, so it keeps nothing."""
-        self._idle: list[WorkerConnection] = []
+        self._idle: dict[WorkerConnection, None] = {}  # the one used last is the last
         self._opening: set[asyncio.Task[None]] = set()
 
     @property
@@ -57,7 +58,7 @@ class Pool:
     def take(self, now_s: float) -> WorkerConnection | None:
         """Take the connection that was used last, or None; ones the worker has closed are dropped."""
         while self._idle:
-            connection = self._idle.pop()
+            connection = self._idle.popitem()[0]
             if not connection.closed and not (
                 now_s - connection.idle_since_s > _CHECKED_IDLE_S and _has_input(connection)
             ):
@@ -73,12 +74,11 @@ class Pool:
             connection.abort()
             return
         connection.idle_since_s = now_s
-        self._idle.append(connection)
+        self._idle[connection] = None
 
     def forget(self, connection: WorkerConnection) -> None:
         """An idle connection was closed by the worker."""
-        if connection in self._idle:
-            self._idle.remove(connection)
+        self._idle.pop(connection, None)
 
     def open(self, opener: Opener) -> asyncio.Task[None]:
         """Open a connection; cancelling the task gives it up."""
@@ -102,11 +102,11 @@ class Pool:
 
     def sweep(self, now_s: float) -> None:
         """Close what was idle for long."""
-        kept = [connection for connection in self._idle if now_s - connection.idle_since_s <= IDLE_S_MAX]
-        for connection in self._idle:
-            if now_s - connection.idle_since_s > IDLE_S_MAX:
-                connection.abort()
-        self._idle = kept
+        for connection in list(self._idle):
+            if now_s - connection.idle_since_s <= IDLE_S_MAX:
+                return  # those after it rested later
+            del self._idle[connection]
+            connection.abort()
 
     def close(self) -> None:
         """Close everything."""
@@ -142,7 +142,7 @@ class MemoryPool(Pool):
     def take(self, now_s: float) -> WorkerConnection | None:  # noqa: ARG002 - as its base
         """Take the connection that was used last, or None."""
         while self._idle:
-            connection = self._idle.pop()
+            connection = self._idle.popitem()[0]
             if not connection.closed:
                 return connection
         return None

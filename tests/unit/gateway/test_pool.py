@@ -31,6 +31,14 @@ async def test_a_pool_keeps_no_more_than_its_limit() -> None:
     assert sum(wire.aborted for wire in wires) == 3
 
 
+async def test_hundreds_of_connections_that_rest_at_once_are_all_there_for_the_next_requests() -> None:
+    pool = Pool("10.0.0.1", 80)
+    resting = [_connection(pool)[0] for _ in range(512)]
+    for connection in resting:
+        pool.give(connection, 1.0)
+    assert [pool.take(1.0) for _ in resting] == resting[::-1]
+
+
 async def test_what_was_idle_for_long_is_closed() -> None:
     pool = Pool("10.0.0.1", 80)
     connection, wire = _connection(pool)
