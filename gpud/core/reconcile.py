@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from gpud.core.allocation import Allocation, allocate
 from gpud.core.contest import contest_of
-from gpud.core.endpoint import HealthCheck, Limits
-from gpud.core.gpu import GpuHealth
+from gpud.core.explaining import unmet
+from gpud.core.overdue import due
 from gpud.core.pacing import PaceMemory, ScaleDecision, ScaleReason
 from gpud.core.placement import Placement, place
 from gpud.core.scaling import desired_workers
@@ -18,11 +18,9 @@ from gpud.core.worker import COUNTED, HOLDS_GPUS, STARTING_UP, Cause, Worker, Wo
 from gpud.core.world import NewWorker, Plan
 
 if TYPE_CHECKING:
-    from gpud.core.endpoint import EndpointSpec
     from gpud.core.ids import EndpointName, GpuUuid
     from gpud.core.world import EndpointSeen, World
 
-_STOP_UNANSWERED_AFTER_S = 300.0
 _LEAVING = HOLDS_GPUS - COUNTED
 _STARTING = HOLDS_GPUS & STARTING_UP
 _NOT_ITS_TURN = WaitReason(
@@ -135,7 +133,9 @@ class _Planner:
         for worker in workers:
             if worker.state in _WAITING:
                 self._seat(seen, worker)
-        self._explain(seen, current, decision)
+        self.waits[endpoint.name].extend(
+            unmet(seen, current, decision, engine_up=self.world.engine_up, now_s=self.world.now_s)
+        )
 
     def _grow(self, seen: EndpointSeen, workers: list[Worker], current: list[Worker], gap: int) -> None:
         for worker in revivable(workers, seen.endpoint.revision)[:gap]:
@@ -231,46 +231,6 @@ class _Planner:
             return place(needs, self.world.gpus, dict(self.sharing.claimed) | self._held_by)
         return self.sharing.waits.get(name) or _NOT_ITS_TURN
 
-    def _explain(self, seen: EndpointSeen, current: list[Worker], decision: ScaleDecision) -> None:
-        waits, starts, now_s = self.waits[seen.endpoint.name], seen.starts, self.world.now_s
-        ready = sum(w.state is WorkerState.READY for w in current)
-        if decision.reason is ScaleReason.PAUSED:
-            waits.append(WaitReason(reason="paused", detail="max_workers is 0; raise it to serve."))
-        if ready >= max(decision.desired, min(decision.wished, seen.endpoint.spec.scale.max_workers)):
-            return
-        if not self.world.engine_up:
-            waits.append(
-                WaitReason(
-                    reason="engine_down",
-                    detail="The Docker Engine does not answer; workers start when it does.",
-                )
-            )
-        if starts.failures and not starts.may_start(now_s=now_s):
-            waits.append(
-                WaitReason(
-                    reason="circuit_open" if starts.open else "start_backoff",
-                    detail=f"{starts.failures} starts failed in a row; last error: {starts.last_error}",
-                    facts={
-                        "error": starts.last_error,
-                        "failures": starts.failures,
-                        "retry_in_s": round(starts.next_try_s - now_s, 3),
-                    },
-                )
-            )
-        if any(w.state is WorkerState.PULLING for w in current):
-            waits.append(
-                WaitReason(reason="image_pulling", detail=f"Pulling {seen.endpoint.image.reference}.")
-            )
-        starting = [w for w in current if w.state in STARTING_UP - {WorkerState.PENDING, WorkerState.PULLING}]
-        waits.extend(
-            WaitReason(
-                reason="worker_starting",
-                detail=f"Worker {w.id} is {w.state}" + (f": {w.detail}" if w.detail else "."),
-                facts={"worker": w.id, "for_s": round(now_s - w.since_s, 3)},
-            )
-            for w in starting
-        )
-
     # -- one worker ----------------------------------------------------------------------------
 
     def retire(self, worker: Worker, cause: Cause) -> None:
@@ -282,56 +242,9 @@ class _Planner:
 
     def progress(self, worker: Worker) -> None:
         """Move a worker on whose time has come."""
-        spec = self._spec_of(worker)
-        health, limits = (spec.health, spec.limits) if spec else (HealthCheck(), Limits())
-        match worker.state:
-            case WorkerState.RESERVED if not self.world.verify_gpus or not worker.gpu_uuids:
-                self._change(worker, Cause.GPUS_VERIFIED)
-            case WorkerState.STARTING:
-                why = (
-                    f"Not ready {health.start_timeout_s:g} s after its start: {worker.detail or 'no answer'}"
-                )
-                self._after(worker, health.start_timeout_s, Cause.START_TIMEOUT, why)
-            case WorkerState.NOT_READY:
-                self._after(worker, health.not_ready_timeout_s, Cause.NOT_READY_TIMEOUT)
-            case WorkerState.DRAINING:
-                if worker.force or not self.world.in_flight.get(worker.id):
-                    self._change(worker, Cause.DRAINED)
-                else:
-                    self._after(worker, limits.drain_timeout_s, Cause.DRAIN_TIMEOUT)
-            case WorkerState.STOPPING:
-                grace_s = 0.0 if worker.force else limits.stop_grace_s
-                self._after(worker, grace_s + _STOP_UNANSWERED_AFTER_S, Cause.STOP_UNANSWERED)
-            case _:
-                pass
-        self._leave_sick_gpu(worker)
-
-    def _spec_of(self, worker: Worker) -> EndpointSpec | None:
-        """What the worker was made from, or else what its endpoint is now."""
-        seen = self.world.endpoints.get(worker.endpoint)
-        return self.world.specs.get(worker.id) or (seen.endpoint.spec if seen else None)
-
-    def _leave_sick_gpu(self, worker: Worker) -> None:
-        if worker.state not in COUNTED or not worker.gpu_uuids:
-            return
-        sick = [
-            s
-            for s in self.world.gpus
-            if s.gpu.uuid in worker.gpu_uuids and s.health in (GpuHealth.UNHEALTHY, GpuHealth.CORDONED)
-        ]
-        if sick:
-            dead = any(s.health is GpuHealth.UNHEALTHY for s in sick)
-            listed = "; ".join(f"{s.gpu.uuid} is {s.health}: {s.reason}" for s in sick)
-            self.changes.append(
-                WorkerEvent(worker_id=worker.id, cause=Cause.GPU_LOST, detail=listed, force=dead)
-            )
-
-    def _after(self, worker: Worker, limit_s: float, cause: Cause, detail: str = "") -> None:
-        due_s = worker.since_s + limit_s
-        if self.world.now_s >= due_s:
-            self.changes.append(WorkerEvent(worker_id=worker.id, cause=cause, detail=detail))
-        else:
-            self._ask_at(due_s)
+        events, ask_again_at_s = due(worker, self.world)
+        self.changes.extend(events)
+        self._ask_at(ask_again_at_s)
 
     def _change(self, worker: Worker, cause: Cause) -> None:
         self.changes.append(WorkerEvent(worker_id=worker.id, cause=cause))

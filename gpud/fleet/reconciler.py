@@ -12,17 +12,18 @@ from gpud.core.events import RECORDED
 from gpud.core.ids import WorkerId
 from gpud.core.reconcile import plan
 from gpud.core.records import EventRecorded, WorkerInserted, WorkerMoved
-from gpud.core.starts import BackoffPolicy, after_failure, after_ready, is_start_failure
 from gpud.core.worker import Cause, Worker, WorkerEvent, WorkerState, advance
 from gpud.core.world import NewWorker
 from gpud.errors import InvariantBroken, StorageFull
+from gpud.fleet.chronicle import Chronicle
 from gpud.fleet.routes import routing_table
-from gpud.fleet.state import StartLimits, StartTimeline, start_phases_s
+from gpud.fleet.state import StartLimits, StartTimeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from gpud.core.ids import EndpointName
+    from gpud.core.starts import BackoffPolicy
     from gpud.core.world import Plan
     from gpud.fleet.executor import Executor
     from gpud.fleet.journal import Journal
@@ -85,6 +86,9 @@ class Reconciler:
         self._clock = clock
         self._ids = ids
         self._policy = policy
+        self._chronicle = Chronicle(
+            state=state, clock=clock, ids=ids, backoff=policy.backoff, record=self.record
+        )
         self._executor: Executor | None = None
         self._inbox: list[WorkerEvent | Callable[[], None]] = []
         self._changes: list[tuple[Callable[[], object], asyncio.Future[object]]] = []
@@ -298,7 +302,7 @@ class Reconciler:
         self._meter.moved(worker, after, in_flight=in_flight)
         moved = WorkerMoved(worker=after, from_state=worker.state, from_generation=worker.generation)
         self._journal.add(moved)
-        self._remember(worker, after, change, now_s)
+        self._chronicle.note_move(worker, after, change, now_s)
         return True
 
     def _insert(self, name: EndpointName, now_s: float) -> None:
@@ -319,65 +323,8 @@ class Reconciler:
         self._journal.add(WorkerInserted(worker=worker))
         self.record("worker.requested", {"revision": endpoint.revision}, endpoint=name, worker_id=worker.id)
 
-    def _remember(self, before: Worker, after: Worker, event: WorkerEvent, now_s: float) -> None:
-        timeline = self.state.timelines.get(after.id)
-        if timeline is not None:
-            timeline.reached_ns.setdefault(after.state, self._clock.boot_ns())
-        endpoint = self.state.endpoints.get(after.endpoint)
-        is_current = endpoint is not None and endpoint.revision == after.revision
-        if after.state is WorkerState.READY and before.state is WorkerState.STARTING:
-            self._note_ready(after, timeline)
-            if is_current:
-                self.state.recall(after.endpoint).starts = after_ready()
-            return
-        facts: dict[str, object] = {"from": before.state, "to": after.state, "cause": event.cause}
-        if after.detail and after.detail != before.detail:
-            facts["detail"] = after.detail
-        if after.exit_code is not None:
-            facts["exit_code"] = after.exit_code
-        failed_now = after.failed and not before.failed
-        kind = "worker.failed" if failed_now else f"worker.{_VERBS.get(after.state, 'moved')}"
-        self.record(kind, facts, endpoint=after.endpoint, worker_id=after.id)
-        if event.cause is Cause.IMAGE_VANISHED and endpoint is not None:
-            self.state.images_present.discard(endpoint.image.pin)
-        if failed_now and is_current and is_start_failure(ready_s=after.ready_s, now_s=now_s):
-            memory = self.state.recall(after.endpoint)
-            memory.starts = after_failure(
-                memory.starts,
-                self._policy.backoff,
-                error=after.detail,
-                permanent=event.permanent,
-                now_s=now_s,
-                jitter=self._ids.fraction(),
-            )
-
-    def _note_ready(self, worker: Worker, timeline: StartTimeline | None) -> None:
-        facts: dict[str, object] = {}
-        if timeline is not None and WorkerState.PENDING in timeline.reached_ns:
-            phases_s = start_phases_s(timeline, ready_ns=self._clock.boot_ns())
-            from_gpus_s = phases_s["total"] - phases_s["image"]
-            self.state.recall(worker.endpoint).note_start(total_s=phases_s["total"], from_gpus_s=from_gpus_s)
-            facts = {f"{phase}_ms": round(took_s * 1000, 3) for phase, took_s in phases_s.items()}
-        self.record("worker.ready", facts, endpoint=worker.endpoint, worker_id=worker.id)
-
     def _forget(self, worker_id: WorkerId) -> None:
         del self.state.workers[worker_id]
         self.state.made_for.pop(worker_id, None)
         self.state.idle_since_s.pop(worker_id, None)
         self.state.timelines.pop(worker_id, None)
-
-
-_VERBS = {
-    WorkerState.PULLING: "pulling",
-    WorkerState.RESERVED: "reserved",
-    WorkerState.CREATING: "creating",
-    WorkerState.STARTING: "started",
-    WorkerState.READY: "ready",
-    WorkerState.NOT_READY: "unready",
-    WorkerState.DRAINING: "draining",
-    WorkerState.STOPPING: "stopping",
-    WorkerState.RELEASING: "stopped",
-    WorkerState.FAILED: "failed",
-    WorkerState.LOST: "lost",
-    WorkerState.GONE: "gone",
-}

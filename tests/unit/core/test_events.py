@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gpud.core.events import RECORDED
 from gpud.core.worker import WorkerState
-from gpud.fleet.reconciler import _VERBS
+from gpud.fleet.chronicle import VERBS
 
 ROOT = Path(__file__).parents[3]
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 def test_every_move_of_a_worker_has_an_event_with_a_meaning() -> None:
     for state in WorkerState:
         if state is not WorkerState.PENDING:
-            assert f"worker.{_VERBS[state]}" in RECORDED
+            assert f"worker.{VERBS[state]}" in RECORDED
 
 
 def test_every_event_the_fleet_names_is_listed_and_every_listed_one_is_named() -> None:
@@ -24,7 +24,7 @@ def test_every_event_the_fleet_names_is_listed_and_every_listed_one_is_named() -
         named |= set(
             re.findall(r'"((?:daemon|endpoint|engine|gpu|image|worker)\.[a-z_]+)"', path.read_text())
         )
-    moves = {f"worker.{verb}" for verb in _VERBS.values()}
+    moves = {f"worker.{verb}" for verb in VERBS.values()}
     assert set(RECORDED) <= named | moves
 
 

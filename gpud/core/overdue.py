@@ -1,0 +1,82 @@
+"""Which worker's time has come, and when does the next one's come?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gpud.core.endpoint import HealthCheck, Limits
+from gpud.core.gpu import GpuHealth
+from gpud.core.worker import COUNTED, Cause, WorkerEvent, WorkerState
+
+if TYPE_CHECKING:
+    from gpud.core.endpoint import EndpointSpec
+    from gpud.core.worker import Worker
+    from gpud.core.world import World
+
+STOP_UNANSWERED_AFTER_S = 300.0
+"""An engine that has not answered a stop for this long has lost the worker."""
+
+
+def due(worker: Worker, world: World) -> tuple[list[WorkerEvent], float | None]:
+    """Say what has to happen to a worker now.
+
+    Returns:
+        Its events, and the loop time at which its next limit is over; None when it waits for none.
+    """
+    events: list[WorkerEvent] = []
+    ask_again_at_s = None
+    limit = _limit_of(worker, world)
+    if limit is not None:
+        limit_s, cause, detail = limit
+        if world.now_s >= worker.since_s + limit_s:
+            events.append(WorkerEvent(worker_id=worker.id, cause=cause, detail=detail))
+        else:
+            ask_again_at_s = worker.since_s + limit_s
+    sick = _sick_gpus(worker, world)
+    if sick is not None:
+        events.append(sick)
+    return events, ask_again_at_s
+
+
+def _limit_of(worker: Worker, world: World) -> tuple[float, Cause, str] | None:
+    """How long the worker may stay in its state, and what happens then."""
+    spec = _spec_of(worker, world)
+    health, limits = (spec.health, spec.limits) if spec else (HealthCheck(), Limits())
+    match worker.state:
+        case WorkerState.RESERVED if not world.verify_gpus or not worker.gpu_uuids:
+            return float("-inf"), Cause.GPUS_VERIFIED, ""
+        case WorkerState.STARTING:
+            why = f"Not ready {health.start_timeout_s:g} s after its start: {worker.detail or 'no answer'}"
+            return health.start_timeout_s, Cause.START_TIMEOUT, why
+        case WorkerState.NOT_READY:
+            return health.not_ready_timeout_s, Cause.NOT_READY_TIMEOUT, ""
+        case WorkerState.DRAINING if worker.force or not world.in_flight.get(worker.id):
+            return float("-inf"), Cause.DRAINED, ""
+        case WorkerState.DRAINING:
+            return limits.drain_timeout_s, Cause.DRAIN_TIMEOUT, ""
+        case WorkerState.STOPPING:
+            grace_s = 0.0 if worker.force else limits.stop_grace_s
+            return grace_s + STOP_UNANSWERED_AFTER_S, Cause.STOP_UNANSWERED, ""
+        case _:
+            return None
+
+
+def _spec_of(worker: Worker, world: World) -> EndpointSpec | None:
+    """What the worker was made from, or else what its endpoint is now."""
+    seen = world.endpoints.get(worker.endpoint)
+    return world.specs.get(worker.id) or (seen.endpoint.spec if seen else None)
+
+
+def _sick_gpus(worker: Worker, world: World) -> WorkerEvent | None:
+    if worker.state not in COUNTED or not worker.gpu_uuids:
+        return None
+    sick = [
+        s
+        for s in world.gpus
+        if s.gpu.uuid in worker.gpu_uuids and s.health in (GpuHealth.UNHEALTHY, GpuHealth.CORDONED)
+    ]
+    if not sick:
+        return None
+    dead = any(s.health is GpuHealth.UNHEALTHY for s in sick)
+    listed = "; ".join(f"{s.gpu.uuid} is {s.health}: {s.reason}" for s in sick)
+    return WorkerEvent(worker_id=worker.id, cause=Cause.GPU_LOST, detail=listed, force=dead)
