@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,6 +15,7 @@ import uvloop
 from aiohttp import web
 
 from gpud import __version__
+from gpud.adapters.certificates import Certificates
 from gpud.adapters.docker_images import DockerImages
 from gpud.adapters.docker_runtime import DockerRuntime
 from gpud.adapters.gpu_choice import choose_gpus
@@ -40,8 +42,6 @@ from gpud.settings import load_settings
 from gpud.telemetry import set_up_logging
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from gpud.adapters.sqlite.store import Store
     from gpud.ports.gpus import GpuInventory
     from gpud.settings import Settings
@@ -77,7 +77,8 @@ async def _serve(settings: Settings, config: Path | None) -> int:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, _check_settings, settings, config)
+    certificates = _certificates(settings)
+    loop.add_signal_handler(signal.SIGHUP, _reload, settings, config, certificates)
     async with AsyncExitStack() as closing:
         clock, ids = SystemClock(), SystemIds()
         # The lock on the data directory comes first: a second daemon must touch nothing.
@@ -96,7 +97,7 @@ async def _serve(settings: Settings, config: Path | None) -> int:
         closing.callback(notifier.close)
         # Where the port was left to the system, this is how others learn it.
         (settings.paths.run_dir / "address").write_text(address_of(tcp[0]) + "\n", encoding="ascii")
-        await Daemon(settings, store, clock, ids, notifier).run(stop, tcp, local)
+        await Daemon(settings, store, clock, ids, notifier).run(stop, tcp, local, certificates)
     log.info("daemon.stopped")
     return 0
 
@@ -138,13 +139,20 @@ class Daemon:
         self._dispatcher = Dispatcher(clock)
         self._keyring = ApiKeyRing(store.access, clock, ids)
 
-    async def run(self, stop: asyncio.Event, tcp: list[socket.socket], local: list[socket.socket]) -> None:
+    async def run(
+        self,
+        stop: asyncio.Event,
+        tcp: list[socket.socket],
+        local: list[socket.socket],
+        certificates: Certificates | None,
+    ) -> None:
         """Serve until `stop` is set, then drain and end.
 
         Args:
             stop: Set by a signal.
             tcp: Where the gateway listens.
             local: Unix sockets, where administrators need no key.
+            certificates: Of the TCP port; None for plain HTTP.
         """
         settings = self._settings
         await self._keyring.load()
@@ -166,8 +174,10 @@ class Daemon:
                 tasks.create_task(self._watch_store(), name="store_watch"),
                 tasks.create_task(self._feed_watchdog(fleet), name="watchdog"),
             ]
+            if certificates is not None:
+                watching.append(tasks.create_task(certificates.keep_looking(), name="certificates"))
             fleet.start()
-            await gateway.start([*tcp, *local])
+            await gateway.start([*tcp, *local], certificates.context if certificates is not None else None)
             tune_process()
             log.info(
                 "daemon.started",
@@ -264,6 +274,18 @@ def _leaves(group: BaseExceptionGroup, kind: type[BadSettings]) -> list[BadSetti
         elif isinstance(error, kind):
             found.append(error)
     return found
+
+
+def _certificates(settings: Settings) -> Certificates | None:
+    server = settings.server
+    return Certificates(Path(server.tls_cert), Path(server.tls_key)) if server.tls_cert else None
+
+
+def _reload(running: Settings, config: Path | None, certificates: Certificates | None) -> None:
+    """On SIGHUP: take the certificate's files as they are now, and check the settings."""
+    if certificates is not None:
+        certificates.reload()
+    _check_settings(running, config)
 
 
 def _check_settings(running: Settings, config: Path | None) -> None:

@@ -22,7 +22,17 @@ class ServerSettings(_Section):
     listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$")] = "127.0.0.1:8700"
     """`host:port` of the one TCP port; port 0 takes a free one."""
     insecure: bool = False
-    """Allow a non-loopback `listen` without TLS in front: keys then travel in the clear."""
+    """Allow a non-loopback `listen` without TLS: keys then travel in the clear."""
+    tls_cert: str = ""
+    """PEM file with a certificate and its chain: the TCP port then speaks TLS 1.2 or later only. Empty for
+    plain HTTP. A changed file is taken within seconds, and on SIGHUP; a broken one changes nothing."""
+    tls_key: str = ""
+    """PEM file with the certificate's private key, without a password."""
+    domain: Annotated[
+        str, Field(pattern=r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*)?$")
+    ] = ""
+    """Domain under which every endpoint has a host name: with `gpu.example.org` a request to
+    `llm.gpu.example.org` goes to the endpoint `llm`, its path unchanged. Empty for none."""
     body_bytes_max: Annotated[int, Field(ge=1024, le=1 << 40)] = 1 << 30
     """Largest request body forwarded to a worker, in bytes."""
     shutdown_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 25.0
@@ -143,10 +153,14 @@ class Settings(_Section):
         if self.gpus.source == "static" and not uuids:
             raise ValueError("gpus.source is 'static' but no [[gpus.static]] is declared")
         host = self.server.listen.rpartition(":")[0].strip("[]")
-        if not self.server.insecure and host not in ("127.0.0.1", "localhost", "::1"):
+        if bool(self.server.tls_cert) != bool(self.server.tls_key):
+            raise ValueError("server.tls_cert and server.tls_key: set both, or neither")
+        in_the_clear = not self.server.insecure and not self.server.tls_cert
+        if in_the_clear and host not in ("127.0.0.1", "localhost", "::1"):
             raise ValueError(
                 f"server.listen: {host} is reachable from other machines and keys would travel in the clear; "
-                "listen on 127.0.0.1 behind a TLS front-end, or set server.insecure = true"
+                "set server.tls_cert and server.tls_key, listen on 127.0.0.1 behind a TLS front-end, or set "
+                "server.insecure = true"
             )
         return self
 
@@ -187,6 +201,7 @@ def _path_of(loc: tuple[int | str, ...]) -> str:
 
 _PATTERNS = {
     "server.listen": "must be host:port, such as 127.0.0.1:8700",
+    "server.domain": "must be a domain name in lower case, such as gpu.example.org",
     "docker.network": "must be a network name of letters, digits, '_', '.' and '-', at most 63",
     "prices.currency": "must be three capital letters, such as USD",
 }

@@ -108,7 +108,7 @@ class ClientConnection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is not None and exchange.phase == TUNNEL:
             exchange.half_closed(by_client=True)
-            return True
+            return self.transport.can_write_eof()  # TLS has no half that stays open
         self._leave()
         return False
 
@@ -262,10 +262,13 @@ class ClientConnection(asyncio.Protocol):
         if not self.transport.is_closing():
             self.transport.write(data)
 
-    def write_eof(self) -> None:
-        """Close the sending half of a tunnel."""
-        if not self.transport.is_closing() and self.transport.can_write_eof():
+    def write_eof(self) -> bool:
+        """Close the sending half; False when the connection has no halves, as with TLS."""
+        if not self.transport.can_write_eof():
+            return False
+        if not self.transport.is_closing():
             self.transport.write_eof()
+        return True
 
     def begin_tunnel(self, head: bytes) -> None:
         """Send the head of an upgrade; what the client has sent ahead goes to the worker."""
@@ -332,10 +335,8 @@ class ClientConnection(asyncio.Protocol):
         self._body = NO_BODY
         self._pending = b""
         self._stops = 0
-        if self.transport.can_write_eof():
-            self._resume_transport()
-            self.write_eof()
-        else:
+        self._resume_transport()
+        if not self.write_eof():
             self.transport.close()
 
     def close_if_idle(self) -> None:

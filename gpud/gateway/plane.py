@@ -93,6 +93,7 @@ class Plane:
         clock: Loop time.
         ids: Request ids.
         body_bytes_max: Longest request body that is forwarded.
+        domain: Under which endpoints have host names; empty for none.
         log_requests: Write `request.finished` for each request.
     """
 
@@ -106,6 +107,7 @@ class Plane:
         ids: IdSource,
         body_bytes_max: int,
         log_requests: bool,
+        domain: str = "",
     ) -> None:
         self.dispatcher = dispatcher
         self.keys = keys
@@ -113,7 +115,7 @@ class Plane:
         self.administrators = administrators()
         self.pools = Pools()
         self.control = MemoryPool(control)
-        self.request_heads = RequestHeads()
+        self.request_heads = RequestHeads(domain)
         self.response_heads = ResponseHeads()
         self.now_s = clock.now_s
         self.body_bytes_max = body_bytes_max
@@ -142,7 +144,7 @@ class Plane:
         if peer is None:
             if len(self._peers) > 1024:
                 self._peers.clear()
-            peer = self._peers[address] = answers.peer_of(peername, tls=self.tls)
+            peer = self._peers[address] = answers.peer_of(peername, tls=self.tls and address is not None)
         return peer
 
     def exchange_ended(self) -> None:

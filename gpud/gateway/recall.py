@@ -25,9 +25,14 @@ _Head = TypeVar("_Head", RequestHead, ResponseHead)
 
 
 class RequestHeads:
-    """Requests' heads; what does not depend on the moment is decided once for each."""
+    """Requests' heads; what does not depend on the moment is decided once for each.
 
-    def __init__(self) -> None:
+    Args:
+        domain: `server.domain`; empty for none.
+    """
+
+    def __init__(self, domain: str = "") -> None:
+        self._domain = domain
         self._known: dict[bytes, RequestHead] = {}
 
     def read(self, raw: bytes) -> RequestHead:
@@ -37,7 +42,7 @@ class RequestHeads:
         known = self._known.get(key)
         if known is None or (line is not None and (known.chunked or known.length is not None)):
             head = parse_request(raw)
-            _prepare(head)
+            _prepare(head, self._domain)
             _keep(self._known, key, head, measured=line is not None)
             return head
         head = _copy(known)
@@ -81,8 +86,8 @@ class ResponseHeads:
         return head
 
 
-def _prepare(head: RequestHead) -> None:
-    head.upstream = choose_upstream(head.method, head.target)
+def _prepare(head: RequestHead, domain: str) -> None:
+    head.upstream = choose_upstream(head.method, head.target, head.host, domain)
     head.token = token_of(head.authorization, head.api_key)
     if isinstance(head.upstream, ToEndpoint):
         head.start = head.start_for(head.upstream.target)

@@ -41,12 +41,30 @@ CONTROL = ToControl()
 MODELS = ModelList()
 
 
-def choose_upstream(method: str, target: str) -> Upstream:
-    """Decide from method and origin-form target alone; the names are looked up afterwards.
+def endpoint_in_host(host: bytes | None, domain: str) -> EndpointName | None:
+    """Read `<endpoint>.<domain>` in a Host field; None when it is another host's or there is no domain."""
+    if not domain or host is None:
+        return None
+    name, _, rest = host.decode("latin-1").lower().partition(".")
+    return EndpointName(name) if name and rest.partition(":")[0].removesuffix(".") == domain else None
+
+
+def choose_upstream(method: str, target: str, host: bytes | None = None, domain: str = "") -> Upstream:
+    """Decide from a request's head alone; the names are looked up afterwards.
 
     `/e/<endpoint>/rest?query` is forwarded as `/rest?query`, `/e/<endpoint>` as `/`. The path is
-    passed on as it was written: it is neither decoded nor normalised.
+    passed on as it was written: it is neither decoded nor normalised. A host name of the form
+    `<endpoint>.<domain>` goes before every path: all of that host is the endpoint's.
+
+    Args:
+        method: As it was sent.
+        target: In origin form.
+        host: The Host field.
+        domain: `server.domain`; empty for none.
     """
+    named = endpoint_in_host(host, domain) if domain else None
+    if named is not None:
+        return ToEndpoint(named, target)
     if target.startswith("/e/"):
         found = _ENDPOINT_PATH.match(target)
         if found is not None:

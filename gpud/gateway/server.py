@@ -20,15 +20,16 @@ mistaken for one that came by the Unix socket.
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING
 
 import structlog
 
-from gpud.gateway.client_side import ClientConnection
+from gpud.gateway.client_side import HEAD_S_MAX, ClientConnection
 from gpud.gateway.plane import Plane
 
 if TYPE_CHECKING:
-    import socket
+    import ssl
     from collections.abc import Callable, Sequence
 
     from gpud.gateway.dispatch import Dispatcher
@@ -47,7 +48,7 @@ class Gateway:
 
     Args:
         dispatcher: Gives slots; the fleet publishes routes to it.
-        settings: Body limit.
+        settings: Body limit and domain.
         keys: Who may call what.
         control: Makes the control API's protocol, one for each connection.
         clock: Loop time.
@@ -74,6 +75,7 @@ class Gateway:
             clock=clock,
             ids=ids,
             body_bytes_max=settings.body_bytes_max,
+            domain=settings.domain,
             log_requests=log_requests,
         )
         self._servers: list[asyncio.Server] = []
@@ -92,14 +94,25 @@ class Gateway:
         """Client connections now."""
         return len(self._plane.clients)
 
-    async def start(self, sockets: Sequence[socket.socket]) -> None:
-        """Accept connections on sockets that are bound and listening."""
+    async def start(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None = None) -> None:
+        """Accept connections on sockets that are bound and listening.
+
+        Args:
+            sockets: TCP and Unix sockets.
+            tls: What TCP connections are encrypted with; None for plain HTTP.
+        """
         loop = asyncio.get_running_loop()
         self._plane.now_s = loop.time  # what the clock would ask for, without the way to it
         self._plane.departures.start()
+        self._plane.tls = tls is not None
         for listening in sockets:
+            encrypted = tls is not None and listening.family != socket.AF_UNIX
             server = await loop.create_server(
-                lambda: ClientConnection(self._plane), sock=listening, backlog=_BACKLOG
+                lambda: ClientConnection(self._plane),
+                sock=listening,
+                backlog=_BACKLOG,
+                ssl=tls if encrypted else None,
+                ssl_handshake_timeout=HEAD_S_MAX if encrypted else None,
             )
             self._servers.append(server)
         self._sweep_next()

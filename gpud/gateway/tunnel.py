@@ -36,7 +36,7 @@ class Tunnel:
             self._worker.write_eof()
         else:
             self._worker_ended = True
-            self._client.write_eof()
+            self._client_ended |= not self._client.write_eof()
         self._ends_by_s = now_s + HALF_CLOSED_S_MAX
         return self._client_ended and self._worker_ended
 

@@ -27,6 +27,7 @@ _BROKEN = {
     ),
     "no such choice": ("[gpus]\nsource = 'amd'", ["gpus.source", "'nvml'"]),
     "no address": ("[server]\nlisten = 'everywhere'", ["server.listen"]),
+    "a certificate without its key": ("[server]\ntls_cert = '/tmp/c.pem'", ["set both"]),
     "an open address": ("[server]\nlisten = '0.0.0.0:8700'", ["reachable from other machines", "insecure"]),
     "static without GPUs": ("[gpus]\nsource = 'static'", ["gpus.source is 'static' but no [[gpus.static]]"]),
     "twin GPUs": (as_toml({"gpus": {"static": _TWINS}}), ["two GPUs have the same uuid"]),

@@ -6,18 +6,22 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography import x509
 
 from tests.e2e.daemon import as_toml
 from tests.e2e.waiting import until
+from tests.fakes.certificates import write_certificate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from tests.e2e.conftest import DaemonStarter
+    from tests.e2e.daemon import DaemonProcess
 
 pytestmark = [pytest.mark.e2e, pytest.mark.engine]
 
@@ -83,3 +87,26 @@ def test_sighup_checks_the_file_and_ends_nothing(start_daemon: DaemonStarter) ->
     os.kill(daemon.pid, signal.SIGHUP)
     until(lambda: daemon.log_lines("settings.refused"), what="the broken file was refused")
     assert daemon.api("GET", "/livez").status == 200
+
+
+def test_a_new_certificate_is_taken_without_a_restart(start_daemon: DaemonStarter, tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path, "old.test")
+    daemon = start_daemon(settings={"server": {"tls_cert": str(certificate), "tls_key": str(key)}})
+    assert _shown(daemon) == "CN=old.test"
+
+    certificate.write_text("no certificate")
+    os.kill(daemon.pid, signal.SIGHUP)
+    until(lambda: daemon.log_lines("certificate.refused"), what="the broken file was refused")
+    assert _shown(daemon) == "CN=old.test"
+
+    write_certificate(tmp_path, "new.test")
+    os.kill(daemon.pid, signal.SIGHUP)
+    until(lambda: _shown(daemon) == "CN=new.test", what="the new certificate was taken on SIGHUP")
+
+    write_certificate(tmp_path, "newest.test")
+    until(lambda: _shown(daemon) == "CN=newest.test", what="the newest one was noticed", within_s=30)
+
+
+def _shown(daemon: DaemonProcess) -> str:
+    shown = ssl.get_server_certificate(("127.0.0.1", daemon.port))
+    return x509.load_pem_x509_certificate(shown.encode()).subject.rfc4514_string()

@@ -192,6 +192,30 @@ def test_an_address_others_can_reach_needs_a_word(write: Path, listen: str) -> N
     assert load_settings(write).server.listen == listen
 
 
+def test_an_address_others_can_reach_is_fine_with_tls(write: Path) -> None:
+    write.write_text(
+        "[server]\nlisten = '0.0.0.0:443'\ntls_cert = '/c.pem'\ntls_key = '/k.pem'\n", encoding="utf-8"
+    )
+    assert load_settings(write).server.tls_cert == "/c.pem"
+
+
+@pytest.mark.parametrize("half", ["tls_cert", "tls_key"])
+def test_a_certificate_needs_its_key(write: Path, half: str) -> None:
+    assert "set both, or neither" in refusal(write, f"[server]\n{half} = '/x.pem'\n").detail
+
+
+@pytest.mark.parametrize("domain", ["gpu.example.org", "localhost", "a-b.c1"])
+def test_a_domain_is_a_name_in_lower_case(write: Path, domain: str) -> None:
+    write.write_text(f"[server]\ndomain = '{domain}'\n", encoding="utf-8")
+    assert load_settings(write).server.domain == domain
+
+
+@pytest.mark.parametrize("domain", ["GPU.example.org", ".example.org", "example.org.", "a b", "https://a"])
+def test_anything_else_is_no_domain(write: Path, domain: str) -> None:
+    refused = refusal(write, f"[server]\ndomain = '{domain}'\n")
+    assert "must be a domain name" in refused.fields["server.domain"]
+
+
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:8700", "localhost:8700"])
 def test_an_address_of_this_machine_needs_none(write: Path, listen: str) -> None:
     write.write_text(f"[server]\nlisten = '{listen}'\n", encoding="utf-8")

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -18,6 +19,9 @@ from gpud.gateway.dispatch import Dispatcher
 from gpud.gateway.server import Gateway
 from gpud.ports.store import ApiKey
 from gpud.settings import ServerSettings
+
+if TYPE_CHECKING:
+    import ssl
 
 DEADLINE_S = 10.0
 TOKEN = "gpud_test_key"
@@ -305,7 +309,7 @@ class Rig:
         self._runner: web.AppRunner | None = None
         self.gateway: Gateway | None = None
 
-    async def start(self, app: web.Application | None = None) -> Rig:
+    async def start(self, app: web.Application | None = None, tls: ssl.SSLContext | None = None) -> Rig:
         self._runner = web.AppRunner(app or control_app(), handler_cancellation=True)
         await self._runner.setup()
         assert self._runner.server is not None
@@ -323,7 +327,7 @@ class Rig:
         listening.listen(1024)
         listening.settimeout(0)
         self.port = listening.getsockname()[1]
-        await self.gateway.start([listening])
+        await self.gateway.start([listening], tls)
         return self
 
     async def stop(self) -> None:
