@@ -16,6 +16,7 @@ from aiohttp import web
 
 from gpud import __version__
 from gpud.adapters.certificates import Certificates
+from gpud.adapters.cron_calendar import CronCalendar
 from gpud.adapters.docker_images import DockerImages
 from gpud.adapters.docker_runtime import DockerRuntime
 from gpud.adapters.gpu_choice import choose_gpus
@@ -215,6 +216,7 @@ class Daemon:
             traffic=self._dispatcher,
             clock=self._clock,
             ids=self._ids,
+            calendar=CronCalendar(),
         )
         fleet_settings = FleetSettings(
             parallel_starts=settings.docker.parallel_starts or 2 * (os.cpu_count() or 1),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from docker.errors import APIError, NotFound
 
+from gpud.adapters.docker_activity import read_activity
 from gpud.adapters.docker_client import DockerClients, stream_items
 from gpud.adapters.docker_errors import engine_errors, is_missing_network, is_version_refused, launch_failed
 from gpud.adapters.docker_launch import attach_for, create_body, mounts_for
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     import docker
 
+    from gpud.core.stalls import Activity
     from gpud.settings import DockerSettings
 
 log = structlog.get_logger()
@@ -148,6 +150,11 @@ class DockerRuntime:
             return await self._threads.run(
                 self._log_tail, worker_id, bytes_max, timeout_s=self._settings.call_timeout_s
             )
+
+    async def activity(self, worker_id: WorkerId) -> Activity | None:
+        """What a running container has done so far; None when absent or not running."""
+        with engine_errors(self._clients):
+            return await self._threads.run(self._activity, worker_id, timeout_s=self._settings.call_timeout_s)
 
     async def pids(self, worker_id: WorkerId) -> tuple[int, ...]:
         """Host pids of the container's processes; empty when absent or not running."""
@@ -344,6 +351,15 @@ class DockerRuntime:
         except NotFound:
             return ""
         return output[-bytes_max:].decode(errors="replace") if bytes_max > 0 else ""
+
+    def _activity(self, worker_id: WorkerId) -> Activity | None:
+        found = self._find(worker_id)
+        if found is None or found[1].status is not ContainerStatus.RUNNING:
+            return None
+        try:
+            return read_activity(self._clients.get(), found[0])
+        except NotFound:
+            return None
 
     def _pids(self, worker_id: WorkerId) -> tuple[int, ...]:
         found = self._find(worker_id)

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from gpud.cli.exits import BadUsage, CommandFailed
+from gpud.cli.parsing import duration_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -79,6 +80,8 @@ def from_options(
             _put(spec, part.field, {**_table(spec.get("env")), **_environment(values.pairs("env"), context)})
         elif part.name == "volume":
             _put(spec, part.field, [volume(text) for text in values.texts("volume")])
+        elif part.name == "warm-window":
+            _put(spec, part.field, [warm_window(text) for text in values.texts("warm-window")])
         else:
             _put(spec, part.field, values.value(part.name))
     return spec
@@ -124,6 +127,36 @@ def volume(text: str) -> Spec:
             todo="Such as models:/models, or /srv/models:/models:ro.",
         )
     return {"source": parts[0], "target": parts[1], "read_only": parts[2:] == ["ro"]}
+
+
+def warm_window(text: str) -> Spec:
+    """Read `CRON for LENGTH` or `CRON to CRON`, with `in ZONE` and `xWORKERS` behind it.
+
+    Raises:
+        BadUsage: It is neither.
+    """
+    words = text.split()
+    window: Spec = {"start": " ".join(words[:5])}
+    rest = words[5:]
+    while rest:
+        match rest:
+            case ["for", length, *more] if (seconds := duration_s(length)) is not None:
+                window["duration_s"] = seconds
+            case ["to", *more] if len(more) >= 5:
+                window["end"], more = " ".join(more[:5]), more[5:]
+            case ["in", zone, *more]:
+                window["time_zone"] = zone
+            case [count, *more] if count[:1] == "x" and count[1:].isdigit():
+                window["workers"] = int(count[1:])
+            case _:
+                break
+        rest = more
+    if rest or ("duration_s" in window) == ("end" in window):
+        raise BadUsage(
+            f"--warm-window: {text!r} is not CRON for LENGTH [in ZONE] [xWORKERS].",
+            todo="Such as '0 8 * * MON-FRI for 10h in Europe/Berlin x2', or '0 8 * * * to 0 18 * * *'.",
+        )
+    return window
 
 
 def with_options_named(failure: CommandFailed, parts: Iterable[Option | Argument]) -> CommandFailed:

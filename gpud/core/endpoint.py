@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from gpud.core.ids import ENDPOINT_NAME, EndpointName, Revision
+from gpud.core.windows import WarmWindow, require_windows
 from gpud.errors import InvalidSpec
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class ScalePolicy:
             three cold starts, 60 s at least.
         exclusive: Its idle workers give way to nobody.
         balance: Which ready worker gets the next request.
+        warm_windows: When workers are kept though nobody calls; a wish, not a guarantee.
     """
 
     min_workers: int = 0
@@ -101,6 +103,7 @@ class ScalePolicy:
     quantum_s: float = 0.0
     exclusive: bool = False
     balance: Balance = Balance.ROUND_ROBIN
+    warm_windows: tuple[WarmWindow, ...] = ()
 
     @property
     def guaranteed(self) -> int:
@@ -116,6 +119,7 @@ class HealthCheck:
     Args:
         path: Answers 200..399 when the worker can serve.
         start_timeout_s: From container start to the first success.
+        stall_timeout_s: Longest time of a start without any sign of progress; 0 for no such limit.
         period_s: Between readiness probes.
         timeout_s: For one probe.
         fail_threshold: Consecutive failures until out of rotation.
@@ -124,6 +128,7 @@ class HealthCheck:
 
     path: str = "/"
     start_timeout_s: float = 600.0
+    stall_timeout_s: float = 300.0
     period_s: float = 5.0
     timeout_s: float = 2.0
     fail_threshold: int = 3
@@ -263,6 +268,7 @@ def revision_of(spec: EndpointSpec, image: PinnedImage) -> Revision:
         del facts[outside]
     for outside in ("request_timeout_s", "max_queue", "queue_timeout_s", "drain_timeout_s", "stop_grace_s"):
         del facts["limits"][outside]
+    del facts["health"]["stall_timeout_s"]
     facts["pin"] = image.pin
     canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"))
     return Revision(hashlib.sha256(canonical.encode()).hexdigest()[:12])
@@ -318,12 +324,18 @@ def _require_scale(spec: EndpointSpec, require: _Require) -> None:
     require(0.01 <= scale.weight <= 100, "scale.weight", "must be 0.01 to 100")
     require(0 <= scale.quantum_s <= 86_400, "scale.quantum_s", "must be 0 (derived) to 86400")
     require(-100 <= scale.priority <= 100, "scale.priority", "must be -100 to 100")
+    require_windows(scale.warm_windows, require, max_workers=scale.max_workers)
 
 
 def _require_health_and_limits(spec: EndpointSpec, require: _Require) -> None:
     health, limits = spec.health, spec.limits
     require(_is_path(health.path), "health.path", "must start with '/' and hold only printable ASCII")
     require(1 <= health.start_timeout_s <= 86_400, "health.start_timeout_s", "must be 1 to 86400")
+    require(
+        health.stall_timeout_s == 0 or 1 <= health.stall_timeout_s <= 86_400,
+        "health.stall_timeout_s",
+        "must be 0 (no limit) or 1 to 86400",
+    )
     require(0.1 <= health.period_s <= 3600, "health.period_s", "must be 0.1 to 3600")
     require(0.05 <= health.timeout_s <= 60, "health.timeout_s", "must be 0.05 to 60")
     require(1 <= health.fail_threshold <= 100, "health.fail_threshold", "must be 1 to 100")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from gpud.core.endpoint import HealthCheck, Limits
 from gpud.core.gpu import GpuHealth
+from gpud.core.stalls import stalled
 from gpud.core.worker import COUNTED, Cause, WorkerEvent, WorkerState
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ def _limit_of(worker: Worker, world: World) -> tuple[float, Cause, str] | None:
         case WorkerState.RESERVED if not world.verify_gpus or not worker.gpu_uuids:
             return float("-inf"), Cause.GPUS_VERIFIED, ""
         case WorkerState.STARTING:
-            why = f"Not ready {health.start_timeout_s:g} s after its start: {worker.detail or 'no answer'}"
-            return health.start_timeout_s, Cause.START_TIMEOUT, why
+            return _limit_of_start(worker, health, world)
         case WorkerState.NOT_READY:
             return health.not_ready_timeout_s, Cause.NOT_READY_TIMEOUT, ""
         case WorkerState.DRAINING if worker.force or not world.in_flight.get(worker.id):
@@ -59,6 +59,19 @@ def _limit_of(worker: Worker, world: World) -> tuple[float, Cause, str] | None:
             return grace_s + STOP_UNANSWERED_AFTER_S, Cause.STOP_UNANSWERED, ""
         case _:
             return None
+
+
+def _limit_of_start(worker: Worker, health: HealthCheck, world: World) -> tuple[float, Cause, str]:
+    says, limit_s = worker.detail or "no answer", health.stall_timeout_s
+    if stalled(world.progress.get(worker.id), limit_s):
+        why = (
+            f"Its start stalled: for {limit_s:g} s (health.stall_timeout_s) it wrote no output and used no "
+            f"CPU, its memory did not change, and its probe said the same: {says}"
+        )
+        return float("-inf"), Cause.START_STALLED, why
+    limit_s = health.start_timeout_s
+    why = f"Not ready {limit_s:g} s after its start (health.start_timeout_s): {says}"
+    return limit_s, Cause.START_TIMEOUT, why
 
 
 def _spec_of(worker: Worker, world: World) -> EndpointSpec | None:

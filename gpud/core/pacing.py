@@ -35,6 +35,7 @@ class ScaleReason(StrEnum):
     UP_RATE = "up_rate"
     DOWN_DELAY = "down_delay"
     IDLE_TIMEOUT = "idle_timeout"
+    WARM_WINDOW = "warm_window"
     MIN_WORKERS = "min_workers"
     MAX_WORKERS = "max_workers"
     PAUSED = "paused"
@@ -58,6 +59,7 @@ class Pace:
         rules: At least one; the largest wish wins.
         concurrency: Requests one worker takes at a time.
         min_workers: Kept without load.
+        warm_workers: Kept without load while a window is open; as all warmth, it gives way to need.
         max_workers: Never exceeded; 0 pauses the endpoint.
         activation_scale: Workers to begin with when there is none and one is asked for.
         up_rate: Most times the present workers that are asked for at once.
@@ -67,6 +69,7 @@ class Pace:
     rules: tuple[AnyRule, ...]
     concurrency: int = 1
     min_workers: int = 0
+    warm_workers: int = 0
     max_workers: int = 1
     activation_scale: int = 1
     up_rate: float = 1000.0
@@ -212,6 +215,8 @@ class _Steps:
             self._set(warm, ScaleReason.IDLE_TIMEOUT)
 
     def bound(self) -> None:
+        if self.desired < self.pace.warm_workers:
+            self._set(self.pace.warm_workers, ScaleReason.WARM_WINDOW)
         if self.desired > self.pace.max_workers:
             self._set(self.pace.max_workers, ScaleReason.MAX_WORKERS)
         if self.desired < self.pace.min_workers:

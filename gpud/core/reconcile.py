@@ -92,6 +92,7 @@ class _Planner:
         decision, pace = desired_workers(seen, counted, self.world.in_flight, now_s=now_s)
         self.decisions[endpoint.name], self.paces[endpoint.name] = decision, pace
         self._ask_at(decision.ask_again_at_s)
+        self._ask_at(seen.window_open.edge_s)
         span_s = endpoint.spec.scale.idle_timeout_s
         self._ask_at(seen.window.falls_at_s(now_s=now_s, span_s=span_s))
         if not seen.starts.may_start(now_s=now_s):

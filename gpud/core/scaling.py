@@ -54,7 +54,7 @@ def desired_workers(
         probing = any(worker.state not in _SERVING for worker in workers)
         starts_max = int(seen.starts.may_start(now_s=now_s) and not probing)
     return decide(
-        pace_of(scale),
+        pace_of(scale, warm_workers=seen.window_open.workers),
         demand_of(seen, workers, in_flight, now_s=now_s),
         seen.pace,
         workers=len(workers),
@@ -70,6 +70,7 @@ def _sleeps_on(seen: EndpointSeen, workers: Sequence[Worker]) -> bool:
         not workers
         and not seen.load
         and not scale.min_workers
+        and not seen.window_open.workers
         and scale.max_workers > 0
         and scale.policy is not PolicyName.FIXED
         and not scale.more_policies
@@ -77,12 +78,18 @@ def _sleeps_on(seen: EndpointSeen, workers: Sequence[Worker]) -> bool:
     )
 
 
-def pace_of(scale: ScalePolicy) -> Pace:
-    """What an endpoint's scale policy means for the decision."""
+def pace_of(scale: ScalePolicy, *, warm_workers: int = 0) -> Pace:
+    """What an endpoint's scale policy means for the decision.
+
+    Args:
+        scale: The policy.
+        warm_workers: Asked for by its windows now.
+    """
     return Pace(
         rules=tuple(_rule(name, scale) for name in (scale.policy, *scale.more_policies)),
         concurrency=scale.concurrency,
         min_workers=scale.min_workers,
+        warm_workers=warm_workers,
         max_workers=scale.max_workers,
         activation_scale=scale.activation_workers,
         scale_down_delay_s=min(scale.scale_down_delay_s, scale.idle_timeout_s),

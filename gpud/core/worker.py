@@ -49,6 +49,7 @@ class Cause(StrEnum):
     LAUNCH_FAILED = "launch_failed"
     PROBE_PASSED = "probe_passed"
     START_TIMEOUT = "start_timeout"
+    START_STALLED = "start_stalled"
     PROBE_FAILED = "probe_failed"
     NOT_READY_TIMEOUT = "not_ready_timeout"
     EXITED = "exited"
@@ -83,6 +84,7 @@ START_FAILURES = frozenset(
         Cause.PULL_FAILED,
         Cause.LAUNCH_FAILED,
         Cause.START_TIMEOUT,
+        Cause.START_STALLED,
         Cause.EXITED,
         Cause.OUT_OF_MEMORY,
         Cause.VANISHED,
@@ -170,6 +172,7 @@ def _table() -> dict[tuple[WorkerState, Cause], WorkerState]:
         (s.CREATING, c.LAUNCH_FAILED): s.FAILED,
         (s.STARTING, c.PROBE_PASSED): s.READY,
         (s.STARTING, c.START_TIMEOUT): s.FAILED,
+        (s.STARTING, c.START_STALLED): s.FAILED,
         (s.READY, c.PROBE_FAILED): s.NOT_READY,
         (s.NOT_READY, c.PROBE_PASSED): s.READY,
         (s.NOT_READY, c.NOT_READY_TIMEOUT): s.DRAINING,

@@ -10,6 +10,7 @@ from gpud.core.averages import ArrivalCount, LoadAverage
 from gpud.core.demand import LoadWindow
 from gpud.core.pacing import PaceMemory
 from gpud.core.starts import StartRecord
+from gpud.core.windows import NO_WINDOW, OpenWindow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from gpud.core.gpu import GpuStatus
     from gpud.core.ids import EndpointName, WorkerId
     from gpud.core.pacing import ScaleDecision
+    from gpud.core.stalls import StartProgress
     from gpud.core.waiting import WaitReason
     from gpud.core.worker import Worker, WorkerEvent
 
@@ -38,6 +40,7 @@ class EndpointSeen:
         pace: Left by the last scale decision.
         starts: Of the present revision.
         image_present: The engine has exactly its image.
+        window_open: What its warm windows ask for now.
     """
 
     endpoint: Endpoint
@@ -52,6 +55,7 @@ class EndpointSeen:
     pace: PaceMemory = field(default_factory=PaceMemory)
     starts: StartRecord = field(default_factory=StartRecord)
     image_present: bool = False
+    window_open: OpenWindow = NO_WINDOW
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,7 @@ class World:
         verify_gpus: The inventory can tell whether a GPU is idle, so it is asked before a start.
         engine_up: The container engine answers.
         idle_since_s: Loop time at which a worker's last request ended; absent for one that had none.
+        progress: Of workers that are STARTING, as far as they were looked at.
         sharing: Left by the last sharing of GPUs.
         starts_max: Workers of the box that may be starting at once.
         endpoint_starts_max: Workers of one endpoint that may be starting at once.
@@ -86,6 +91,7 @@ class World:
     engine_up: bool = True
     no_shrink_until_s: float = 0.0
     idle_since_s: Mapping[WorkerId, float] = field(default_factory=dict)
+    progress: Mapping[WorkerId, StartProgress] = field(default_factory=dict)
     sharing: AllocationMemory = field(default_factory=AllocationMemory)
     starts_max: int = 4
     endpoint_starts_max: int = 2

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gpud.fleet.hands import Hands
     from gpud.fleet.journal import Journal
     from gpud.fleet.prewarmer import Prewarmer
+    from gpud.fleet.windows import WindowWatch
     from gpud.ports.images import LocalImage, PullProgress
 
 
@@ -30,12 +31,19 @@ class Catalog:
     """The fleet's one door (`ports.control.FleetControl`)."""
 
     def __init__(
-        self, *, hands: Hands, journal: Journal, prewarmer: Prewarmer, gpu_keeper: GpuKeeper
+        self,
+        *,
+        hands: Hands,
+        journal: Journal,
+        prewarmer: Prewarmer,
+        gpu_keeper: GpuKeeper,
+        windows: WindowWatch,
     ) -> None:
         self._hands = hands
         self._journal = journal
         self._prewarmer = prewarmer
         self._gpu_keeper = gpu_keeper
+        self._windows = windows
         self._began_s = hands.clock.now_s()
 
     # -- endpoints -----------------------------------------------------------------------------
@@ -45,6 +53,7 @@ class Catalog:
         fault = impossible(spec.gpus, tuple(self._hands.state.gpus.values()))
         if fault:
             raise InvalidSpec(f"Endpoint {spec.name} can never start here: {fault}.", fields={"gpus": fault})
+        self._windows.refuse_faults(spec)
         image = await self._pin(spec)
         spec = await self._with_port(spec, image)
 

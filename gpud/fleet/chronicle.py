@@ -66,6 +66,8 @@ class Chronicle:
             timeline.reached_ns.setdefault(after.state, self._clock.boot_ns())
         endpoint = self._state.endpoints.get(after.endpoint)
         is_current = endpoint is not None and endpoint.revision == after.revision
+        if before.state is WorkerState.STARTING:
+            self._state.progress.pop(after.id, None)
         if after.state is WorkerState.READY and before.state is WorkerState.STARTING:
             self._note_ready(after)
             if is_current:

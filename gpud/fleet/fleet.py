@@ -26,12 +26,14 @@ from gpud.fleet.prober import Prober
 from gpud.fleet.reconciler import Reconciler, ReconcilerPolicy
 from gpud.fleet.state import FleetState
 from gpud.fleet.sweeper import Sweeper
+from gpud.fleet.windows import WindowWatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gpud.core.gpu import Gpu
     from gpud.core.ids import WorkerId
+    from gpud.ports.calendar import Calendar
     from gpud.ports.containers import ContainerRuntime
     from gpud.ports.gpus import GpuInventory
     from gpud.ports.images import ImageStore
@@ -63,6 +65,7 @@ class FleetPorts:
     traffic: Traffic
     clock: Clock
     ids: IdSource
+    calendar: Calendar
 
 
 class Fleet:
@@ -123,11 +126,20 @@ class Fleet:
         )
         self._sweeper = Sweeper(self.hands, self.prewarmer)
         self._executor = Executor(self.state, self._efforts(), tasks)
-        self.control = Catalog(
-            hands=self.hands, journal=self.journal, prewarmer=self.prewarmer, gpu_keeper=self.gpu_keeper
-        )
+        self.control = self._catalog()
         self._loops: list[asyncio.Task[None]] = []
         self._adopted = False
+
+    def _catalog(self) -> Catalog:
+        windows = WindowWatch(self._ports.calendar, self._ports.clock, self.state)
+        self.reconciler.senses.append(windows.observe)
+        return Catalog(
+            hands=self.hands,
+            journal=self.journal,
+            prewarmer=self.prewarmer,
+            gpu_keeper=self.gpu_keeper,
+            windows=windows,
+        )
 
     async def load(self) -> None:
         """Take over from the daemon before: rows, GPUs, then what still runs."""

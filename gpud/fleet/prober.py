@@ -17,6 +17,7 @@ from gpud.core.probing import (
 from gpud.core.worker import Cause, WorkerEvent
 from gpud.errors import DependencyDown
 from gpud.fleet.outcomes import ended_event
+from gpud.fleet.stalls import StallWatch
 from gpud.ports.containers import ContainerStatus
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Prober:
             return
         began_s = clock.now_s()
         inspected_s = began_s
+        endpoint = self._hands.endpoint_of(worker)
+        watch = StallWatch(self._hands, worker_id, endpoint.spec.health.stall_timeout_s if endpoint else 0.0)
         await asyncio.sleep(FIRST_PROBE_S)
         while True:
             result = await self._probe(worker)
@@ -57,6 +60,7 @@ class Prober:
             if now_s - inspected_s >= _INSPECT_EVERY_S:
                 inspected_s = now_s
                 self._hands.note(worker_id, self._describe(worker, result))
+                await watch.look(self._describe(worker, result))
                 if await self._has_ended(worker_id):
                     return
             await asyncio.sleep(startup_interval_s(now_s - began_s))

@@ -99,6 +99,8 @@ class Reconciler:
         self._closed = False
         self._round_ended = asyncio.Event()
         self.rounded_s = clock.now_s()
+        self.senses: list[Callable[[float], None]] = []
+        """Called in each round with its loop time, once the load was taken and before anything is decided."""
 
     # -- what others may do --------------------------------------------------------------------
 
@@ -210,6 +212,8 @@ class Reconciler:
         self._apply_inbox(now_s)
         self._apply_changes()
         self.state.observe_load(self._traffic, now_s=now_s)
+        for sense in self.senses:
+            sense(now_s)
         last = self._plan_until_settled(now_s)
         self.state.decisions, self.state.waits = last.decisions, last.waits
         # The table goes out before anything is awaited: no request reaches a worker that this
@@ -328,3 +332,4 @@ class Reconciler:
         self.state.made_for.pop(worker_id, None)
         self.state.idle_since_s.pop(worker_id, None)
         self.state.timelines.pop(worker_id, None)
+        self.state.progress.pop(worker_id, None)

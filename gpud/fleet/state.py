@@ -13,6 +13,7 @@ from gpud.core.demand import LoadWindow
 from gpud.core.pacing import PaceMemory
 from gpud.core.policies import STABLE_WINDOW_S, arrival_window_s
 from gpud.core.starts import StartRecord
+from gpud.core.windows import NO_WINDOW, OpenWindow
 from gpud.core.worker import HOLDS_GPUS, WorkerState
 from gpud.core.world import EndpointSeen, World
 from gpud.ports.traffic import EndpointLoad
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from gpud.core.gpu import GpuStatus
     from gpud.core.ids import EndpointName, GpuUuid, WorkerId
     from gpud.core.pacing import ScaleDecision
+    from gpud.core.stalls import StartProgress
     from gpud.core.waiting import WaitReason
     from gpud.core.worker import Worker
     from gpud.core.world import Plan
@@ -136,7 +138,9 @@ class FleetState:
         self.waits: Mapping[EndpointName, tuple[WaitReason, ...]] = {}
         self.loads: dict[EndpointName, EndpointLoad] = {}
         self.idle_since_s: dict[WorkerId, float] = {}
+        self.progress: dict[WorkerId, StartProgress] = {}
         self.sharing = AllocationMemory()
+        self.windows_open: Mapping[EndpointName, OpenWindow] = {}
         # Nothing is started before the engine was asked what runs.
         self.engine_up = False
         self.engine_down_since_s: float | None = None
@@ -186,6 +190,7 @@ class FleetState:
             engine_up=self.engine_up,
             no_shrink_until_s=no_shrink_until_s,
             idle_since_s=dict(self.idle_since_s),
+            progress=dict(self.progress),
             sharing=self.sharing,
             starts_max=starts.box,
             endpoint_starts_max=starts.endpoint,
@@ -206,6 +211,7 @@ class FleetState:
             pace=memory.pace,
             starts=memory.starts,
             image_present=endpoint.image.pin in self.images_present,
+            window_open=self.windows_open.get(endpoint.name, NO_WINDOW),
         )
 
     def remember(self, plan: Plan) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from gpud.core.endpoint import PinnedImage, Volume
     from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
+    from gpud.core.stalls import Activity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +154,10 @@ class ContainerRuntime(Protocol):
 
     async def log_tail(self, worker_id: WorkerId, *, bytes_max: int) -> str:
         """The last output of the container, stdout and stderr together; empty when absent."""
+        ...
+
+    async def activity(self, worker_id: WorkerId) -> Activity | None:
+        """What a running container has done so far; None when it does not run. Not for every second."""
         ...
 
     async def pids(self, worker_id: WorkerId) -> tuple[int, ...]:

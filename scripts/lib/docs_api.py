@@ -27,8 +27,8 @@ What `gpud deploy` and `PUT /v1/endpoints/<name>` take: a table in TOML, an obje
 names. Only `name` and `image` are required. A field that is not in this list is refused by its name.
 
 A change of `scale`, `aliases`, `public`, or of a limit that gpud itself enforces (`request_timeout_s`,
-`max_queue`, `queue_timeout_s`, `drain_timeout_s`, `stop_grace_s`) applies at once. Any other change makes
-a new revision, and workers of the old one are drained.
+`max_queue`, `queue_timeout_s`, `drain_timeout_s`, `stop_grace_s`, `stall_timeout_s`) applies at once. Any
+other change makes a new revision, and workers of the old one are drained.
 """
 
 _PROBLEMS_HEAD = """\
@@ -41,7 +41,15 @@ again makes sense, `instance` is the request's id in the daemon's log. An answer
 through untouched.
 """
 
-_SPEC_SECTIONS = ("GpusSection", "ScaleSection", "HealthSection", "LimitsSection", "VolumeSection")
+_SPEC_SECTIONS = (
+    "GpusSection",
+    "ScaleSection",
+    "WarmWindowSection",
+    "HealthSection",
+    "LimitsSection",
+    "VolumeSection",
+)
+_TITLES = {"WarmWindowSection": "`[[scale.warm_windows]]`", "VolumeSection": "`[[volumes]]`"}
 
 
 def api_files() -> dict[Path, str]:
@@ -104,7 +112,7 @@ def _endpoint(by_name: dict[str, ShapeText]) -> str:
     ]
     for name in _SPEC_SECTIONS:
         section = name.removesuffix("Section").lower()
-        title = "`[[volumes]]`" if section == "volume" else f"`[{section}]`"
+        title = _TITLES.get(name, f"`[{section}]`")
         shape = by_name[name]
         rows = "\n".join(_fields("field", shape.fields))
         blocks.append(f"## {title}\n\n{shape.text}\n\n{rows}\n")

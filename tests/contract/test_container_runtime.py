@@ -286,6 +286,43 @@ async def test_the_list_has_every_worker_running_or_not(box: Box) -> None:
     assert after[runs].exit_code == KILLED
 
 
+async def test_what_a_container_does_shows_in_its_activity(box: Box) -> None:
+    assert await box.runtime.activity(WORKER) is None
+    await box.runtime.start_worker(launch_of(box))
+
+    async def listens() -> bool:
+        return "listening" in await box.runtime.log_tail(WORKER, bytes_max=10_000)
+
+    await until(listens)
+    before = await box.runtime.activity(WORKER)
+    assert before is not None
+    assert before.log_mark
+    assert before.memory_bytes
+    assert before.cpu_s is not None
+
+    async def used_cpu() -> bool:
+        after = await box.runtime.activity(WORKER)
+        return after is not None and after.cpu_s is not None and after.cpu_s > (before.cpu_s or 0.0)
+
+    await until(used_cpu)  # its log's task wakes up ten times a second
+    await box.runtime.stop_worker(WORKER, grace_s=0.0)
+    assert await box.runtime.activity(WORKER) is None
+
+
+async def test_a_line_written_changes_the_mark_of_the_log(box: Box) -> None:
+    await box.runtime.start_worker(launch_of(box, env=(("IGNORE_SIGTERM", "1"),)))
+
+    async def listens() -> bool:
+        return "listening" in await box.runtime.log_tail(WORKER, bytes_max=10_000)
+
+    await until(listens)
+    before = await box.runtime.activity(WORKER)
+    again = await box.runtime.activity(WORKER)
+    assert before is not None
+    assert again is not None
+    assert again.log_mark == before.log_mark
+
+
 async def test_the_log_tail_ends_with_the_last_output(box: Box) -> None:
     await box.runtime.start_worker(launch_of(box))
 

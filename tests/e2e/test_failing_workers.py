@@ -74,6 +74,24 @@ def test_a_port_nobody_listens_on(start_daemon: DaemonStarter, worker_image: str
     )
 
 
+def test_a_start_that_hangs_silently_fails_by_its_stall_and_one_that_keeps_logging_does_not(
+    start_daemon: DaemonStarter, worker_image: str
+) -> None:
+    daemon = start_daemon(settings={**static_gpus(2), "scaling": {"circuit_failures": 1}})
+    patient = {"start_timeout_s": 60, "stall_timeout_s": 2}
+    busy = worker_spec(
+        "busy", worker_image, env={"HEALTH_AFTER_S": 5, "LOG_FLOOD_LINES_PER_S": 20}, health=patient
+    )
+    busy["scale"] = {**busy.get("scale", {}), "min_workers": 1}
+    daemon.deploy(busy)
+    daemon.deploy(worker_spec("hung", worker_image, env={"NEVER_LISTEN": 1}, health=patient))
+    says = ["Its start stalled: for 2 s (health.stall_timeout_s)", "connection refused on port 8000"]
+    assert_problem(daemon, daemon.call("hung", "/echo"), status=503, slug="start-failed", says=says)
+    assert_logged(daemon, "worker.failed", endpoint="hung", says=says)
+    assert daemon.call("busy", "/echo").status == 200
+    assert not daemon.events("worker.failed", endpoint="busy")
+
+
 def test_a_command_that_is_not_in_the_image(start_daemon: DaemonStarter, base_image: str) -> None:
     daemon = start_daemon(settings=static_gpus(1))
     daemon.deploy({"name": "bare", "image": base_image, "port": 8000, "command": ["/no/such/program"]})

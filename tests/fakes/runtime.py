@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from gpud.core.stalls import Activity
 from gpud.errors import DependencyDown, ImageNotFound, LaunchFailed
 from gpud.ports.containers import ContainerStatus, EngineInfo, SeenContainer, WorkerLaunch
 from tests.fakes.faults import Fault, FaultKind, Faults
@@ -78,7 +79,7 @@ class FakeRuntime:
     """A `ContainerRuntime` that a test or a simulation steers.
 
     Containers obey the knobs of the rig's worker image that matter to an engine: EXIT_AT_START,
-    IGNORE_SIGTERM, BOOT_DELAY_S, NEVER_LISTEN.
+    IGNORE_SIGTERM, BOOT_DELAY_S, NEVER_LISTEN; with HANGS_AFTER_S they use no CPU from then on.
 
     Args:
         wall_ns: The engine's clock.
@@ -171,6 +172,17 @@ class FakeRuntime:
             return log[max(len(log) - bytes_max, 0) :].decode(errors="replace")
 
         return await self._call("log_tail", self.look_s, read)
+
+    async def activity(self, worker_id: WorkerId) -> Activity | None:
+        def look() -> Activity | None:
+            found = self.containers.get(worker_id)
+            if found is None or not found.running:
+                return None
+            ran_s = (self._wall_ns() - found.started_ns) / 1e9
+            busy_s = min(ran_s, float(found.env.get("HANGS_AFTER_S", "inf")))
+            return Activity(log_mark=found.log[-64:], cpu_s=busy_s, memory_bytes=1 << 20)
+
+        return await self._call("activity", self.look_s, look)
 
     async def pids(self, worker_id: WorkerId) -> tuple[int, ...]:
         def look() -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from gpud.adapters.cron_calendar import CronCalendar
 from gpud.adapters.sqlite.store import open_inline_store
 from gpud.core.gpu import GpuAttach
 from gpud.core.starts import BackoffPolicy
@@ -86,6 +87,7 @@ class Daemon:
             traffic=self.dispatcher,
             clock=box.clock,
             ids=box.ids,
+            calendar=CronCalendar(),
         )
         settings = FleetSettings(
             parallel_starts=4,

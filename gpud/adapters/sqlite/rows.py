@@ -22,6 +22,7 @@ from gpud.core.endpoint import (
 from gpud.core.gpu import Gpu, GpuHealth, GpuStatus
 from gpud.core.ids import EndpointName, GpuUuid, KeyId, Revision, WorkerId
 from gpud.core.metering import Phase, Segment
+from gpud.core.windows import WarmWindow
 from gpud.core.worker import Cause, Worker, WorkerState
 from gpud.errors import GpudError, StoreUnusable
 from gpud.ports.store import ApiKey, EventRow
@@ -81,6 +82,7 @@ def spec_of(stored: Params) -> EndpointSpec:
         scale["policy"] = PolicyName(scale["policy"])
     if "more_policies" in scale:
         scale["more_policies"] = tuple(map(PolicyName, scale["more_policies"]))
+    scale["warm_windows"] = tuple(WarmWindow(**window) for window in scale.get("warm_windows", ()))
     if "balance" in scale:
         scale["balance"] = Balance(scale["balance"])
     return EndpointSpec(

@@ -22,6 +22,7 @@ from gpud.core.endpoint import (
     Volume,
 )
 from gpud.core.ids import ENDPOINT_NAME, EndpointName
+from gpud.core.windows import WINDOWS_MAX, WarmWindow
 
 _GPUS = GpuNeeds()
 _SCALE = ScalePolicy()
@@ -55,6 +56,21 @@ class GpusSection(Document):
     """Least memory each GPU must have; 0 for any."""
     model: Annotated[str, Field(max_length=200)] = _GPUS.model
     """Only GPUs whose name contains this, whatever the case; empty for any."""
+
+
+class WarmWindowSection(Document):
+    """Hours in which workers are kept though nobody calls, as long as no other endpoint needs their GPUs."""
+
+    start: Annotated[str, Field(min_length=1, max_length=200)]
+    """Cron expression of its beginning, five fields, such as `0 8 * * MON-FRI`."""
+    duration_s: Annotated[float, Field(ge=0, le=604_800)] = 0.0
+    """Seconds it lasts; 0 where `end` is given. One of the two is needed."""
+    end: Annotated[str, Field(max_length=200)] = ""
+    """Cron expression of its end."""
+    time_zone: Annotated[str, Field(min_length=1, max_length=100)] = "UTC"
+    """Of both expressions: an IANA name such as `Europe/Berlin`."""
+    workers: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Kept while it lasts; at most `max_workers`. Of several open windows the largest counts."""
 
 
 class ScaleSection(Document):
@@ -94,6 +110,8 @@ class ScaleSection(Document):
     """Its idle workers give way to nobody."""
     balance: Balance = _SCALE.balance
     """Which one of several ready workers gets the next request."""
+    warm_windows: Annotated[tuple[WarmWindowSection, ...], Field(max_length=WINDOWS_MAX)] = ()
+    """Hours in which workers are kept though nobody calls."""
 
 
 class HealthSection(Document):
@@ -103,6 +121,9 @@ class HealthSection(Document):
     """A worker is ready once this path answers with a status from 200 to 399."""
     start_timeout_s: Annotated[float, Field(ge=1, le=86_400)] = _HEALTH.start_timeout_s
     """Seconds from the container's start to the first good answer."""
+    stall_timeout_s: Annotated[float, Field(ge=0, le=86_400)] = _HEALTH.stall_timeout_s
+    """Seconds of a start without new output, CPU use, change of memory or other answer of its probe, after
+    which it fails; 0 for no such limit, otherwise at least 1."""
     period_s: Annotated[float, Field(ge=0.1, le=3600)] = _HEALTH.period_s
     """Seconds between probes of a ready worker."""
     timeout_s: Annotated[float, Field(ge=0.05, le=60)] = _HEALTH.timeout_s
@@ -185,6 +206,7 @@ class EndpointSpecDocument(Document):
         Raises:
             InvalidSpec: The core has a rule against it; `fields` names each fault.
         """
+        windows = tuple(WarmWindow(**dict(window)) for window in self.scale.warm_windows)
         return EndpointSpec(
             name=EndpointName(self.name),
             image=self.image,
@@ -195,7 +217,7 @@ class EndpointSpecDocument(Document):
             env=tuple(self.env.items()),
             public=self.public,
             gpus=GpuNeeds(**dict(self.gpus)),
-            scale=ScalePolicy(**dict(self.scale)),
+            scale=ScalePolicy(**{**dict(self.scale), "warm_windows": windows}),
             health=HealthCheck(**dict(self.health)),
             limits=Limits(**dict(self.limits)),
             volumes=tuple(Volume(**dict(volume)) for volume in self.volumes),
@@ -205,6 +227,11 @@ class EndpointSpecDocument(Document):
 def spec_document(spec: EndpointSpec) -> EndpointSpecDocument:
     """Show a spec as JSON does; every default is written out."""
     gpus, scale, health, limits = spec.gpus, spec.scale, spec.health, spec.limits
+    shown = {n: getattr(scale, n) for n in ScaleSection.model_fields}
+    shown["warm_windows"] = tuple(
+        WarmWindowSection.model_construct(**{n: getattr(w, n) for n in WarmWindowSection.model_fields})
+        for w in scale.warm_windows
+    )
     return EndpointSpecDocument.model_construct(
         name=spec.name,
         image=spec.image,
@@ -216,7 +243,7 @@ def spec_document(spec: EndpointSpec) -> EndpointSpecDocument:
         env=dict(spec.env),
         public=spec.public,
         gpus=GpusSection.model_construct(**{n: getattr(gpus, n) for n in GpusSection.model_fields}),
-        scale=ScaleSection.model_construct(**{n: getattr(scale, n) for n in ScaleSection.model_fields}),
+        scale=ScaleSection.model_construct(**shown),
         health=HealthSection.model_construct(**{n: getattr(health, n) for n in HealthSection.model_fields}),
         limits=LimitsSection.model_construct(**{n: getattr(limits, n) for n in LimitsSection.model_fields}),
         volumes=tuple(

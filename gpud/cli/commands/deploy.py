@@ -110,6 +110,13 @@ _OPTIONS = (
         field="scale.exclusive",
     ),
     Option(
+        "warm-window",
+        "Keep workers by the clock, such as '0 8 * * MON-FRI for 10h in Europe/Berlin x2'.",
+        metavar="WINDOW",
+        repeat=True,
+        field="scale.warm_windows",
+    ),
+    Option(
         "env",
         "Environment of the container; without =VALUE the variable is taken from here.",
         kind=grammar.PAIR,
@@ -131,6 +138,13 @@ _OPTIONS = (
         kind=grammar.DURATION,
         field="health.start_timeout_s",
         default="10m",
+    ),
+    Option(
+        "stall-timeout",
+        "Longest time of a start without any sign of progress; 0 for no limit.",
+        kind=grammar.DURATION,
+        field="health.stall_timeout_s",
+        default="5m",
     ),
     Option(
         "request-timeout",

@@ -28,6 +28,7 @@ _REASONS = {
     "up_rate": "growth is limited",
     "down_delay": "it needed them moments ago",
     "idle_timeout": "its load of the last scale.idle_timeout_s had use for them",
+    "warm_window": "a window of scale.warm_windows is open",
     "min_workers": "scale.min_workers keeps them",
     "max_workers": "scale.max_workers allows no more",
     "paused": "scale.max_workers is 0",

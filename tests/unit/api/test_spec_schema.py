@@ -16,10 +16,12 @@ from gpud.api.schemas.spec import (
     LimitsSection,
     ScaleSection,
     VolumeSection,
+    WarmWindowSection,
     spec_document,
 )
 from gpud.core.endpoint import EndpointSpec, GpuNeeds, HealthCheck, Limits, ScalePolicy, Volume
 from gpud.core.ids import EndpointName
+from gpud.core.windows import WarmWindow
 from gpud.errors import InvalidSpec
 
 SECTIONS: dict[str, tuple[type[Any], type[Any]]] = {
@@ -36,7 +38,13 @@ def test_a_spec_with_defaults_alone_is_the_cores_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("document", "core"), [*SECTIONS.values(), (EndpointSpecDocument, EndpointSpec), (VolumeSection, Volume)]
+    ("document", "core"),
+    [
+        *SECTIONS.values(),
+        (EndpointSpecDocument, EndpointSpec),
+        (VolumeSection, Volume),
+        (WarmWindowSection, WarmWindow),
+    ],
 )
 def test_both_forms_of_a_spec_have_the_same_fields(document: type[Any], core: type[Any]) -> None:
     assert set(document.model_fields) == {field.name for field in fields(core)}
@@ -80,6 +88,7 @@ def test_volumes_and_environment_survive_the_way_there_and_back() -> None:
         volumes=(Volume(source="models", target="/models", read_only=True),),
         aliases=("Qwen/Qwen3-8B",),
         public=True,
+        scale=ScalePolicy(warm_windows=(WarmWindow(start="0 8 * * *", end="0 9 * * *", time_zone="UTC"),)),
     )
     raw = spec_document(spec).model_dump_json().encode()
     assert document_from(raw, EndpointSpecDocument).to_spec() == spec

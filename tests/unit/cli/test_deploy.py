@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gpud.cli import exits
+from gpud.cli import exits, specs
 from gpud.cli.commands.deploy import COMMANDS
 from gpud.core.endpoint import EndpointSpec, PolicyName
 from gpud.core.ids import EndpointName
@@ -54,6 +54,7 @@ def test_the_defaults_told_are_those_that_hold() -> None:
     }
     assert (spec.scale.idle_timeout_s, _OPTIONS["idle-timeout"].default) == (60, "1m")
     assert (spec.health.start_timeout_s, _OPTIONS["start-timeout"].default) == (600, "10m")
+    assert (spec.health.stall_timeout_s, _OPTIONS["stall-timeout"].default) == (300, "5m")
     assert (spec.limits.request_timeout_s, _OPTIONS["request-timeout"].default) == (600, "10m")
 
 
@@ -356,3 +357,33 @@ def test_a_file_with_a_fault_changes_nothing(
 
 def test_apply_without_a_file_is_bad_usage(gpud: Gpud) -> None:
     assert gpud("apply").code == exits.BAD_USAGE
+
+
+@pytest.mark.parametrize(
+    ("text", "window"),
+    [
+        ("0 8 * * MON-FRI for 10h", {"start": "0 8 * * MON-FRI", "duration_s": 36_000}),
+        (
+            "0 8 * * * to 30 18 * * * in Europe/Berlin x2",
+            {"start": "0 8 * * *", "end": "30 18 * * *", "time_zone": "Europe/Berlin", "workers": 2},
+        ),
+    ],
+)
+def test_a_window_is_read_as_it_is_spoken(text: str, window: dict[str, object]) -> None:
+    assert specs.warm_window(text) == window
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0 8 * * *",
+        "0 8 * * * for",
+        "0 8 * * * for ever",
+        "0 8 * * * for 1h to 0 9 * * *",
+        "0 8 * * * for 1h x",
+    ],
+)
+def test_a_window_that_is_not_one_is_refused_with_what_is(text: str) -> None:
+    with pytest.raises(exits.BadUsage, match="CRON for LENGTH"):
+        specs.warm_window(text)
