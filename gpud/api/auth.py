@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _NOBODY = hashlib.sha256(b"").digest()
 _USE_STEP_MS = 60_000
+_GRANTS_MAX = 4096
 _FLUSH_PERIOD_S = 60.0
 _ATTEMPTS_MAX = 20
 _WINDOW_S = 60.0
@@ -48,10 +49,12 @@ class ApiKeyRing:
         self._ids = ids
         self._keys: dict[KeyId, ApiKey] = {}
         self._used_ms: dict[KeyId, int] = {}
+        self._granted: dict[tuple[str | None, str], tuple[ApiKey, int]] = {}
         self._attempts = AttemptLimit(clock)
 
     async def load(self) -> None:
         """Read every key; call once, before the first request."""
+        self._granted.clear()
         self._keys = {key.id: key for key in await self._access.list_keys()}
 
     def authorize(self, token: str | None, scope: str) -> ApiKey:
@@ -61,13 +64,18 @@ class ApiKeyRing:
             Unauthenticated: No token, or an unknown, expired or disabled key.
             Forbidden: The key lacks the scope.
         """
-        key = self._authenticate(token)
+        now_ms = self._clock.at_ms()
+        granted = self._granted.get((token, scope))
+        if granted is not None and now_ms < granted[1]:
+            return granted[0]
+        key = self._authenticate(token, now_ms)
         if not keys.allows(key.scopes, scope):
             raise Forbidden(
                 f"The key {key.id} has the scopes {', '.join(key.scopes)}; this needs {scope}. "
                 "Use a key that has it, or have an administrator make one."
             )
-        self._note_use(key)
+        self._note_use(key, now_ms)
+        self._remember((token, scope), key, now_ms)
         return key
 
     def authorize_from(self, peer: str, token: str | None, scope: str) -> ApiKey:
@@ -102,6 +110,7 @@ class ApiKeyRing:
         )
         await self._access.add_key(key)
         self._keys[key.id] = key
+        self._granted.clear()
         _log.info("key.created", key_id=key.id, scopes=list(key.scopes))
         return key, keys.format_token(key.id, secret)
 
@@ -111,6 +120,7 @@ class ApiKeyRing:
         key = self._keys.get(KeyId(key_id))
         if key is not None:
             self._keys[key.id] = replace(key, disabled=True)
+            self._granted.clear()
             _log.info("key.disabled", key_id=key.id)
         return known
 
@@ -135,7 +145,7 @@ class ApiKeyRing:
             except GpudError as error:
                 _log.warning("key_uses.not_written", error=error.detail)
 
-    def _authenticate(self, token: str | None) -> ApiKey:
+    def _authenticate(self, token: str | None, now_ms: int) -> ApiKey:
         if token is None:
             raise Unauthenticated(
                 "No API key was given. Send one as Authorization: Bearer gpud_…; "
@@ -150,12 +160,19 @@ class ApiKeyRing:
             raise Unauthenticated("The API key is not known. Check that it was copied whole: gpud_…_….")
         if key.disabled:
             raise Unauthenticated(f"The API key {key.id} was disabled. Use another one.")
-        if key.expires_at_ms and key.expires_at_ms <= self._clock.at_ms():
+        if key.expires_at_ms and key.expires_at_ms <= now_ms:
             raise Unauthenticated(f"The API key {key.id} has expired. Use another one.")
         return key
 
-    def _note_use(self, key: ApiKey) -> None:
-        minute_ms = self._clock.at_ms() // _USE_STEP_MS * _USE_STEP_MS
+    def _remember(self, asked: tuple[str | None, str], key: ApiKey, now_ms: int) -> None:
+        """Give the same answer until the key expires or the minute ends, in which its use is noted."""
+        if len(self._granted) >= _GRANTS_MAX:
+            self._granted.clear()
+        until_ms = (now_ms // _USE_STEP_MS + 1) * _USE_STEP_MS
+        self._granted[asked] = (key, min(until_ms, key.expires_at_ms or until_ms))
+
+    def _note_use(self, key: ApiKey, now_ms: int) -> None:
+        minute_ms = now_ms // _USE_STEP_MS * _USE_STEP_MS
         if minute_ms > self._last_used_ms(key):
             self._used_ms[key.id] = minute_ms
 
