@@ -50,8 +50,10 @@ def peer_of(peername: object, *, tls: bool) -> Peer:
     return Peer(address, fields, trusted, scheme)
 
 
-def request_bytes(head: RequestHead, path: str, peer: Peer, request_id: str, *, control: bool) -> bytes:
-    """Write the head a worker, or the control API, gets.
+def request_bytes(
+    head: RequestHead, path: str, peer: Peer, request_id: str, body: bytes, *, control: bool
+) -> bytes:
+    """Write what a worker, or the control API, gets: the head, and as much of the body as is there.
 
     The client's credentials go to the control API only. A forwarding field the client sent is kept
     when the client is on this machine (a front-end), and replaced otherwise.
@@ -67,13 +69,19 @@ def request_bytes(head: RequestHead, path: str, peer: Peer, request_id: str, *, 
     else:
         parts.append(peer.fields)
         parts.append(b"X-Forwarded-Host: " + (head.host or b"gpud") + b"\r\n")
-    parts.append(f"X-Gpud-Request-Id: {request_id}\r\n".encode("ascii"))
-    if head.chunked:
-        parts.append(b"Transfer-Encoding: chunked\r\n")
-    elif head.length is not None:
-        parts.append(b"Content-Length: %d\r\n" % head.length)
-    parts.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n" if head.websocket else b"\r\n")
+    parts += (b"X-Gpud-Request-Id: ", request_id.encode("ascii"), head.end or end_of_request(head), body)
     return b"".join(parts)
+
+
+def end_of_request(head: RequestHead) -> bytes:
+    """Write the fields that frame a request, after the value of another."""
+    framing = b""
+    if head.chunked:
+        framing = b"Transfer-Encoding: chunked\r\n"
+    elif head.length is not None:
+        framing = b"Content-Length: %d\r\n" % head.length
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n" if head.websocket else b""
+    return b"".join((b"\r\n", framing, upgrade, b"\r\n"))
 
 
 def slot_fields(slot: Slot, request_id: str, *, connect_s: float = 0.0, first_byte_s: float = 0.0) -> bytes:
@@ -104,23 +112,31 @@ _WARM_FIELDS = _held_fields(0.0, cold=False)
 
 
 def response_bytes(
-    head: ResponseHead, request: RequestHead, extra: bytes, *, keep_alive: bool, decoded: bool
+    head: ResponseHead, request: RequestHead, extra: bytes, body: bytes, *, keep_alive: bool, decoded: bool
 ) -> bytes:
-    """Write the head the client gets; framing fields are written anew, the rest as they came."""
-    parts = [_status_line(head), *head.lines, _VIA, extra]
+    """Write the head the client gets, and the body that came with it.
+
+    Framing fields are written anew, the rest as they came.
+    """
+    parts = [head.start or start_of_response(head), extra]
     if head.chunked:
         if not decoded and not request.http10:
             parts.append(b"Transfer-Encoding: chunked\r\n")
     elif head.length is not None and head.status != 204:
         parts.append(b"Content-Length: %d\r\n" % head.length)
-    parts.append(_end(request, keep_alive=keep_alive))
+    parts += (_end(request, keep_alive=keep_alive), body)
     return b"".join(parts)
+
+
+def start_of_response(head: ResponseHead) -> bytes:
+    """Write the status line and the fields that are passed on as they are."""
+    return b"".join((_status_line(head), *head.lines, _VIA))
 
 
 def switch_bytes(head: ResponseHead, extra: bytes) -> bytes:
     """Write the head that opens a tunnel."""
-    lines = (_status_line(head), *head.lines, _VIA, extra)
-    return b"".join((*lines, b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"))
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    return b"".join((start_of_response(head), extra, upgrade))
 
 
 def interim_bytes(head: ResponseHead) -> bytes:

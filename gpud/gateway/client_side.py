@@ -15,6 +15,7 @@ from gpud.gateway.exchange import OVER, TUNNEL, Exchange
 from gpud.gateway.framing import NO_BODY, Body
 from gpud.gateway.heads import RequestHead, check_unfinished
 from gpud.gateway.local import local_peer
+from gpud.gateway.upload import Upload
 
 if TYPE_CHECKING:
     from gpud.gateway.plane import Plane
@@ -189,24 +190,25 @@ class ClientConnection(asyncio.Protocol):
         return True
 
     def _begin_exchange(self, head: RequestHead, rest: bytes) -> None:
-        self.keep_alive = head.keep_alive and not self._plane.stopping
+        plane = self._plane
+        self.keep_alive = head.keep_alive and not plane.stopping
         self._head_since_s = 0.0
         self._skipped = False
-        self._body = head.body
         self._pending = b""
-        exchange = self._exchange = Exchange(self._plane, self, head)
-        self._plane.exchanges += 1
-        if rest:
-            if head.body is NO_BODY:
+        plane.exchanges += 1
+        if len(rest) == (head.length or 0) and not head.chunked:  # all of it is here, as small ones are
+            exchange = self._exchange = Exchange(plane, self, head, Upload(rest, done=True))
+        else:
+            body = self._body = head.body
+            exchange = self._exchange = Exchange(plane, self, head, Upload(done=body.done))
+            if body.done:
                 self._pending = rest
-            elif head.length == len(rest):
-                self._body = NO_BODY  # all of it came with the head, as small ones do
-                exchange.take_body(rest, done=True)
-            else:
+            elif rest:
                 self._take_body(rest)
         if self._exchange is exchange:
             exchange.begin()
-        self.go_on_reading()
+        if self._stops:
+            self.go_on_reading()
 
     def _take_body(self, data: bytes) -> None:
         body = self._body
@@ -232,10 +234,10 @@ class ClientConnection(asyncio.Protocol):
         if body.done and self._exchange is None:
             self.next_request()
 
-    def settle_body(self, head: RequestHead) -> bool:
+    def settle_body(self, *, awaits_continue: bool) -> bool:
         """Decide, before an answer of gpud's own, whether the connection outlives it."""
         body = self._body
-        if not body.done and (head.expects or body.left > DISCARD_BYTES_MAX):
+        if not body.done and (awaits_continue or body.left > DISCARD_BYTES_MAX):
             self.keep_alive = False
         return self.keep_alive
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from gpud.errors import GpudError, RequestTimeout, WorkerUnreachable
 from gpud.gateway import answers, openai
 from gpud.gateway.credentials import allowed_model, allowed_route, callable_models
-from gpud.gateway.framing import EndlessBody
 from gpud.gateway.heads import parse_response
 from gpud.gateway.hold import Held
 from gpud.gateway.routing import (
@@ -20,7 +19,6 @@ from gpud.gateway.routing import (
     ToEndpoint,
 )
 from gpud.gateway.tunnel import Tunnel
-from gpud.gateway.upload import Upload
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     from gpud.gateway.heads import RequestHead, ResponseHead
     from gpud.gateway.lane import Slot
     from gpud.gateway.plane import Plane
+    from gpud.gateway.upload import Upload
     from gpud.gateway.worker_side import WorkerConnection
 
 ARRIVED, MODEL, HELD, CONNECTING, SENT, ANSWERING, TUNNEL, OVER = range(8)
@@ -42,6 +41,7 @@ class Exchange:
         plane: What all connections share.
         client: Who asked.
         head: What it asked.
+        upload: What has come of the body.
     """
 
     phase = ARRIVED
@@ -52,20 +52,25 @@ class Exchange:
     _connecting: asyncio.Task[None] | None = None
     _slot: Slot | None = None
     _held: Held | None = None
-    _request = b""
+    _said_continue = False
     _resent = False
     _deadline_s = 0.0
     _status = 0
     _tunnel: Tunnel | None = None
 
-    def __init__(self, plane: Plane, client: ClientConnection, head: RequestHead) -> None:
+    def __init__(self, plane: Plane, client: ClientConnection, head: RequestHead, upload: Upload) -> None:
         self._plane = plane
         self.client = client
         self.head = head
+        self.upload = upload
         self.request_id = plane.new_request_id()
         self.began_s = self.connected_s = client.last_s
-        self.upload = Upload(done=head.body.done)
         self._path = head.target
+
+    @property
+    def awaits_continue(self) -> bool:
+        """The client sends its body when it is told to go on."""
+        return self.head.expects and not self._said_continue
 
     # The request.
 
@@ -122,17 +127,19 @@ class Exchange:
         if self.head.length is not None and self.head.length > self._plane.body_bytes_max:
             raise answers.too_large(self._plane.body_bytes_max)
         self.route = route
-        got = self._plane.dispatcher.acquire_nowait(
-            route.endpoint, self, affinity=self.head.session, now_s=self.client.last_s
+        self._proceed(
+            self._plane.dispatcher.acquire_nowait(
+                route.endpoint, self, affinity=self.head.session, now_s=self.client.last_s
+            )
         )
-        self._proceed(got)
 
     def _proceed(self, got: Slot | Held) -> None:
         if isinstance(got, Held):
             self.phase = HELD
             self._held = got
         else:
-            self.granted(got)
+            self._slot = got
+            self._connect(got)
 
     def granted(self, slot: Slot) -> None:
         """There is a worker: connect to it."""
@@ -141,23 +148,20 @@ class Exchange:
             slot.release()
             return
         self._slot = slot
-        self._connect(fresh=False)
+        self._connect(slot)
 
     def refused(self, error: GpudError) -> None:
         """There will be none."""
         self._held = None
         self.fail(error)
 
-    def _connect(self, *, fresh: bool) -> None:
-        if self._slot is None:
-            return
-        worker = self._slot.worker
-        now_s = self._slot.since_s
+    def _connect(self, slot: Slot, *, fresh: bool = False) -> None:
+        worker = slot.worker
+        now_s = slot.since_s
         pool = self._plane.pools.of(worker.address, worker.port)
         connection = None if fresh else pool.take(now_s)
         if connection is not None:
-            self._began_at(now_s)
-            self._send(connection)
+            self._send(connection, now_s)
         else:
             self.phase = CONNECTING
             self._connecting = pool.open(self)
@@ -168,36 +172,35 @@ class Exchange:
         if self.phase == OVER:
             connection.abort()
             return
-        self._began_at(self._plane.now_s())
-        self._send(connection)
+        self._send(connection, self._plane.now_s())
 
-    def _began_at(self, now_s: float) -> None:
+    def _send(self, connection: WorkerConnection, now_s: float) -> None:
+        self.phase = SENT
+        self.connection = connection
         self.connected_s = now_s
         if self.route is not None and not self._deadline_s:
             self._deadline_s = now_s + self.route.request_timeout_s
-
-    def _send(self, connection: WorkerConnection) -> None:
-        self.phase = SENT
-        self.connection = connection
-        if not self._request:
-            self._request = answers.request_bytes(
-                self.head, self._path, self.client.peer, self.request_id, control=self.control
-            )
-        if self.client.writing_paused:
+        client = self.client
+        if client.writing_paused:
             connection.pause()
-        connection.begin(self, self._request + self.upload.kept)
-        self.client.go_on_reading(upload=True)
-        if not self.upload.done:
+        upload = self.upload
+        request = answers.request_bytes(
+            self.head, self._path, client.peer, self.request_id, upload.kept, control=self.control
+        )
+        connection.begin(self, request)
+        client.go_on_reading(upload=True)
+        if not upload.done:
             self._say_continue()
 
     def _to_control(self) -> None:
         self.control = True
-        self._send(self._plane.control.connect(self.client.peername, self._plane.now_s()))
+        now_s = self._plane.now_s()
+        self._send(self._plane.control.connect(self.client.peername, now_s), now_s)
         self.upload.forget()
 
     def _say_continue(self) -> None:
-        if self.head.expects and not self.upload.done:
-            self.head.expects = False
+        if self.awaits_continue and not self.upload.done:
+            self._said_continue = True
             self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def connect_failed(self, detail: str) -> None:
@@ -227,15 +230,15 @@ class Exchange:
         if head.status != 100 and not self.head.http10:
             self.client.write(answers.interim_bytes(head))
 
-    def answer(self, head: ResponseHead) -> bytes:
-        """Make the head the client gets; the body follows as it comes."""
+    def answer(self, head: ResponseHead, body: bytes) -> bytes:
+        """Make the head the client gets, and what of the body came with it; the rest follows as it comes."""
         self.phase = ANSWERING
         self.upload.forget()
         self._status = head.status
         client = self.client
         if self.head.http10 and head.chunked:
-            self.decodes = head.body.done is False
-        if self.decodes or type(head.body) is EndlessBody or not self.upload.done:
+            self.decodes = not head.bodiless
+        if self.decodes or head.endless or not self.upload.done:
             client.keep_alive = False
         slot = self._slot
         if slot is None:
@@ -250,7 +253,7 @@ class Exchange:
                 first_byte_s=now_s - self.connected_s,
             )
         return answers.response_bytes(
-            head, self.head, extra, keep_alive=client.keep_alive, decoded=self.decodes
+            head, self.head, extra, body, keep_alive=client.keep_alive, decoded=self.decodes
         )
 
     def switched(self, head: ResponseHead, rest: bytes) -> None:
@@ -299,7 +302,7 @@ class Exchange:
         client = self.client
         self.phase = OVER
         self._status = status
-        keep = client.settle_body(self.head)
+        keep = client.settle_body(awaits_continue=self.awaits_continue)
         client.write(answers.own_bytes(status, headers, body, self.head, keep_alive=keep))
         client.exchange_over(self, self._plane.now_s())
 
@@ -325,8 +328,8 @@ class Exchange:
         broke = f"broke the connection before answering{detail}"
         if self.upload.replayable and self.upload.done and not self._resent and self.head.idempotent:
             self._resent = True
-            if connection.used:
-                self._connect(fresh=True)  # the worker closed an idle connection as it was used
+            if connection.used and self._slot is not None:
+                self._connect(self._slot, fresh=True)  # the worker closed an idle connection as it was used
             else:
                 self._try_elsewhere(broke)
             return

@@ -108,14 +108,13 @@ class RequestHead:
 
     `lines` are the fields that are passed on as they are, each ending in CRLF. The rest is here by
     name; hop-by-hop fields are gone. `credentials` go to the control API only; `forwarded` are the
-    forwarding fields beside `X-Forwarded-For`. `upstream`, `token` and `start` follow from the rest and
-    are filled in by who recalls heads.
+    forwarding fields beside `X-Forwarded-For`. `upstream`, `token`, `start` and `end` follow from the rest
+    and are filled in by who recalls heads. One head may stand for many requests: nothing changes it then.
     """
 
     host: bytes | None = None
     length: int | None = None
     chunked = False
-    body: Body = NO_BODY
     expects = False
     websocket = False
     authorization: str | None = None
@@ -128,6 +127,7 @@ class RequestHead:
     upstream: Upstream | None = None
     token: str | None = None
     start = b""
+    end = b""
 
     def __init__(self, method: str, *, http10: bool) -> None:
         self.method = method
@@ -137,6 +137,13 @@ class RequestHead:
         self.idempotent = method in _SAFE
         self.lines: list[bytes] = []
 
+    @property
+    def body(self) -> Body:
+        """Make what finds the end of the request's body."""
+        if self.chunked:
+            return ChunkedBody()
+        return LengthBody(self.length) if self.length else NO_BODY
+
     def start_for(self, path: str) -> bytes:
         """Write the request line, with another path, and the fields that are passed on as they are."""
         line = f"{self.method} {path} HTTP/1.1\r\nHost: ".encode("ascii")
@@ -144,18 +151,33 @@ class RequestHead:
 
 
 class ResponseHead:
-    """A response's head as the gateway understands it; `lines` as in `RequestHead`."""
+    """A response's head as the gateway understands it; `lines` and `start` as in `RequestHead`."""
 
     length: int | None = None
     chunked = False
     websocket = False
-    body: Body = NO_BODY
+    bodiless = False
+    start = b""
 
     def __init__(self, status: int, reason: bytes, *, keep_alive: bool) -> None:
         self.status = status
         self.reason = reason
         self.keep_alive = keep_alive
         self.lines: list[bytes] = []
+
+    @property
+    def endless(self) -> bool:
+        """The body ends with its connection."""
+        return self.length is None and not self.chunked and not self.bodiless
+
+    @property
+    def body(self) -> Body:
+        """Make what finds the end of the answer's body."""
+        if self.bodiless:
+            return NO_BODY
+        if self.chunked:
+            return ChunkedBody()
+        return EndlessBody() if self.length is None else LengthBody(self.length)
 
 
 def check_unfinished(received: bytes) -> None:
@@ -199,12 +221,8 @@ def parse_request(raw: bytes) -> RequestHead:
     head = RequestHead(method.decode("ascii"), http10=minor == b"0")
     _read_request_fields(head, fields.items)
     head.target = _origin_form(head, target)
-    if head.chunked:
-        if head.http10:
-            raise BadFraming("An HTTP/1.0 request cannot have a Transfer-Encoding.")
-        head.body = ChunkedBody()
-    elif head.length:
-        head.body = LengthBody(head.length)
+    if head.chunked and head.http10:
+        raise BadFraming("An HTTP/1.0 request cannot have a Transfer-Encoding.")
     if head.host is None and not head.http10:
         raise BadFraming("An HTTP/1.1 request must have a Host field.")
     return head
@@ -322,15 +340,8 @@ def parse_response(raw: bytes, method: str, *, trusted: bool = False) -> Respons
         raise BadFraming(f"the head is malformed: {error}") from error
     head = ResponseHead(status, reason or b"", keep_alive=minor == b"1")
     _read_response_fields(head, fields.items, trusted=trusted, http10=minor == b"0")
-    if method == "HEAD" or status < 200 or status in (204, 304):
-        return head
-    if head.chunked:
-        head.body = ChunkedBody()
-    elif head.length is not None:
-        head.body = LengthBody(head.length)
-    else:
-        head.body = EndlessBody()
-        head.keep_alive = False
+    head.bodiless = method == "HEAD" or status < 200 or status in (204, 304)
+    head.keep_alive = head.keep_alive and not head.endless
     return head
 
 

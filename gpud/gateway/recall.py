@@ -1,8 +1,9 @@
 """Reads heads, and recalls what the same head said before: clients and workers repeat themselves.
 
 A keep-alive client sends the same fields with every request, and a worker answers with the same ones;
-what differs most often is the length of the body. A head is therefore recalled by its bytes without its
-Content-Length line. Nothing is assumed: a head that was not read before, byte for byte, is parsed in full.
+what differs most often is the length of the body. A head is therefore recalled by its bytes, and by its
+bytes without its Content-Length line. Nothing is assumed: a head that was not read before, byte for byte,
+is parsed in full. Recalled heads are shared, so nobody may change one.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 import re
 from typing import TypeVar
 
+from gpud.gateway import answers
 from gpud.gateway.credentials import token_of
-from gpud.gateway.framing import NO_BODY, ChunkedBody, EndlessBody, LengthBody
 from gpud.gateway.heads import RequestHead, ResponseHead, parse_request, parse_response
-from gpud.gateway.routing import ToEndpoint, choose_upstream
+from gpud.gateway.routing import ByModel, ToEndpoint, choose_upstream
 
 HEADS_MAX = 512
 """Heads kept; all are forgotten when there are more."""
@@ -34,24 +35,25 @@ class RequestHeads:
     def __init__(self, domain: str = "") -> None:
         self._domain = domain
         self._known: dict[bytes, RequestHead] = {}
+        self._measured: dict[bytes, RequestHead] = {}
 
     def read(self, raw: bytes) -> RequestHead:
         """Read a head; arguments and errors as `parse_request`."""
-        line = _LENGTH_LINE.search(raw)
-        key = raw if line is None else raw[: line.start()] + raw[line.end() :]
-        known = self._known.get(key)
-        if known is None or (line is not None and (known.chunked or known.length is not None)):
+        return self._known.get(raw) or self._learn(raw)
+
+    def _learn(self, raw: bytes) -> RequestHead:
+        key = _without_length(raw)
+        measured = self._measured.get(key[0]) if key is not None else None
+        if key is None or measured is None:
             head = parse_request(raw)
             _prepare(head, self._domain)
-            _keep(self._known, key, head, measured=line is not None)
-            return head
-        head = _copy(known)
-        if line is not None:
-            head.length = int(line.group(1))
-        if head.chunked:
-            head.body = ChunkedBody()
         else:
-            head.body = LengthBody(head.length) if head.length else NO_BODY
+            head = _copy(measured)
+            head.length = key[1]
+        head.end = answers.end_of_request(head)
+        _keep(self._known, raw, head)
+        if key is not None and measured is None and head.length is not None:
+            _keep(self._measured, key[0], head)
         return head
 
 
@@ -60,49 +62,48 @@ class ResponseHeads:
 
     def __init__(self) -> None:
         self._known: dict[bytes, ResponseHead] = {}
+        self._measured: dict[bytes, ResponseHead] = {}
 
     def read(self, raw: bytes, method: str) -> ResponseHead:
         """Read a head; arguments and errors as `parse_response`."""
-        line = _LENGTH_LINE.search(raw)
-        key = raw if line is None else raw[: line.start()] + raw[line.end() :]
-        known = self._known.get(key)
-        if known is None or (line is not None and (known.chunked or known.length is not None)):
+        if method == "HEAD":
+            return parse_response(raw, method)
+        return self._known.get(raw) or self._learn(raw, method)
+
+    def _learn(self, raw: bytes, method: str) -> ResponseHead:
+        key = _without_length(raw)
+        measured = self._measured.get(key[0]) if key is not None else None
+        if key is None or measured is None:
             head = parse_response(raw, method)
-            if type(head.body) is not EndlessBody:
-                _keep(self._known, key, head, measured=line is not None)
-            return head
-        head = _copy(known)
-        if line is not None:
-            head.length = int(line.group(1))
-        if method == "HEAD" or head.status < 200 or head.status in (204, 304):
-            head.body = NO_BODY
-        elif head.chunked:
-            head.body = ChunkedBody()
-        elif head.length is not None:
-            head.body = LengthBody(head.length)
+            head.start = answers.start_of_response(head)
         else:
-            head.body = EndlessBody()
-            head.keep_alive = False
+            head = _copy(measured)
+            head.length = key[1]
+        _keep(self._known, raw, head)
+        if key is not None and measured is None and head.length is not None:
+            _keep(self._measured, key[0], head)
         return head
 
 
+def _without_length(raw: bytes) -> tuple[bytes, int] | None:
+    """Take the first Content-Length line out: what is left, and the length; None without such a line."""
+    line = _LENGTH_LINE.search(raw)
+    return None if line is None else (raw[: line.start()] + raw[line.end() :], int(line.group(1)))
+
+
 def _prepare(head: RequestHead, domain: str) -> None:
-    head.upstream = choose_upstream(head.method, head.target, head.host, domain)
+    upstream = head.upstream = choose_upstream(head.method, head.target, head.host, domain)
     head.token = token_of(head.authorization, head.api_key)
-    if isinstance(head.upstream, ToEndpoint):
-        head.start = head.start_for(head.upstream.target)
+    if isinstance(upstream, ToEndpoint | ByModel):
+        head.start = head.start_for(upstream.target)
 
 
-def _keep(known: dict[bytes, _Head], key: bytes, head: _Head, *, measured: bool) -> None:
+def _keep(known: dict[bytes, _Head], key: bytes, head: _Head) -> None:
     if len(key) > HEAD_BYTES_MAX:
         return
     if len(known) >= HEADS_MAX:
         known.clear()
-    kept = _copy(head)
-    if measured:
-        kept.length = None
-    kept.body = NO_BODY
-    known[key] = kept
+    known[key] = head
 
 
 def _copy(head: _Head) -> _Head:

@@ -12,16 +12,17 @@ class Upload:
     """Keeps a body until it is sent, and a small one until its answer begins.
 
     Args:
+        first: What of it came with its head.
         done: The body has ended, or there is none.
     """
 
-    total = 0
-    replayable = True
-    _size = 0
+    __slots__ = ("_parts", "_size", "done", "replayable", "total")
 
-    def __init__(self, *, done: bool) -> None:
+    def __init__(self, first: bytes = b"", *, done: bool) -> None:
         self.done = done
-        self._parts: list[bytes] = []
+        self.replayable = True
+        self.total = self._size = len(first)
+        self._parts = [first] if first else []
 
     @property
     def kept(self) -> bytes:

@@ -159,8 +159,12 @@ class WorkerConnection(asyncio.Protocol):
             exchange.switched(head, rest)
             return
         self.reusable = head.keep_alive
-        self.body = head.body
-        self._pass_body(exchange, head.body, exchange.answer(head), rest)
+        if head.length == len(rest) and not head.bodiless:  # all of it is here, as small ones are
+            exchange.client.write(exchange.answer(head, rest))
+            exchange.finished()
+            return
+        body = self.body = head.body
+        self._pass_body(exchange, body, exchange.answer(head, b""), rest)
 
     def _pass_body(self, exchange: Exchange, body: Body, head: bytes, data: bytes) -> None:
         decoded: list[bytes] | None = [] if exchange.decodes else None

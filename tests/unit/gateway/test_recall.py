@@ -36,7 +36,7 @@ def _facts(head: RequestHead | ResponseHead) -> dict[str, object]:
     facts = {
         name: value
         for name, value in vars(head).items()
-        if name not in ("body", "upstream", "token", "start")
+        if name not in ("body", "upstream", "token", "start", "end")
     }
     body = head.body
     return {**facts, "length": head.length, "body": type(body), "left": body.left, "done": body.done}
@@ -107,6 +107,8 @@ def test_what_is_kept_is_bounded() -> None:
     known = RequestHeads()
     for i in range(3 * recall.HEADS_MAX):
         known.read(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % i)
+        known.read(b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (i, i))
     known.read(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 10_000 + b"\r\n\r\n")
-    assert len(known._known) <= recall.HEADS_MAX
-    assert max(map(len, known._known)) <= recall.HEAD_BYTES_MAX
+    for kept in (known._known, known._measured):
+        assert len(kept) <= recall.HEADS_MAX
+        assert max(map(len, kept)) <= recall.HEAD_BYTES_MAX
