@@ -1,9 +1,50 @@
-"""Gives every test the rig: an engine, registries, images, a stand-in NVML."""
+"""Gives every test the rig: an engine, registries, images, a stand-in NVML; orders a run in parallel."""
+
+from __future__ import annotations
 
 import signal
+from typing import TYPE_CHECKING
+
+import hypothesis
+import pytest
+from _pytest.nodeid import coerce_node_id
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytest_plugins = ("tests.rig.fixtures",)
 
 # Started in the background of a script, a run inherits an ignored SIGINT, and so would every command
 # the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says how busy the machine is; a hang meets the time limit of its test.
+hypothesis.settings.register_profile("gpud", deadline=None)
+hypothesis.settings.load_profile("gpud")
+
+_LONGEST_FIRST = ("e2e", "sim", "rig", "contract", "unit")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test an id of its own, and put the kinds that take long first.
+
+    Of several processes none then ends long after the others; within a kind the order stays the
+    shuffled one.
+
+    Raises:
+        UsageError: Two tests have one id; of these, processes in parallel would run only one.
+    """
+    for item in items:
+        if getattr(item, "operation_label", None):  # Schemathesis names its items but leaves them one id.
+            item._id = coerce_node_id(f"{item.nodeid}[{item.name.partition('[')[2]}")
+    ids = [item.nodeid for item in items]
+    if len(set(ids)) != len(ids):
+        twice = sorted({name for name in ids if ids.count(name) > 1})
+        raise pytest.UsageError(f"tests that share an id: {', '.join(twice[:5])}")
+    items.sort(key=lambda item: (item.get_closest_marker("soak") is None, _rank(item.path)))
+
+
+def _rank(path: Path) -> int:
+    kinds = [rank for rank, kind in enumerate(_LONGEST_FIRST) if kind in path.parts]
+    return kinds[0] if kinds else len(_LONGEST_FIRST)
