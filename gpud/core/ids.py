@@ -16,6 +16,8 @@ WorkerId = NewType("WorkerId", str)
 
 KeyId = NewType("KeyId", str)
 RequestId = NewType("RequestId", str)
+JobId = NewType("JobId", str)
+"""Ten base32 characters of its time, `-`, 16 of chance; `sync-` before it when its caller waits."""
 GpuUuid = NewType("GpuUuid", str)
 """NVML's UUID of a GPU (`GPU-…`) or of a MIG device (`MIG-…`); never an index."""
 

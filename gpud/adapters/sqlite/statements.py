@@ -1,4 +1,4 @@
-"""Reads `queries.sql`: every statement of the store, by name."""
+"""Reads `queries.sql` and the files beside it: every statement of the store, by name."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ def parse(text: str) -> dict[str, str]:
     statements: dict[str, str] = {}
     for name, body in zip(parts[::2], parts[1::2], strict=True):
         if name in statements:
-            raise ValueError(f"queries.sql names {name} twice")
+            raise ValueError(f"the statements' files name {name} twice")
         lines = (line for line in body.splitlines() if not line.lstrip().startswith("--"))
         statements[name] = "\n".join(lines).strip().rstrip(";")
     return statements
 
 
-SQL = parse(resources.files(__package__ or "").joinpath("queries.sql").read_text(encoding="utf-8"))
+_FILES = ("queries.sql", "jobs.sql")
+_TEXTS = (resources.files(__package__ or "").joinpath(name).read_text(encoding="utf-8") for name in _FILES)
+
+SQL = parse("\n".join(_TEXTS))
 """Statement text by name."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gpud.adapters.sqlite.access import SqliteAccessStore
+from gpud.adapters.sqlite.blobs import BlobFiles, MemoryBlobs
 from gpud.adapters.sqlite.checkpoints import Checkpointer
 from gpud.adapters.sqlite.committer import GroupCommitter
 from gpud.adapters.sqlite.connection import open_memory, open_writer, sqlite_warning
@@ -18,6 +19,7 @@ from gpud.adapters.sqlite.datadir import DATABASE_NAME, claim
 from gpud.adapters.sqlite.failures import translate
 from gpud.adapters.sqlite.fleet import SqliteFleetStore
 from gpud.adapters.sqlite.hops import ReaderPool, inline, inline_reads, on_thread, open_connection
+from gpud.adapters.sqlite.jobs import SqliteJobStore
 from gpud.adapters.sqlite.reads import SqliteReadModel
 from gpud.adapters.sqlite.sealing import KEY_BYTES, Sealer, load_master_key
 from gpud.adapters.sqlite.statements import SQL
@@ -27,23 +29,26 @@ if TYPE_CHECKING:
     import asyncio
     from pathlib import Path
 
+    from gpud.adapters.sqlite.blobs import Blobs
     from gpud.adapters.sqlite.committer import CommitStats
     from gpud.adapters.sqlite.hops import Execute, Read
     from gpud.ports.time import Clock
 
 MASTER_KEY_NAME = "master.key"
+BLOBS_NAME = "blobs"
 READERS = 2
 
 _log = structlog.get_logger()
 
 
 class Store:
-    """Everything durable, behind its three ports.
+    """Everything durable, behind its four ports.
 
     Args:
         fleet: Port `FleetStore`.
         reads: Port `ReadModel`.
         access: Port `AccessStore`.
+        jobs: Port `JobStore`.
         install_id: Of this installation, made with its database.
         failed: Resolves to the error when the store cannot go on; the daemon must then end.
     """
@@ -56,6 +61,7 @@ class Store:
         sealer: Sealer,
         install_id: str,
         clock: Clock,
+        blobs: Blobs,
         closing: AsyncExitStack,
     ) -> None:
         self._committer = committer
@@ -63,6 +69,7 @@ class Store:
         self.fleet = SqliteFleetStore(committer)
         self.reads = SqliteReadModel(read, clock)
         self.access = SqliteAccessStore(committer, read, sealer)
+        self.jobs = SqliteJobStore(committer, read, blobs)
         self.install_id = install_id
         self.failed: asyncio.Future[StoreUnusable] = committer.failed
 
@@ -125,6 +132,7 @@ async def open_store(data_dir: Path, clock: Clock, *, master_key_path: Path | No
             sealer=sealer,
             install_id=install_id,
             clock=clock,
+            blobs=BlobFiles(data_dir / BLOBS_NAME),
             closing=undo.pop_all(),
         )
 
@@ -135,7 +143,7 @@ def memory_database(*, install_id: str = "simulated", at_ms: int = 0) -> sqlite3
 
 
 async def open_inline_store(
-    database: sqlite3.Connection, clock: Clock, *, execute: Execute | None = None
+    database: sqlite3.Connection, clock: Clock, *, execute: Execute | None = None, blobs: Blobs | None = None
 ) -> Store:
     """Open a store without threads on a connection, for simulations.
 
@@ -144,6 +152,7 @@ async def open_inline_store(
         clock: Simulated or real.
         execute: What carries writes to the database, to put faults and delays in between;
             by default they run at once.
+        blobs: Where large payloads are; in memory, and gone with the store, by default.
     """
     if database.in_transaction:
         database.execute("ROLLBACK")  # of a store abandoned in the middle of a batch
@@ -157,6 +166,7 @@ async def open_inline_store(
         sealer=Sealer(b"\0" * KEY_BYTES, install_id=install_id),
         install_id=install_id,
         clock=clock,
+        blobs=blobs or MemoryBlobs(),
         closing=undo,
     )
 

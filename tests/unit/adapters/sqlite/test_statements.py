@@ -16,13 +16,22 @@ if TYPE_CHECKING:
 
 FOLDER = Path(package.__file__).parent
 SOURCES = {path.name: path.read_text() for path in FOLDER.glob("*.py")}
-INDEXED = sorted(
-    name
-    for name in SQL
-    if name.startswith(
-        ("events_", "workers_page", "lease_holder", "leases_open", "segments_open", "workers_live")
-    )
+WALKS = (
+    "events_",
+    "workers_page",
+    "lease_holder",
+    "leases_open",
+    "segments_open",
+    "workers_live",
+    "jobs_page",
+    "jobs_ready",
+    "jobs_expired",
+    "jobs_purge_due",
+    "jobs_lapsed",
+    "job_chunks",
+    "job_by",
 )
+INDEXED = sorted(name for name in SQL if name.startswith(WALKS))
 
 
 @pytest.fixture
@@ -75,7 +84,7 @@ def test_reports_never_walk_all_segments(connection: sqlite3.Connection, name: s
 
 
 def test_a_name_that_stands_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="names a twice"):
+    with pytest.raises(ValueError, match="name a twice"):
         parse("-- name: a\nSELECT 1;\n-- name: a\nSELECT 2;\n")
 
 

@@ -1,0 +1,193 @@
+-- Every statement on jobs. `statements.py` reads this file beside `queries.sql`; a test prepares each one.
+
+-- name: job_timeline_read
+SELECT boot_id, boot_ns, at_ms FROM job_timeline WHERE id = 1;
+
+-- name: job_timeline_write
+INSERT INTO job_timeline (id, boot_id, boot_ns, at_ms) VALUES (1, :boot_id, :boot_ns, :at_ms)
+ON CONFLICT (id) DO UPDATE SET boot_id = excluded.boot_id, boot_ns = excluded.boot_ns, at_ms = excluded.at_ms;
+
+-- name: job_newest
+SELECT max(created_at_ms, started_at_ms, finished_at_ms) FROM job ORDER BY seq DESC LIMIT 1;
+
+-- name: job_insert
+INSERT INTO job (
+    id, endpoint, owner, state, reason, priority, effective_priority, low_priority, group_key, solo, attempt,
+    deliveries, deliveries_before, max_attempts, created_at_ms, available_at_ms, expires_at_ms, deadline_ms, ttl_ms,
+    execution_timeout_ms, started_at_ms, finished_at_ms, purge_at_ms, worker_id, instance, cancel_requested, dead,
+    redrives, sync, webhook, error, input_bytes, scheduled
+) VALUES (
+    :id, :endpoint, :owner, :state, '', :priority, :effective_priority, :low_priority, :group_key, 0, 0,
+    0, 0, :max_attempts, :created_at_ms, :available_at_ms, :expires_at_ms, :deadline_ms, :ttl_ms,
+    :execution_timeout_ms, 0, 0, 0, '', '', 0, 0,
+    0, :sync, :webhook, '', :input_bytes, 0
+);
+
+-- name: job_payload_put
+INSERT INTO job_payload (job_seq, kind, content_type, size, content, ref)
+VALUES (:seq, :kind, :content_type, :size, :content, :ref)
+ON CONFLICT (job_seq, kind) DO UPDATE SET
+    content_type = excluded.content_type, size = excluded.size, content = excluded.content, ref = excluded.ref;
+
+-- name: job_payload_read
+SELECT content_type, content, ref FROM job_payload WHERE job_seq = :seq AND kind = :kind;
+
+-- name: job_payload_drop
+DELETE FROM job_payload WHERE job_seq = :seq AND kind <> 'input';
+
+-- name: job_payload_refs
+SELECT 1 FROM job_payload WHERE ref = :ref LIMIT 1;
+
+-- name: job_claim
+UPDATE job SET
+    state = 'IN_PROGRESS', reason = '', attempt = attempt + 1, deliveries = deliveries + 1,
+    started_at_ms = :now_ms, worker_id = :worker_id, instance = :instance, lease_until_ms = :lease_until_ms
+WHERE seq = :seq AND state = 'IN_QUEUE' AND scheduled = 0 AND expires_at_ms > :now_ms
+RETURNING *;
+
+-- name: job_complete
+-- The fence: a stale delivery changes nothing.
+UPDATE job SET
+    state = 'COMPLETED', reason = '', error = '', instance = '', finished_at_ms = :now_ms, purge_at_ms = :purge_at_ms
+WHERE seq = :seq AND state = 'IN_PROGRESS' AND deliveries = :delivery AND instance = :instance;
+
+-- name: job_update
+UPDATE job SET
+    state = :state, reason = :reason, effective_priority = :effective_priority, solo = :solo, attempt = :attempt,
+    deliveries = :deliveries, deliveries_before = :deliveries_before, available_at_ms = :available_at_ms,
+    expires_at_ms = :expires_at_ms, deadline_ms = :deadline_ms, started_at_ms = :started_at_ms,
+    finished_at_ms = :finished_at_ms, purge_at_ms = :purge_at_ms, worker_id = :worker_id, instance = :instance,
+    cancel_requested = :cancel_requested, dead = :dead, redrives = :redrives, error = :error, scheduled = :scheduled
+WHERE seq = :seq;
+
+-- name: job_by_seq
+SELECT * FROM job WHERE seq = :seq;
+
+-- name: job_by_id
+SELECT * FROM job WHERE id = :id;
+
+-- name: job_attempt_insert
+INSERT INTO job_attempt (
+    job_seq, delivery, attempt, worker_id, started_at_ms, ended_at_ms, ending, reason, error, exit_code, log_tail
+) VALUES (
+    :seq, :delivery, :attempt, :worker_id, :started_at_ms, :ended_at_ms, :ending, :reason, :error, :exit_code, :log_tail
+);
+
+-- name: job_attempts
+SELECT * FROM job_attempt WHERE job_seq = :seq ORDER BY delivery;
+
+-- name: job_total_add
+INSERT INTO job_total (endpoint, ending, count) VALUES (:endpoint, :ending, 1)
+ON CONFLICT (endpoint, ending) DO UPDATE SET count = count + 1;
+
+-- name: job_totals
+SELECT endpoint, ending, count FROM job_total;
+
+-- name: jobs_waiting_totals
+SELECT endpoint, low_priority, count(*) AS count, sum(input_bytes) AS input_bytes FROM job
+WHERE state = 'IN_QUEUE' GROUP BY endpoint, low_priority;
+
+-- name: jobs_running
+SELECT * FROM job WHERE state = 'IN_PROGRESS' ORDER BY seq;
+
+-- name: jobs_group_holders
+SELECT endpoint, group_key, seq FROM job WHERE group_key <> '' AND finished_at_ms = 0 AND deliveries > 0;
+
+-- name: jobs_ready_first
+SELECT effective_priority, available_at_ms, seq, id, group_key, solo FROM job INDEXED BY job_ready
+WHERE state = 'IN_QUEUE' AND scheduled = 0 AND endpoint = :endpoint
+ORDER BY effective_priority DESC, available_at_ms, seq LIMIT :limit;
+
+-- name: jobs_ready_same
+SELECT effective_priority, available_at_ms, seq, id, group_key, solo FROM job INDEXED BY job_ready
+WHERE state = 'IN_QUEUE' AND scheduled = 0 AND endpoint = :endpoint AND effective_priority = :priority
+  AND (available_at_ms, seq) > (:available_at_ms, :seq)
+ORDER BY available_at_ms, seq LIMIT :limit;
+
+-- name: jobs_ready_below
+SELECT effective_priority, available_at_ms, seq, id, group_key, solo FROM job INDEXED BY job_ready
+WHERE state = 'IN_QUEUE' AND scheduled = 0 AND endpoint = :endpoint AND effective_priority < :priority
+ORDER BY effective_priority DESC, available_at_ms, seq LIMIT :limit;
+
+-- name: jobs_release_due
+-- Their time has come: from the scheduled index into the ready one.
+UPDATE job SET scheduled = 0 WHERE seq IN (
+    SELECT seq FROM job INDEXED BY job_scheduled WHERE scheduled = 1 AND available_at_ms <= :now_ms
+    ORDER BY available_at_ms LIMIT :limit)
+RETURNING *;
+
+-- name: jobs_next_due
+SELECT min(available_at_ms) AS at_ms FROM job INDEXED BY job_scheduled WHERE scheduled = 1;
+
+-- name: jobs_expired
+SELECT * FROM job INDEXED BY job_expiry WHERE state = 'IN_QUEUE' AND expires_at_ms <= :now_ms
+ORDER BY expires_at_ms LIMIT :limit;
+
+-- name: jobs_next_expiry
+SELECT min(expires_at_ms) AS at_ms FROM job INDEXED BY job_expiry WHERE state = 'IN_QUEUE';
+
+-- name: jobs_purge_due
+SELECT seq, id FROM job INDEXED BY job_purge WHERE purge_at_ms > 0 AND purge_at_ms <= :now_ms
+ORDER BY purge_at_ms LIMIT :limit;
+
+-- name: job_delete
+DELETE FROM job WHERE seq = :seq;
+
+-- name: jobs_renew_leases
+UPDATE job SET lease_until_ms = :until_ms
+WHERE state = 'IN_PROGRESS' AND instance = :instance AND seq IN (SELECT value FROM json_each(:seqs));
+
+-- name: jobs_lapsed
+SELECT * FROM job INDEXED BY job_running WHERE state = 'IN_PROGRESS' AND lease_until_ms <= :now_ms LIMIT :limit;
+
+-- name: jobs_priority_levels
+SELECT min(effective_priority) AS least, max(effective_priority) AS most FROM job INDEXED BY job_ready
+WHERE state = 'IN_QUEUE' AND scheduled = 0 AND endpoint = :endpoint;
+
+-- name: jobs_age
+-- One step up for those of one level that waited long enough for their next one.
+UPDATE job SET effective_priority = effective_priority + 1 WHERE seq IN (
+    SELECT seq FROM job INDEXED BY job_ready
+    WHERE state = 'IN_QUEUE' AND scheduled = 0 AND endpoint = :endpoint AND effective_priority = :level
+      AND available_at_ms <= :now_ms - :step_ms * (effective_priority - priority + 1)
+      AND effective_priority - priority < :steps_max
+    ORDER BY available_at_ms LIMIT :limit);
+
+-- name: jobs_waiting_of_endpoint
+SELECT * FROM job INDEXED BY job_of_endpoint WHERE endpoint = :endpoint AND state = 'IN_QUEUE' LIMIT :limit;
+
+-- name: job_chunk_put
+INSERT INTO job_chunk (job_seq, n, delivery, content)
+SELECT :seq, coalesce((SELECT max(n) FROM job_chunk WHERE job_seq = :seq), 0) + 1, :delivery, :content
+WHERE EXISTS (SELECT 1 FROM job WHERE seq = :seq AND state = 'IN_PROGRESS' AND deliveries = :delivery
+              AND instance = :instance);
+
+-- name: job_fenced
+SELECT 1 FROM job WHERE seq = :seq AND state = 'IN_PROGRESS' AND deliveries = :delivery AND instance = :instance;
+
+-- name: job_chunks
+SELECT n, content FROM job_chunk WHERE job_seq = :seq AND delivery = :delivery AND n > :after ORDER BY n LIMIT :limit;
+
+-- name: job_chunks_drop
+DELETE FROM job_chunk WHERE job_seq = :seq;
+
+-- name: job_idempotency_read
+SELECT fingerprint, job_seq FROM job_idempotency WHERE scope = :scope AND key = :key;
+
+-- name: job_idempotency_put
+INSERT INTO job_idempotency (scope, key, fingerprint, job_seq, at_ms)
+VALUES (:scope, :key, :fingerprint, :seq, :at_ms);
+
+-- name: jobs_page
+SELECT * FROM job WHERE seq < :before AND (:owner IS NULL OR owner = :owner) AND (:state IS NULL OR state = :state)
+ORDER BY seq DESC LIMIT :limit;
+
+-- name: jobs_page_of_endpoint
+SELECT * FROM job INDEXED BY job_of_endpoint WHERE endpoint = :endpoint AND seq < :before
+  AND (:owner IS NULL OR owner = :owner) AND (:state IS NULL OR state = :state)
+ORDER BY seq DESC LIMIT :limit;
+
+-- name: jobs_page_dead
+SELECT * FROM job INDEXED BY job_dead WHERE dead = 1 AND seq < :before AND (:owner IS NULL OR owner = :owner)
+  AND (:endpoint IS NULL OR endpoint = :endpoint)
+ORDER BY seq DESC LIMIT :limit;
