@@ -27,10 +27,13 @@ from gpud.adapters.sqlite.store import open_store
 from gpud.adapters.system import SystemClock, SystemIds
 from gpud.adapters.systemd import ServiceNotifier, credential_path, inherited_sockets
 from gpud.adapters.threads import Threads
+from gpud.adapters.webhook_sender import WebhookSender
+from gpud.adapters.webhook_signer import StandardSigner
 from gpud.api.app import build_api
 from gpud.api.auth import ApiKeyRing
 from gpud.core.gpu import GpuAttach
 from gpud.core.starts import BackoffPolicy
+from gpud.core.webhook_guard import GuardRules
 from gpud.errors import BadSettings
 from gpud.fleet.fleet import Fleet, FleetPorts
 from gpud.fleet.hands import FleetSettings
@@ -41,6 +44,8 @@ from gpud.gateway.server import Gateway
 from gpud.gateway.tuning import tune_process
 from gpud.settings import load_settings
 from gpud.telemetry import set_up_logging
+from gpud.webhooks.control import WebhookControl
+from gpud.webhooks.dispatcher import WebhookDispatcher
 
 if TYPE_CHECKING:
     from gpud.adapters.sqlite.store import Store
@@ -139,6 +144,8 @@ class Daemon:
         self._images = DockerImages(settings.docker, self._threads)
         self._dispatcher = Dispatcher(clock)
         self._keyring = ApiKeyRing(store.access, clock, ids)
+        self._sender = WebhookSender(_guard(settings), clock)
+        self._signer = StandardSigner()
 
     async def run(
         self,
@@ -174,6 +181,7 @@ class Daemon:
             watching = [
                 tasks.create_task(self._watch_store(), name="store_watch"),
                 tasks.create_task(self._feed_watchdog(fleet), name="watchdog"),
+                tasks.create_task(self._webhook_dispatcher().run(), name="webhooks"),
             ]
             if certificates is not None:
                 watching.append(tasks.create_task(certificates.keep_looking(), name="certificates"))
@@ -198,6 +206,7 @@ class Daemon:
             await runner.cleanup()
             for task in watching:
                 task.cancel()
+        await self._sender.close()
         await self._images.close()
         await self._runtime.close()
         await self._threads.close()
@@ -246,10 +255,27 @@ class Daemon:
             settings=self._settings,
             clock=self._clock,
             ids=self._ids,
+            webhook_control=WebhookControl(
+                store=self._store.webhooks,
+                sender=self._sender,
+                signer=self._signer,
+                clock=self._clock,
+                ids=self._ids,
+            ),
         )
         runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await runner.setup()
         return runner
+
+    def _webhook_dispatcher(self) -> WebhookDispatcher:
+        return WebhookDispatcher(
+            store=self._store.webhooks,
+            sender=self._sender,
+            signer=self._signer,
+            clock=self._clock,
+            ids=self._ids,
+            retention_s=self._settings.webhooks.retention_s,
+        )
 
     async def _watch_store(self) -> None:
         """End the daemon when the store cannot go on: a restart starts from what is on disk."""
@@ -306,6 +332,15 @@ def _check_settings(running: Settings, config: Path | None) -> None:
 def _attach(settings: Settings, gpus: GpuInventory) -> GpuAttach:
     """Static GPUs are not the engine's to attach: their workers are only told which they have."""
     return GpuAttach.NONE if gpus.source == "static" else settings.gpus.attach
+
+
+def _guard(settings: Settings) -> GuardRules:
+    """Whom webhooks may call."""
+    return GuardRules(
+        http_hosts=frozenset(host.lower() for host in settings.webhooks.http_hosts),
+        networks=settings.webhooks.networks,
+        ports=frozenset(settings.webhooks.ports),
+    )
 
 
 def _server_of(runner: web.AppRunner) -> web.Server:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -114,6 +115,19 @@ class ScalingSettings(_Section):
     """After a start of the daemon nothing is scaled down for this long."""
 
 
+class WebhookSettings(_Section):
+    """Whom gpud may call. Public addresses over https need no setting."""
+
+    http_hosts: tuple[Annotated[str, Field(pattern=r"^[^\s/:@\[\]]{1,253}$")], ...] = ()
+    """Host names or addresses that may be called over plain http."""
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Networks in CIDR form that may be called though they are private, such as 10.1.0.0/16."""
+    ports: tuple[Annotated[int, Field(ge=1, le=65_535)], ...] = (80, 443)
+    """Ports that may be called."""
+    retention_s: Annotated[float, Field(ge=3600, le=31_536_000)] = 1_209_600.0
+    """How long ended deliveries are kept, to be seen and sent again."""
+
+
 class PriceSettings(_Section):
     """What GPU time costs."""
 
@@ -142,6 +156,7 @@ class Settings(_Section):
     docker: DockerSettings = DockerSettings()
     gpus: GpuSettings = GpuSettings()
     scaling: ScalingSettings = ScalingSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     prices: PriceSettings = PriceSettings()
     log: LogSettings = LogSettings()
 
@@ -203,6 +218,7 @@ _PATTERNS = {
     "server.listen": "must be host:port, such as 127.0.0.1:8700",
     "server.domain": "must be a domain name in lower case, such as gpu.example.org",
     "docker.network": "must be a network name of letters, digits, '_', '.' and '-', at most 63",
+    "webhooks.http_hosts": "must be host names or addresses, without scheme, port or path",
     "prices.currency": "must be three capital letters, such as USD",
 }
 
@@ -211,5 +227,7 @@ def _why(path: str, kind: str, message: str) -> str:
     if kind == "extra_forbidden":
         return "unknown setting; see docs/reference/settings.md for the names"
     if kind == "string_pattern_mismatch":
-        return _PATTERNS.get(path, "must be a unique id of 4 to 80 letters, digits and '-'")
+        return _PATTERNS.get(
+            path.rstrip("0123456789").rstrip("."), "must be a unique id of 4 to 80 letters, digits and '-'"
+        )
     return message.removeprefix("Value error, ")

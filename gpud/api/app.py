@@ -18,6 +18,7 @@ from gpud.api import (
     registries,
     system,
     usage,
+    webhooks,
     workers,
 )
 from gpud.api.idempotency import idempotency_middleware
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from gpud.ports.store import AccessStore, ReadModel
     from gpud.ports.time import Clock, IdSource
     from gpud.settings import Settings
+    from gpud.webhooks.control import WebhookControl
 
 ALL_OPERATIONS = (
     *endpoints.OPERATIONS_HERE,
@@ -45,6 +47,7 @@ ALL_OPERATIONS = (
     *keys.OPERATIONS_HERE,
     *usage.OPERATIONS_HERE,
     *events.OPERATIONS_HERE,
+    *webhooks.OPERATIONS_HERE,
     *system.OPERATIONS_HERE,
 )
 
@@ -66,6 +69,7 @@ def build_api(
     settings: Settings,
     clock: Clock,
     ids: IdSource,
+    webhook_control: WebhookControl,
     administrator_uids: frozenset[int] | None = None,
 ) -> web.Application:
     """Build the application; run it with one `web.AppRunner`, on as many sites as wanted.
@@ -82,6 +86,7 @@ def build_api(
         settings: For prices and for show.
         clock: For labels and expiry.
         ids: For request ids.
+        webhook_control: The door to webhooks.
         administrator_uids: Who needs no key on the Unix socket; root and the daemon's own by default.
     """
     app = web.Application(
@@ -96,6 +101,7 @@ def build_api(
         settings=settings,
         clock=clock,
         ids=ids,
+        webhooks=webhook_control,
     )
     default_uids = frozenset({0, os.geteuid()})
     app[ADMINISTRATOR_UIDS] = default_uids if administrator_uids is None else administrator_uids

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gpud.ports.store import AccessStore, ReadModel
     from gpud.ports.time import Clock, IdSource
     from gpud.settings import Settings
+    from gpud.webhooks.control import WebhookControl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,7 @@ class Services:
         settings: The daemon's settings, for prices and for show.
         clock: For rows, labels and expiry.
         ids: For request ids.
+        webhooks: Subscriptions and what they were told.
         stopping: Set when the application shuts down, so that endless answers end.
     """
 
@@ -39,6 +41,7 @@ class Services:
     settings: Settings
     clock: Clock
     ids: IdSource
+    webhooks: WebhookControl
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _names: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Daily", ("deploy", "invoke", "apply", "status", "explain", "events")),
-    ("Things", ("endpoint", "worker", "gpu", "image", "registry", "key")),
+    ("Things", ("endpoint", "worker", "gpu", "image", "registry", "key", "webhook")),
     ("Accounts", ("usage", "audit")),
     ("Daemon", ("serve", "version", "completion")),
 )

@@ -11,6 +11,8 @@ from gpud.fleet.state import start_phases_s
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gpud.core.ids import EndpointName
+    from gpud.core.pacing import ScaleDecision
     from gpud.core.worker import Worker, WorkerEvent
     from gpud.fleet.state import FleetState
     from gpud.ports.time import Clock, IdSource
@@ -79,6 +81,7 @@ class Chronicle:
             self._state.images_present.discard(endpoint.image.pin)
         if failed_now and is_current and is_start_failure(ready_s=after.ready_s, now_s=now_s):
             memory = self._state.recall(after.endpoint)
+            was_open = memory.starts.open
             memory.starts = after_failure(
                 memory.starts,
                 self._backoff,
@@ -87,6 +90,17 @@ class Chronicle:
                 now_s=now_s,
                 jitter=self._ids.fraction(),
             )
+            if memory.starts.open and not was_open:
+                opened = {"failures": memory.starts.failures, "error": memory.starts.last_error}
+                self._record("endpoint.circuit_opened", opened, endpoint=after.endpoint)
+
+    def note_decisions(self, decisions: Mapping[EndpointName, ScaleDecision]) -> None:
+        """A round decided how many workers each endpoint should have; called before that is kept."""
+        for name, decision in decisions.items():
+            before = self._state.decisions.get(name)
+            if before is not None and before.desired != decision.desired:
+                facts = {"from": before.desired, "to": decision.desired, "reason": decision.reason}
+                self._record("endpoint.scaled", facts, endpoint=name)
 
     def _record_move(self, before: Worker, after: Worker, event: WorkerEvent, *, failed_now: bool) -> None:
         facts: dict[str, object] = {"from": before.state, "to": after.state, "cause": event.cause}

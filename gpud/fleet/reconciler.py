@@ -215,6 +215,7 @@ class Reconciler:
         for sense in self.senses:
             sense(now_s)
         last = self._plan_until_settled(now_s)
+        self._chronicle.note_decisions(last.decisions)
         self.state.decisions, self.state.waits = last.decisions, last.waits
         # The table goes out before anything is awaited: no request reaches a worker that this
         # round has started to drain.

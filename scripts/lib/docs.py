@@ -9,6 +9,7 @@ import argparse
 import sys
 import typing
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -127,7 +128,9 @@ def _type(annotation: object) -> str:
         return _one_of(typing.get_args(annotation))
     if typing.get_origin(annotation) is tuple:
         inner = typing.get_args(annotation)[0]
-        return "list of tables" if issubclass(inner, BaseModel) else f"list of {_type(inner)}s"
+        inner = typing.get_args(inner)[0] if typing.get_origin(inner) is typing.Annotated else inner
+        tables = isinstance(inner, type) and issubclass(inner, BaseModel)
+        return "list of tables" if tables else f"list of {_type(inner)}s"
     if isinstance(annotation, type) and issubclass(annotation, StrEnum):
         return _one_of(tuple(annotation))
     names: dict[object, str] = {
@@ -136,6 +139,7 @@ def _type(annotation: object) -> str:
         float: "number",
         str: "text",
         Path: "path",
+        IPv4Network | IPv6Network: "network",
     }
     return names[annotation]
 

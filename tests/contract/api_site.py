@@ -10,9 +10,13 @@ from aiohttp import ClientSession, UnixConnector, web
 from aiohttp.test_utils import TestClient, TestServer
 
 from gpud.adapters.sqlite.store import memory_database, open_inline_store
+from gpud.adapters.webhook_sender import WebhookSender
+from gpud.adapters.webhook_signer import StandardSigner
 from gpud.api.app import build_api
 from gpud.api.auth import ApiKeyRing
+from gpud.core.webhook_guard import GuardRules
 from gpud.settings import Settings
+from gpud.webhooks.control import WebhookControl
 from tests.fakes.clock import FakeClock, SeededIds
 from tests.fakes.control import FakeFleetControl
 
@@ -60,6 +64,13 @@ async def running_api(
         ids = SeededIds()
         keyring = ApiKeyRing(store.access, clock, ids)
         await keyring.load()
+        webhook_control = WebhookControl(
+            store=store.webhooks,
+            sender=WebhookSender(GuardRules(), clock),
+            signer=StandardSigner(),
+            clock=clock,
+            ids=ids,
+        )
         app = build_api(
             control=control,
             reads=store.reads,
@@ -68,6 +79,7 @@ async def running_api(
             settings=settings or Settings(),
             clock=clock,
             ids=ids,
+            webhook_control=webhook_control,
             administrator_uids=administrator_uids,
         )
         client = await stack.enter_async_context(TestClient(TestServer(app)))

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
 from gpud.adapters.sqlite import rows
+from gpud.adapters.sqlite.outbox import calls_out, put_event
 from gpud.adapters.sqlite.statements import SQL
 from gpud.core.ids import GpuUuid, WorkerId
 from gpud.core.records import (
@@ -28,7 +29,7 @@ from gpud.errors import InvariantBroken
 from gpud.ports.store import FleetRows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from gpud.adapters.sqlite.committer import GroupCommitter
     from gpud.core.metering import Segment
@@ -37,8 +38,9 @@ if TYPE_CHECKING:
 class SqliteFleetStore:
     """Durable fleet state (port `FleetStore`)."""
 
-    def __init__(self, committer: GroupCommitter) -> None:
+    def __init__(self, committer: GroupCommitter, note_put: Callable[[int], None] = lambda _: None) -> None:
         self._committer = committer
+        self._note_put = note_put
 
     async def load_fleet(self) -> FleetRows:
         """Read everything the reconciler starts from."""
@@ -54,6 +56,7 @@ class SqliteFleetStore:
         """
         if changes:
             await self._committer.write(partial(record_changes, tuple(changes)))
+            self._note_put(sum(calls_out(change) for change in changes))
 
 
 def record_changes(changes: tuple[FleetChange, ...], connection: sqlite3.Connection) -> None:
@@ -94,7 +97,8 @@ def _apply(change: FleetChange, connection: sqlite3.Connection) -> None:  # noqa
         case GpuHealthSaved(status=status):
             connection.execute(SQL["gpu_health_save"], rows.gpu_health_params(status))
         case EventRecorded():
-            connection.execute(SQL["event_insert"], rows.event_params(change))
+            seq = connection.execute(SQL["event_insert"], rows.event_params(change)).lastrowid
+            put_event(change, seq or 0, connection)
         case HeartbeatWritten(boot_id=boot_id, boot_ns=boot_ns, wall_ms=wall_ms):
             beat = {"boot_id": boot_id, "boot_ns": boot_ns, "wall_ms": wall_ms}
             connection.execute(SQL["heartbeat_write"], beat)

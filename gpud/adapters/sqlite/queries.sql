@@ -259,6 +259,137 @@ SELECT host, username, password_nonce, password_sealed FROM registry WHERE name 
 -- name: registry_delete
 DELETE FROM registry WHERE name = :name;
 
+-- name: webhook_insert
+INSERT INTO webhook (
+    id, url, destination, types, endpoint, description, created_at_ms, secret_nonce, secret_sealed,
+    old_secret_until_ms, disabled_reason, failing_since_ms, failures
+) VALUES (
+    :id, :url, :destination, :types, :endpoint, :description, :created_at_ms, :secret_nonce, :secret_sealed,
+    0, :disabled_reason, 0, 0
+);
+
+-- name: webhook_change
+-- Enabling one again forgets how it failed.
+UPDATE webhook SET
+    url = :url,
+    destination = :destination,
+    types = :types,
+    endpoint = :endpoint,
+    description = :description,
+    failing_since_ms = iif(:disabled_reason = '' AND disabled_reason <> '', 0, failing_since_ms),
+    failures = iif(:disabled_reason = '' AND disabled_reason <> '', 0, failures),
+    disabled_reason = :disabled_reason
+WHERE id = :id;
+
+-- name: webhook_rotate
+UPDATE webhook SET
+    old_secret_nonce = secret_nonce,
+    old_secret_sealed = secret_sealed,
+    old_secret_until_ms = :old_secret_until_ms,
+    secret_nonce = :secret_nonce,
+    secret_sealed = :secret_sealed
+WHERE id = :id;
+
+-- name: webhook_delete
+DELETE FROM webhook WHERE id = :id;
+
+-- name: webhook_read
+SELECT * FROM webhook WHERE id = :id;
+
+-- name: webhooks_all
+SELECT * FROM webhook WHERE url <> '' ORDER BY created_at_ms, id;
+
+-- name: webhook_count
+SELECT count(*) FROM webhook;
+
+-- name: webhook_health_write
+UPDATE webhook SET
+    failing_since_ms = :failing_since_ms,
+    failures = :failures,
+    disabled_reason = iif(disabled_reason = '', :disabled_reason, disabled_reason)
+WHERE id = :id;
+
+-- name: webhook_deliveries_drop
+UPDATE webhook_delivery SET state = 'dropped' WHERE webhook_id = :webhook_id AND state = 'waiting';
+
+-- name: webhook_deliveries_delete
+DELETE FROM webhook_delivery WHERE webhook_id = :webhook_id;
+
+-- name: webhook_deliver
+-- The id is made of what is told to whom, so telling it twice adds nothing.
+INSERT INTO webhook_delivery (
+    id, webhook_id, kind, endpoint, url, destination, format, state, created_at_ms, body, attempts, tries,
+    next_at_ms, delay_ms
+) VALUES (
+    :id, :webhook_id, :kind, :endpoint, :url, :destination, :format, :state, :created_at_ms, :body, 0, 0,
+    :created_at_ms, 0
+)
+ON CONFLICT (id) DO NOTHING;
+
+-- name: webhook_destinations
+-- Steps from one destination to the next, however much waits for each.
+WITH RECURSIVE step (destination) AS (
+    SELECT min(d.destination) FROM webhook_delivery AS d WHERE d.state = 'waiting'
+    UNION ALL
+    SELECT (
+        SELECT min(d.destination) FROM webhook_delivery AS d
+        WHERE d.state = 'waiting' AND d.destination > step.destination
+    )
+    FROM step WHERE step.destination IS NOT NULL
+)
+SELECT destination FROM step WHERE destination IS NOT NULL;
+
+-- name: webhook_deliveries_next
+SELECT * FROM webhook_delivery WHERE state = 'waiting' AND destination = :destination
+ORDER BY next_at_ms LIMIT :limit;
+
+-- name: webhook_delivery_settle
+UPDATE webhook_delivery SET
+    state = :state,
+    attempts = attempts + 1,
+    tries = tries + 1,
+    next_at_ms = :next_at_ms,
+    delay_ms = :delay_ms
+WHERE id = :id AND attempts = :attempts;
+
+-- name: webhook_attempt_insert
+INSERT INTO webhook_attempt (delivery_id, number, at_ms, took_ms, status, error, answer)
+VALUES (:delivery_id, :number, :at_ms, :took_ms, :status, :error, :answer);
+
+-- name: webhook_answers_trim
+-- The log keeps every try, and what was answered to the last one.
+UPDATE webhook_attempt SET answer = x'' WHERE delivery_id = :delivery_id AND number < :number;
+
+-- name: webhook_attempts
+SELECT number, at_ms, took_ms, status, error, answer FROM webhook_attempt
+WHERE delivery_id = :delivery_id ORDER BY number;
+
+-- name: webhook_delivery_read
+SELECT * FROM webhook_delivery WHERE id = :id AND webhook_id = :webhook_id;
+
+-- name: webhook_deliveries_page
+SELECT id, webhook_id, kind, endpoint, url, destination, format, state, created_at_ms, x'' AS body, attempts,
+    tries, next_at_ms, delay_ms
+FROM webhook_delivery
+WHERE webhook_id = :webhook_id AND (created_at_ms, id) < (:before_ms, :before_id)
+    AND (:state = '' OR state = :state)
+ORDER BY created_at_ms DESC, id DESC LIMIT :limit;
+
+-- name: webhook_redeliver
+UPDATE webhook_delivery SET state = 'waiting', tries = 0, next_at_ms = :at_ms, delay_ms = 0
+WHERE id = :id AND webhook_id = :webhook_id;
+
+-- name: webhook_replay
+UPDATE webhook_delivery SET state = 'waiting', tries = 0, next_at_ms = :at_ms, delay_ms = 0
+WHERE webhook_id = :webhook_id AND created_at_ms >= :since_ms AND created_at_ms < :until_ms
+    AND (state IN ('failed', 'dropped') OR (state = 'delivered' AND :every));
+
+-- name: webhook_deliveries_forget
+DELETE FROM webhook_delivery WHERE id IN (
+    SELECT d.id FROM webhook_delivery AS d
+    WHERE d.state <> 'waiting' AND d.created_at_ms < :before_ms ORDER BY d.created_at_ms LIMIT 500
+);
+
 -- name: idempotency_claim
 INSERT INTO idempotency (scope, key, fingerprint, at_ms) VALUES (:scope, :key, :fingerprint, :at_ms)
 ON CONFLICT (scope, key) DO NOTHING;

@@ -23,6 +23,7 @@ from gpud.adapters.sqlite.jobs import SqliteJobStore
 from gpud.adapters.sqlite.reads import SqliteReadModel
 from gpud.adapters.sqlite.sealing import KEY_BYTES, Sealer, load_master_key
 from gpud.adapters.sqlite.statements import SQL
+from gpud.adapters.sqlite.webhooks import SqliteWebhookStore
 from gpud.errors import StoreUnusable
 
 if TYPE_CHECKING:
@@ -42,13 +43,14 @@ _log = structlog.get_logger()
 
 
 class Store:
-    """Everything durable, behind its four ports.
+    """Everything durable, behind its ports.
 
     Args:
         fleet: Port `FleetStore`.
         reads: Port `ReadModel`.
         access: Port `AccessStore`.
         jobs: Port `JobStore`.
+        webhooks: Port `WebhookStore`.
         install_id: Of this installation, made with its database.
         failed: Resolves to the error when the store cannot go on; the daemon must then end.
     """
@@ -66,7 +68,8 @@ class Store:
     ) -> None:
         self._committer = committer
         self._closing = closing
-        self.fleet = SqliteFleetStore(committer)
+        self.webhooks = SqliteWebhookStore(committer, read, sealer)
+        self.fleet = SqliteFleetStore(committer, self.webhooks.note_put)
         self.reads = SqliteReadModel(read, clock)
         self.access = SqliteAccessStore(committer, read, sealer)
         self.jobs = SqliteJobStore(committer, read, blobs)
@@ -182,11 +185,12 @@ def _check_master_key(key_check: bytes, key_path: Path, connection: sqlite3.Conn
     known = connection.execute(SQL["install_read"]).fetchone()["master_key_check"]
     if known == key_check:
         return
-    sealed = connection.execute(SQL["registry_count"]).fetchone()[0]
-    if known is not None and sealed:
+    registries = connection.execute(SQL["registry_count"]).fetchone()[0]
+    webhooks = connection.execute(SQL["webhook_count"]).fetchone()[0]
+    if known is not None and (registries or webhooks):
         raise StoreUnusable(
-            f"{key_path} is not the master key that {sealed} stored registry credential(s) were "
-            "encrypted with. Bring the old key back from your backup."
+            f"{key_path} is not the master key that {registries} stored registry credential(s) and "
+            f"{webhooks} webhook secret(s) were encrypted with. Bring the old key back from your backup."
         )
     connection.execute(SQL["install_key_check_write"], {"master_key_check": key_check})
 

@@ -53,6 +53,8 @@ def test_a_listing_as_json_is_the_api_s_own(gpud: Gpud, daemon: CannedDaemon) ->
         (("image", "ls"), "/v1/images"),
         (("key", "ls"), "/v1/keys"),
         (("registry", "ls"), "/v1/registries"),
+        (("webhook", "ls"), "/v1/webhooks"),
+        (("webhook", "ls", "jobs"), "/v1/webhooks/jobs/deliveries"),
     ],
 )
 def test_an_empty_listing_leaves_stdout_empty_and_says_so_beside_it(

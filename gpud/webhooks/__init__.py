@@ -1,0 +1,1 @@
+"""Webhooks on their way: who is told, and the dispatcher that tells them."""
