@@ -32,7 +32,9 @@ _OUTCOMES: Final = {
 class SocketProbe:
     """Asks with one GET on a fresh connection, and keeps nothing between two probes."""
 
-    async def probe(self, address: str, port: int, path: str, *, timeout_s: float) -> ProbeResult:
+    async def probe(
+        self, address: str, port: int, path: str, *, timeout_s: float, body: str = ""
+    ) -> ProbeResult:
         """Send one GET and judge its status; a redirect is a success and is not followed.
 
         Args:
@@ -40,6 +42,7 @@ class SocketProbe:
             port: Where the worker listens.
             path: Path and query, printable ASCII.
             timeout_s: For the whole of it: connect, answer, and at most 10 KiB of the body.
+            body: JSON of a POST; empty for a GET.
         """
         try:
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -52,7 +55,7 @@ class SocketProbe:
                 async with asyncio.timeout(timeout_s):
                     if code:
                         await asyncio.get_running_loop().sock_connect(sock, (address, port))
-                    return await _ask(sock, _request(address, port, path))
+                    return await _ask(sock, _request(address, port, path, body))
         except TimeoutError:
             return ProbeResult(outcome=ProbeOutcome.TIMEOUT)
         except OSError as error:
@@ -61,14 +64,17 @@ class SocketProbe:
             return ProbeResult(outcome=ProbeOutcome.LOCAL_ERROR)
 
 
-def _request(address: str, port: int, path: str) -> bytes:
+def _request(address: str, port: int, path: str, body: str) -> bytes:
     if not path.startswith("/") or not path.isprintable() or " " in path:
         raise ValueError(path)
     host = f"[{address}]" if ":" in address else address
-    return (
-        f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: gpud-probe\r\n"
-        "Accept: */*\r\nConnection: close\r\n\r\n"
-    ).encode("ascii")
+    sent = body.encode()
+    fields = f"Content-Type: application/json\r\nContent-Length: {len(sent)}\r\n" if sent else ""
+    head = (
+        f"{'POST' if sent else 'GET'} {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: gpud-probe\r\n"
+        f"Accept: */*\r\n{fields}Connection: close\r\n\r\n"
+    )
+    return head.encode("ascii") + sent
 
 
 async def _ask(sock: socket.socket, request: bytes) -> ProbeResult:

@@ -16,6 +16,7 @@ from gpud.api import (
     images,
     keys,
     registries,
+    revisions,
     system,
     usage,
     webhooks,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 ALL_OPERATIONS = (
     *endpoints.OPERATIONS_HERE,
+    *revisions.OPERATIONS_HERE,
     *workers.OPERATIONS_HERE,
     *gpus.OPERATIONS_HERE,
     *images.OPERATIONS_HERE,

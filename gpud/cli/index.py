@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from gpud.cli.grammar import Command
 
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Daily", ("deploy", "invoke", "apply", "status", "explain", "events")),
+    ("Daily", ("deploy", "rollback", "invoke", "apply", "status", "explain", "events")),
     ("Things", ("endpoint", "worker", "gpu", "image", "registry", "key", "webhook")),
     ("Accounts", ("usage", "audit")),
     ("Daemon", ("serve", "version", "completion")),

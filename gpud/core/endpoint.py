@@ -5,14 +5,13 @@ Field names and defaults are those users write in TOML and JSON (see `docs/refer
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from gpud.core.ids import ENDPOINT_NAME, EndpointName, Revision
+from gpud.core.rollout_policy import RolloutPolicy, require_rollout
 from gpud.core.windows import WarmWindow, require_windows
 from gpud.errors import InvalidSpec
 
@@ -204,6 +203,7 @@ class EndpointSpec:
     health: HealthCheck = field(default_factory=HealthCheck)
     limits: Limits = field(default_factory=Limits)
     volumes: tuple[Volume, ...] = ()
+    rollout: RolloutPolicy = field(default_factory=RolloutPolicy)
 
     def __post_init__(self) -> None:
         faults = spec_faults(self)
@@ -257,23 +257,6 @@ class Endpoint:
         return self.spec.name
 
 
-def revision_of(spec: EndpointSpec, image: PinnedImage) -> Revision:
-    """Hash what a running container depends on.
-
-    Scale settings, request limits that gpud itself enforces, aliases and `public` are left
-    out: changing them restarts nothing.
-    """
-    facts = asdict(spec)
-    for outside in ("scale", "aliases", "public", "image", "name", "registry"):
-        del facts[outside]
-    for outside in ("request_timeout_s", "max_queue", "queue_timeout_s", "drain_timeout_s", "stop_grace_s"):
-        del facts["limits"][outside]
-    del facts["health"]["stall_timeout_s"]
-    facts["pin"] = image.pin
-    canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"))
-    return Revision(hashlib.sha256(canonical.encode()).hexdigest()[:12])
-
-
 def spec_faults(spec: EndpointSpec) -> dict[str, str]:
     """List what makes a spec unusable, by field path; empty when it is legal."""
     faults: dict[str, str] = {}
@@ -301,6 +284,7 @@ def spec_faults(spec: EndpointSpec) -> dict[str, str]:
     _require_scale(spec, require)
     _require_health_and_limits(spec, require)
     _require_env_and_volumes(spec, require)
+    require_rollout(spec.rollout, require)
     return faults
 
 

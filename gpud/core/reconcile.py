@@ -11,6 +11,8 @@ from gpud.core.explaining import unmet
 from gpud.core.overdue import due
 from gpud.core.pacing import PaceMemory, ScaleDecision, ScaleReason
 from gpud.core.placement import Placement, place
+from gpud.core.rolling import is_rolling, roll, scene_of, seat_of
+from gpud.core.rollout_moves import room_taken
 from gpud.core.scaling import desired_workers
 from gpud.core.surplus import revivable, victims
 from gpud.core.waiting import WaitReason
@@ -18,10 +20,11 @@ from gpud.core.worker import COUNTED, HOLDS_GPUS, STARTING_UP, Cause, Worker, Wo
 from gpud.core.world import NewWorker, Plan
 
 if TYPE_CHECKING:
+    from gpud.core.endpoint import GpuNeeds
     from gpud.core.ids import EndpointName, GpuUuid
+    from gpud.core.rollout import Rollout
     from gpud.core.world import EndpointSeen, World
 
-_LEAVING = HOLDS_GPUS - COUNTED
 _STARTING = HOLDS_GPUS & STARTING_UP
 _NOT_ITS_TURN = WaitReason(
     reason="waiting_for_gpu",
@@ -56,6 +59,7 @@ def plan(world: World) -> Plan:
         ask_again_at_s=planner.ask_again_at_s,
         paces=planner.paces,
         sharing=planner.sharing.memory,
+        rollouts=planner.rollouts,
     )
 
 
@@ -68,6 +72,7 @@ class _Planner:
         self.decisions: dict[EndpointName, ScaleDecision] = {}
         self.paces: dict[EndpointName, PaceMemory] = {}
         self.sharing: Allocation
+        self.rollouts: dict[EndpointName, Rollout] = {}
         self.waits: dict[EndpointName, list[WaitReason]] = defaultdict(list)
         self.ask_again_at_s: float | None = None
         self._held_by: dict[GpuUuid, EndpointName] = {
@@ -100,9 +105,11 @@ class _Planner:
         current = [w for w in counted if w.revision == endpoint.revision]
         gap = decision.desired - len(current)
         if gap > 0:
+            gap -= room_taken(scene_of(seen, workers, decision.desired, self.world))
+        if gap > 0:
             self._grow(seen, workers, current, gap)
-        elif gap < 0:
-            self._shrink(seen, current, -gap, decision)
+        elif len(current) > decision.desired:
+            self._shrink(seen, current, len(current) - decision.desired, decision)
 
     def share(self) -> None:
         """Settle who may run on which GPUs, and have the victims leave."""
@@ -126,11 +133,12 @@ class _Planner:
             and not decision.desired
             and not decision.wished
             and decision.reason is not ScaleReason.PAUSED
+            and not is_rolling(seen)
         ):
             return
         workers = workers or []
         current = [w for w in workers if w.revision == endpoint.revision and w.state in COUNTED]
-        self._replace_old(seen, workers, current, decision)
+        self._roll(seen, workers, decision)
         for worker in workers:
             if worker.state in _WAITING:
                 self._seat(seen, worker)
@@ -166,46 +174,31 @@ class _Planner:
                     continue
             self.retire(worker, cause)
 
-    def _replace_old(
-        self, seen: EndpointSeen, workers: list[Worker], current: list[Worker], decision: ScaleDecision
-    ) -> None:
-        """Retire workers of earlier revisions, one for each new one that is READY.
-
-        As many serve as are wanted, old and new together. Where a new one waits for GPUs, one old
-        one makes room, and the next only when that new one is READY: a revision that does not
-        start takes one worker's place and no more. Where nobody calls, none is wanted and all go.
-        """
-        old = [w for w in workers if w.revision != seen.endpoint.revision and w.state in COUNTED]
-        if not old:
-            return
-        serving = [w for w in old if w.state in (WorkerState.READY, WorkerState.NOT_READY)]
-        for worker in old:
-            if worker not in serving:
-                self.retire(worker, Cause.NEW_REVISION)
-        replaced = sum(w.state is WorkerState.READY for w in current)
-        needs_room = any(
-            w.state in (WorkerState.PENDING, WorkerState.PULLING)
-            and seen.image_present
-            and not isinstance(self._placement(seen), Placement)
-            for w in current
-        )
-        under_way = any(w.state in _LEAVING for w in workers) or any(w.state in _STARTING for w in current)
-        surplus = len(serving) - max(0, decision.desired - replaced)
-        makes_room = 1 if needs_room and not under_way else 0
-        for worker in victims(serving, self.world.in_flight)[: max(surplus, makes_room)]:
+    def _roll(self, seen: EndpointSeen, workers: list[Worker], decision: ScaleDecision) -> None:
+        """Move the endpoint on towards another revision, and have workers of others leave."""
+        scene = scene_of(seen, workers, decision.desired, self.world)
+        moves = roll(scene, engine_up=self.world.engine_up, place=lambda needs: self._placement(seen, needs))
+        self._ask_at(moves.ask_again_at_s)
+        if moves.rollout is not None:
+            self.rollouts[seen.endpoint.name] = moves.rollout
+        if moves.makes is not None:
+            self.changes.append(NewWorker(endpoint=seen.endpoint.name, revision=moves.makes))
+        for worker in moves.leave:
             self.retire(worker, Cause.NEW_REVISION)
+        self.waits[seen.endpoint.name].extend(moves.waits)
 
     def _seat(self, seen: EndpointSeen, worker: Worker) -> None:
         """Give a waiting worker its GPUs once its image is here."""
-        if worker.revision != seen.endpoint.revision:
+        needs, image_present = seat_of(seen, worker)
+        if needs is None:
             return
-        if not seen.image_present:
+        if not image_present:
             if worker.state is WorkerState.PENDING and self.world.engine_up:
                 self._change(worker, Cause.IMAGE_ABSENT)
             return
         if not self.world.engine_up:
             return
-        name, placement = seen.endpoint.name, self._placement(seen)
+        name, placement = seen.endpoint.name, self._placement(seen, needs)
         if isinstance(placement, WaitReason):
             self.waits[name].append(placement)
             return
@@ -215,21 +208,22 @@ class _Planner:
             self.waits[name].append(WaitReason(reason="start_limit", detail=detail))
             return
         self._starting += 1
-        if self._grants[name]:
-            self._grants[name].pop(0)
+        taken = set(placement.gpu_uuids)
+        self._grants[name] = [g for g in self._grants[name] if taken.isdisjoint(g.gpu_uuids)]
         self._held_by.update(dict.fromkeys(placement.gpu_uuids, seen.endpoint.name))
         self.changes.append(
             WorkerEvent(worker_id=worker.id, cause=Cause.GPUS_RESERVED, gpu_uuids=placement.gpu_uuids)
         )
 
-    def _placement(self, seen: EndpointSeen) -> Placement | WaitReason:
-        """What the sharing granted; beside workers of an earlier revision, also what nobody claims."""
-        name, needs = seen.endpoint.name, seen.endpoint.spec.gpus
-        if self._grants[name]:
+    def _placement(self, seen: EndpointSeen, needs: GpuNeeds) -> Placement | WaitReason:
+        """What the sharing granted; beside workers of another revision, also what nobody claims."""
+        name = seen.endpoint.name
+        if self._grants[name] and needs == seen.endpoint.spec.gpus:
             return self._grants[name][0]
         replacing = any(w.revision != seen.endpoint.revision for w in self._by_endpoint[name])
-        if needs.count == 0 or replacing:
-            return place(needs, self.world.gpus, dict(self.sharing.claimed) | self._held_by)
+        if needs.count == 0 or replacing or is_rolling(seen):
+            others = {uuid: whose for uuid, whose in self.sharing.claimed.items() if whose != name}
+            return place(needs, self.world.gpus, others | self._held_by)
         return self.sharing.waits.get(name) or _NOT_ITS_TURN
 
     # -- one worker ----------------------------------------------------------------------------

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from gpud.core.gpu import GpuStatus
     from gpud.core.ids import EndpointName, GpuUuid, WorkerId
     from gpud.core.metering import Segment
+    from gpud.core.revision import RevisionRecord
+    from gpud.core.rollout import Rollout
     from gpud.core.worker import Worker, WorkerState
 
 
@@ -28,6 +30,20 @@ class EndpointDeleted:
     """An endpoint is gone; its usage and events stay."""
 
     name: EndpointName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevisionSaved:
+    """A revision was made, or something became of it."""
+
+    record: RevisionRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutSaved:
+    """A rollout began or moved on."""
+
+    rollout: Rollout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +133,8 @@ class HeartbeatWritten:
 FleetChange = (
     EndpointSaved
     | EndpointDeleted
+    | RevisionSaved
+    | RolloutSaved
     | WorkerInserted
     | WorkerMoved
     | LeaseOpened

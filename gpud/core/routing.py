@@ -13,11 +13,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteWorker:
-    """A READY worker's address."""
+    """A READY worker's address.
+
+    Args:
+        spare: Of a revision that leaves: chosen only when no other has a free slot.
+    """
 
     worker_id: WorkerId
     address: str
     port: int
+    spare: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,12 +32,14 @@ class StartRecord:
         last_error: Of the last failure, for people; empty after a success.
         open: Callers are refused until `next_try_s`.
         next_try_s: Loop time before which no start is made.
+        permanent: The last failure was of a kind that trying again cannot help.
     """
 
     failures: int = 0
     last_error: str = ""
     open: bool = False
     next_try_s: float = 0.0
+    permanent: bool = False
 
     def may_start(self, *, now_s: float) -> bool:
         """Whether a start may be made now."""
@@ -68,6 +70,7 @@ def after_failure(
         last_error=error,
         open=permanent or failures >= policy.circuit_failures,
         next_try_s=now_s + wait_s,
+        permanent=permanent,
     )
 
 

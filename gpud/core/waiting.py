@@ -35,6 +35,7 @@ REMEDIES = {
     "health.start_timeout_s.",
     "start_backoff": "Another try comes by itself; `gpud endpoint retry {name}` tries now.",
     "circuit_open": "Mend the cause, then `gpud endpoint retry {name}`. A try comes by itself now and then.",
+    "rolling_out": "It goes on by itself; `gpud rollback {name}` goes back to the revision before.",
     "engine_down": "See `systemctl status docker`; it goes on by itself when the engine answers.",
     "paused": "`gpud endpoint scale {name} --max-workers 1` lets it serve.",
 }

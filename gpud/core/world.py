@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from gpud.core.endpoint import Endpoint, EndpointSpec
     from gpud.core.gpu import GpuStatus
-    from gpud.core.ids import EndpointName, WorkerId
+    from gpud.core.ids import EndpointName, Revision, WorkerId
     from gpud.core.pacing import ScaleDecision
+    from gpud.core.rollout import Rollout, RolloutSeen
     from gpud.core.stalls import StartProgress
     from gpud.core.waiting import WaitReason
     from gpud.core.worker import Worker, WorkerEvent
@@ -29,6 +30,7 @@ class EndpointSeen:
     """An endpoint with its load and its luck.
 
     Args:
+        endpoint: Of the revision that serves; `rollout` has the one to come.
         window: Load remembered over the idle timeout.
         load: Waiting plus in flight now.
         waiting: Of the load, requests held.
@@ -41,6 +43,7 @@ class EndpointSeen:
         starts: Of the present revision.
         image_present: The engine has exactly its image.
         window_open: What its warm windows ask for now.
+        rollout: The way to another revision, while there is one; also the last one that ended.
     """
 
     endpoint: Endpoint
@@ -56,6 +59,7 @@ class EndpointSeen:
     starts: StartRecord = field(default_factory=StartRecord)
     image_present: bool = False
     window_open: OpenWindow = NO_WINDOW
+    rollout: RolloutSeen | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,9 +103,10 @@ class World:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewWorker:
-    """Make a worker of the endpoint's present revision."""
+    """Make a worker of an endpoint: of the revision that serves, unless another is named."""
 
     endpoint: EndpointName
+    revision: Revision | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +119,7 @@ class Plan:
         waits: Why wishes are unmet, by endpoint.
         paces: What each scale decision leaves for the next.
         sharing: What the sharing of GPUs leaves for the next.
+        rollouts: Those that moved on.
         ask_again_at_s: Loop time at which the answer may differ though nothing happens;
             None when only an event can change it.
     """
@@ -124,3 +130,4 @@ class Plan:
     ask_again_at_s: float | None
     paces: Mapping[EndpointName, PaceMemory] = field(default_factory=dict)
     sharing: AllocationMemory = field(default_factory=AllocationMemory)
+    rollouts: Mapping[EndpointName, Rollout] = field(default_factory=dict)

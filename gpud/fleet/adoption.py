@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gpud.core.revision import at_present
 from gpud.core.worker import Cause, WorkerEvent, WorkerState
 from gpud.ports.containers import ContainerStatus
 
@@ -48,8 +49,11 @@ class Adoption:
         state, heartbeat = self._hands.state, self._rows.heartbeat
         for endpoint in self._rows.endpoints:
             state.endpoints[endpoint.name] = endpoint
+        state.revisions.load(self._rows.revisions, self._rows.revision_numbers)
+        self._hands.reconciler.rollouts.resume(self._rows.rollouts)
         for worker in self._rows.workers:
             state.workers[worker.id] = worker
+            self._recall_what_it_was_made_from(worker)
         if heartbeat is None:
             return
         _, heartbeat_ns, wall_ms = heartbeat
@@ -62,6 +66,14 @@ class Adoption:
         for worker in self._rows.workers:
             if worker.state is WorkerState.READY:
                 self._post(worker.id, Cause.ADOPTED)
+
+    def _recall_what_it_was_made_from(self, worker: Worker) -> None:
+        """A worker of an earlier revision is probed and stopped as that revision says."""
+        state = self._hands.state
+        record = state.revisions.get(worker.endpoint, worker.revision)
+        if record is not None:
+            present = state.endpoints.get(worker.endpoint)
+            state.made_for[worker.id] = record.endpoint if present is None else at_present(record, present)
 
     def settle(self, seen: tuple[SeenContainer, ...], *, looked_boot_ns: int) -> None:
         """Tell which workers were taken over, once the engine has told what runs.

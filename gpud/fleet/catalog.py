@@ -7,24 +7,28 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from gpud import __version__
-from gpud.core.endpoint import Endpoint, EndpointSpec, PinnedImage, revision_of
+from gpud.core.endpoint import Endpoint, EndpointSpec, PinnedImage
 from gpud.core.gpu import GpuHealth
 from gpud.core.ids import EndpointName, GpuUuid, WorkerId
 from gpud.core.placement import impossible, overbooked
 from gpud.core.records import EndpointDeleted, EndpointSaved
+from gpud.core.revision import RevisionState, revision_of
 from gpud.core.starts import StartRecord
 from gpud.core.worker import Cause, Worker, WorkerEvent
 from gpud.errors import Conflict, DependencyDown, InvalidSpec, NotFound
+from gpud.fleet.revisions import find_revision
 from gpud.fleet.views import view_endpoint, view_gpus
 from gpud.ports.control import DaemonHealth, EndpointView, GpuView
 
 if TYPE_CHECKING:
+    from gpud.core.revision import RevisionRecord
     from gpud.fleet.gpu_keeper import GpuKeeper
     from gpud.fleet.hands import Hands
     from gpud.fleet.journal import Journal
     from gpud.fleet.prewarmer import Prewarmer
     from gpud.fleet.windows import WindowWatch
     from gpud.ports.images import LocalImage, PullProgress
+    from gpud.ports.store import FleetStore
 
 
 class Catalog:
@@ -38,12 +42,14 @@ class Catalog:
         prewarmer: Prewarmer,
         gpu_keeper: GpuKeeper,
         windows: WindowWatch,
+        store: FleetStore,
     ) -> None:
         self._hands = hands
         self._journal = journal
         self._prewarmer = prewarmer
         self._gpu_keeper = gpu_keeper
         self._windows = windows
+        self._store = store
         self._began_s = hands.clock.now_s()
 
     # -- endpoints -----------------------------------------------------------------------------
@@ -70,12 +76,11 @@ class Catalog:
                 updated_at_ms=now_ms,
             )
             state.endpoints[spec.name] = endpoint
-            if before is None or before.revision != endpoint.revision:
-                state.recall(spec.name).starts = StartRecord()
             self._journal.add(EndpointSaved(endpoint=endpoint))
             facts = {"image": image.reference, "pin": image.pin, "revision": endpoint.revision}
             kind = "endpoint.changed" if before else "endpoint.created"
             self._hands.reconciler.record(kind, facts, endpoint=spec.name)
+            self._hands.reconciler.rollouts.accept(endpoint, before)
             return endpoint, before is None
 
         endpoint, is_new = await self._hands.reconciler.change(apply)
@@ -102,6 +107,7 @@ class Catalog:
             self.endpoint(name)
             del self._hands.state.endpoints[name]
             self._hands.state.memory.pop(name, None)
+            self._hands.reconciler.rollouts.forget(name)
             self._journal.add(EndpointDeleted(name=name))
             self._hands.reconciler.record("endpoint.deleted", {}, endpoint=name)
 
@@ -117,6 +123,23 @@ class Catalog:
         if endpoint is None:
             raise self._unknown("endpoint", name, list(self._hands.state.endpoints))
         return self._view(endpoint)
+
+    async def revisions(self, name: str) -> tuple[RevisionRecord, ...]:
+        """Every revision an endpoint ever had, newest first."""
+        self.endpoint(name)
+        return tuple(reversed(await self._store.revisions(name)))
+
+    async def rollback(self, name: EndpointName, wanted: str) -> Endpoint:
+        """Go back: end the rollout under way, or roll out an earlier revision."""
+        record = find_revision(await self.revisions(name), name, wanted) if wanted else None
+
+        def apply() -> Endpoint:
+            self.endpoint(name)
+            return self._hands.reconciler.rollouts.go_back(self._hands.state.endpoints[name], record)
+
+        endpoint = await self._hands.reconciler.change(apply)
+        self._prewarmer.start(endpoint.image, endpoint.spec.registry)
+        return endpoint
 
     async def retry(self, name: EndpointName) -> None:
         """Forget an endpoint's start failures, so that it is tried at once."""
@@ -175,10 +198,16 @@ class Catalog:
     async def remove_image(self, pin: str) -> None:
         """Remove an image that no endpoint uses."""
         endpoints = self._hands.state.endpoints.items()
-        users = sorted(name for name, e in endpoints if pin in (e.image.pin, e.image.reference))
+        users = sorted({name for name, e in endpoints if pin in (e.image.pin, e.image.reference)})
         if users:
             raise Conflict(
                 f"Image {pin} is used by {', '.join(users)}. Delete the endpoint or deploy another image."
+            )
+        kept = sorted(name for name, _ in endpoints if pin in self._kept_pins(name))
+        if kept:
+            raise Conflict(
+                f"Image {pin} is kept so that {', '.join(kept)} can go back to an earlier revision. "
+                "Delete the endpoint, or deploy another revision first."
             )
         await self._hands.images.remove(pin)
 
@@ -208,6 +237,11 @@ class Catalog:
         )
 
     # -- inside --------------------------------------------------------------------------------
+
+    def _kept_pins(self, name: EndpointName) -> set[str]:
+        """Pins of the revisions an endpoint may go back to."""
+        kept = (RevisionState.DEPLOYING, RevisionState.CURRENT, RevisionState.LAST_GOOD)
+        return {r.endpoint.image.pin for r in self._hands.state.revisions.of(name) if r.state in kept}
 
     def _view(self, endpoint: Endpoint) -> EndpointView:
         state = self._hands.state

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gpud.core.ids import EndpointName
     from gpud.core.pacing import ScaleDecision
     from gpud.core.worker import Worker, WorkerEvent
+    from gpud.fleet.rollouts import Rollouts
     from gpud.fleet.state import FleetState
     from gpud.ports.time import Clock, IdSource
 
@@ -49,16 +50,25 @@ class Chronicle:
     Args:
         state: The fleet.
         backoff: Of failing starts.
+        rollouts: Told of starts that went well or failed.
         record: Of the reconciler.
     """
 
     def __init__(
-        self, *, state: FleetState, clock: Clock, ids: IdSource, backoff: BackoffPolicy, record: Record
+        self,
+        *,
+        state: FleetState,
+        clock: Clock,
+        ids: IdSource,
+        backoff: BackoffPolicy,
+        rollouts: Rollouts,
+        record: Record,
     ) -> None:
         self._state = state
         self._clock = clock
         self._ids = ids
         self._backoff = backoff
+        self._rollouts = rollouts
         self._record = record
 
     def note_move(self, before: Worker, after: Worker, event: WorkerEvent, now_s: float) -> None:
@@ -66,27 +76,35 @@ class Chronicle:
         timeline = self._state.timelines.get(after.id)
         if timeline is not None:
             timeline.reached_ns.setdefault(after.state, self._clock.boot_ns())
-        endpoint = self._state.endpoints.get(after.endpoint)
-        is_current = endpoint is not None and endpoint.revision == after.revision
         if before.state is WorkerState.STARTING:
             self._state.progress.pop(after.id, None)
+        wanted = self._state.endpoints.get(after.endpoint)
+        is_current = wanted is not None and self._state.serving(wanted).revision == after.revision
         if after.state is WorkerState.READY and before.state is WorkerState.STARTING:
             self._note_ready(after)
+            self._rollouts.note_ready(after)
             if is_current:
                 self._state.recall(after.endpoint).starts = after_ready()
             return
         failed_now = after.failed and not before.failed
         self._record_move(before, after, event, failed_now=failed_now)
-        if event.cause is Cause.IMAGE_VANISHED and endpoint is not None:
-            self._state.images_present.discard(endpoint.image.pin)
-        if failed_now and is_current and is_start_failure(ready_s=after.ready_s, now_s=now_s):
+        made_for = self._state.made_for.get(after.id, wanted)
+        if event.cause is Cause.IMAGE_VANISHED and made_for is not None:
+            self._state.images_present.discard(made_for.image.pin)
+        if failed_now and is_start_failure(ready_s=after.ready_s, now_s=now_s):
+            self._note_failure(after, event, now_s, is_current=is_current)
+
+    def _note_failure(self, after: Worker, event: WorkerEvent, now_s: float, *, is_current: bool) -> None:
+        permanent = event.permanent
+        self._rollouts.note_failure(after.endpoint, after.revision, after.detail, permanent=permanent)
+        if is_current:
             memory = self._state.recall(after.endpoint)
             was_open = memory.starts.open
             memory.starts = after_failure(
                 memory.starts,
                 self._backoff,
                 error=after.detail,
-                permanent=event.permanent,
+                permanent=permanent,
                 now_s=now_s,
                 jitter=self._ids.fraction(),
             )

@@ -26,6 +26,7 @@ from gpud.fleet.prober import Prober
 from gpud.fleet.reconciler import Reconciler, ReconcilerPolicy
 from gpud.fleet.state import FleetState
 from gpud.fleet.sweeper import Sweeper
+from gpud.fleet.trials import Trials
 from gpud.fleet.windows import WindowWatch
 
 if TYPE_CHECKING:
@@ -98,18 +99,7 @@ class Fleet:
             ids=ports.ids,
             policy=policy,
         )
-        self.hands = Hands(
-            runtime=ports.runtime,
-            images=ports.images,
-            gpus=ports.gpus,
-            probe=ports.probe,
-            access=ports.access,
-            traffic=ports.traffic,
-            clock=ports.clock,
-            ids=ports.ids,
-            reconciler=self.reconciler,
-            settings=settings,
-        )
+        self.hands = _hands_of(ports, self.reconciler, settings)
         self.prewarmer = Prewarmer(
             images=ports.images,
             access=ports.access,
@@ -126,6 +116,7 @@ class Fleet:
         )
         self._sweeper = Sweeper(self.hands, self.prewarmer)
         self._executor = Executor(self.state, self._efforts(), tasks)
+        self._trials = Trials(self.hands, self.prewarmer, tasks)
         self.control = self._catalog()
         self._loops: list[asyncio.Task[None]] = []
         self._adopted = False
@@ -139,6 +130,7 @@ class Fleet:
             prewarmer=self.prewarmer,
             gpu_keeper=self.gpu_keeper,
             windows=windows,
+            store=self._ports.store,
         )
 
     async def load(self) -> None:
@@ -185,7 +177,7 @@ class Fleet:
         if not self._adoption.goes_on:  # else the last daemon's heartbeat counts until they are adopted
             self._add_heartbeat()
         loops = {
-            "reconciler": self.reconciler.run(self._executor),
+            "reconciler": self.reconciler.run(self._executor, self._trials),
             "heartbeat": self._beat(),
             "adoption": self._adopt_then_watch(),
             "gpu_keeper": self.gpu_keeper.run(),
@@ -219,6 +211,7 @@ class Fleet:
         for loop in others:
             loop.cancel()
         self._executor.close()
+        self._trials.close()
         self.prewarmer.close()
         if self._adopted and self.state.engine_up:
             self._add_heartbeat()
@@ -268,3 +261,18 @@ class Fleet:
             Action.BURY: ending.bury,
             Action.RELEASE: ending.release,
         }
+
+
+def _hands_of(ports: FleetPorts, reconciler: Reconciler, settings: FleetSettings) -> Hands:
+    return Hands(
+        runtime=ports.runtime,
+        images=ports.images,
+        gpus=ports.gpus,
+        probe=ports.probe,
+        access=ports.access,
+        traffic=ports.traffic,
+        clock=ports.clock,
+        ids=ports.ids,
+        reconciler=reconciler,
+        settings=settings,
+    )

@@ -59,7 +59,7 @@ class Hands:
         return self.reconciler.state
 
     def endpoint_of(self, worker: Worker) -> Endpoint | None:
-        """The endpoint as it was when the worker was made, or as it is now after a restart."""
+        """The endpoint as it was when the worker was made, or else as it is now."""
         return self.state.made_for.get(worker.id) or self.state.endpoints.get(worker.endpoint)
 
     def note(self, worker_id: WorkerId, detail: str) -> None:

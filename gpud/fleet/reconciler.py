@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import structlog
 
@@ -16,16 +16,15 @@ from gpud.core.worker import Cause, Worker, WorkerEvent, WorkerState, advance
 from gpud.core.world import NewWorker
 from gpud.errors import InvariantBroken, StorageFull
 from gpud.fleet.chronicle import Chronicle
+from gpud.fleet.rollouts import Rollouts
 from gpud.fleet.routes import routing_table
 from gpud.fleet.state import StartLimits, StartTimeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from gpud.core.ids import EndpointName
     from gpud.core.starts import BackoffPolicy
     from gpud.core.world import Plan
-    from gpud.fleet.executor import Executor
     from gpud.fleet.journal import Journal
     from gpud.fleet.meter import Meter
     from gpud.fleet.state import FleetState
@@ -61,6 +60,14 @@ class ReconcilerPolicy:
     starts: StartLimits = field(default_factory=StartLimits)
 
 
+class Follower(Protocol):
+    """Carries out what was decided, once it is on disk."""
+
+    def follow(self, *, may_start: bool) -> None:
+        """Compare what goes on with what should; nothing new is begun unless `may_start`."""
+        ...
+
+
 class Reconciler:
     """Applies events and plans to the fleet, and has the executor follow.
 
@@ -86,10 +93,18 @@ class Reconciler:
         self._clock = clock
         self._ids = ids
         self._policy = policy
-        self._chronicle = Chronicle(
-            state=state, clock=clock, ids=ids, backoff=policy.backoff, record=self.record
+        self.rollouts = Rollouts(
+            state=state, journal=journal, clock=clock, ids=ids, backoff=policy.backoff, record=self.record
         )
-        self._executor: Executor | None = None
+        self._chronicle = Chronicle(
+            state=state,
+            clock=clock,
+            ids=ids,
+            backoff=policy.backoff,
+            rollouts=self.rollouts,
+            record=self.record,
+        )
+        self._followers: tuple[Follower, ...] = ()
         self._inbox: list[WorkerEvent | Callable[[], None]] = []
         self._changes: list[tuple[Callable[[], object], asyncio.Future[object]]] = []
         self._settling: list[tuple[asyncio.Future[object], object]] = []
@@ -175,9 +190,9 @@ class Reconciler:
 
     # -- the loop ------------------------------------------------------------------------------
 
-    async def run(self, executor: Executor) -> None:
-        """Go round until `stop`; ends with everything on disk."""
-        self._executor = executor
+    async def run(self, *followers: Follower) -> None:
+        """Go round until `stop`, and have `followers` act; ends with everything on disk."""
+        self._followers = followers
         self._no_shrink_until_s = self._clock.now_s() + self._policy.settle_s
         while not self._stopping:
             self._wake.clear()
@@ -224,8 +239,8 @@ class Reconciler:
         more_to_settle = self._meter.settle()
         written = await self._journal.flush()
         self._settle_changes(written=written)
-        if self._executor is not None:
-            self._executor.follow(may_start=written)
+        for follower in self._followers:
+            follower.follow(may_start=written)
         for worker_id in [w.id for w in self.state.workers.values() if w.state is WorkerState.GONE]:
             self._forget(worker_id)
         self._round_ended.set()
@@ -284,6 +299,7 @@ class Reconciler:
             answer = plan(world)
             self.state.remember(answer)
             applied = [self._apply(change, now_s) for change in answer.changes]
+            applied.append(self.rollouts.apply(answer.rollouts))
             if not any(applied):
                 return answer
         raise InvariantBroken("The plan did not settle: two rules undo each other.")
@@ -294,7 +310,7 @@ class Reconciler:
         if isinstance(change, NewWorker):
             if self._closed:
                 return False
-            self._insert(change.endpoint, now_s)
+            self._insert(change, now_s)
             return True
         worker = self.state.workers.get(change.worker_id)
         if worker is None:
@@ -310,8 +326,11 @@ class Reconciler:
         self._chronicle.note_move(worker, after, change, now_s)
         return True
 
-    def _insert(self, name: EndpointName, now_s: float) -> None:
+    def _insert(self, new: NewWorker, now_s: float) -> None:
+        name = new.endpoint
         endpoint = self.state.endpoints[name]
+        if new.revision != endpoint.revision:
+            endpoint = self.state.serving(endpoint)
         worker = Worker(
             id=WorkerId(self._ids.new_id("wk")),
             endpoint=name,

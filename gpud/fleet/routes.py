@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from gpud.core.rollout import RolloutStep
 from gpud.core.routing import Refusal, Route, RouteWorker, RoutingTable
 from gpud.core.worker import WorkerState
 
@@ -26,9 +27,15 @@ def routing_table(state: FleetState, *, now_s: float, full_since_s: float | None
         full_since_s: Since when nothing can be written, if so.
     """
     ready: dict[EndpointName, list[RouteWorker]] = defaultdict(list)
+    shifted = {
+        name: rollout.target for name, rollout in state.rollouts.items() if rollout.step is RolloutStep.SHIFT
+    }
     for worker in sorted(state.workers.values(), key=lambda w: w.id):
         if worker.state is WorkerState.READY:
-            route_worker = RouteWorker(worker_id=worker.id, address=worker.address, port=worker.port)
+            spare = worker.revision != shifted.get(worker.endpoint, worker.revision)
+            route_worker = RouteWorker(
+                worker_id=worker.id, address=worker.address, port=worker.port, spare=spare
+            )
             ready[worker.endpoint].append(route_worker)
     routes = {}
     aliases: dict[str, EndpointName] = {}

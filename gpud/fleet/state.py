@@ -12,19 +12,24 @@ from gpud.core.averages import ArrivalCount, LoadAverage, usual_service_s
 from gpud.core.demand import LoadWindow
 from gpud.core.pacing import PaceMemory
 from gpud.core.policies import STABLE_WINDOW_S, arrival_window_s
+from gpud.core.revision import at_present
+from gpud.core.rollout import RolloutSeen, Tally
 from gpud.core.starts import StartRecord
+from gpud.core.tallying import tallied
 from gpud.core.windows import NO_WINDOW, OpenWindow
 from gpud.core.worker import HOLDS_GPUS, WorkerState
 from gpud.core.world import EndpointSeen, World
+from gpud.fleet.revisions import RevisionBook
 from gpud.ports.traffic import EndpointLoad
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gpud.core.endpoint import Endpoint
+    from gpud.core.endpoint import Endpoint, PinnedImage
     from gpud.core.gpu import GpuStatus
-    from gpud.core.ids import EndpointName, GpuUuid, WorkerId
+    from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
     from gpud.core.pacing import ScaleDecision
+    from gpud.core.rollout import Rollout
     from gpud.core.stalls import StartProgress
     from gpud.core.waiting import WaitReason
     from gpud.core.worker import Worker
@@ -100,6 +105,7 @@ class EndpointMemory:
     service_s: float = usual_service_s(())
     cold_start_s: float = _COLD_START_DEFAULT_S
     pace: PaceMemory = field(default_factory=PaceMemory)
+    answers: dict[Revision, Tally] = field(default_factory=dict)
 
     def note_start(self, *, total_s: float, from_gpus_s: float) -> None:
         """A start ended well.
@@ -131,6 +137,8 @@ class FleetState:
         self.workers: dict[WorkerId, Worker] = {}
         self.made_for: dict[WorkerId, Endpoint] = {}
         self.memory: dict[EndpointName, EndpointMemory] = {}
+        self.revisions = RevisionBook()
+        self.rollouts: dict[EndpointName, Rollout] = {}
         self.timelines: dict[WorkerId, StartTimeline] = {}
         self.gpus: dict[GpuUuid, GpuStatus] = {}
         self.images_present: set[str] = set()
@@ -160,6 +168,8 @@ class FleetState:
             self.loads[name] = load
             memory = self.recall(name)
             memory.note_load(load, now_s=now_s)
+            if load.answers:
+                memory.answers = tallied(memory.answers, load.answers, self.workers)
             span_s = endpoint.spec.scale.idle_timeout_s
             current = load.waiting + load.in_flight
             # The busy moment lies between two looks: it is dated to when the load was last seen
@@ -196,10 +206,37 @@ class FleetState:
             endpoint_starts_max=starts.endpoint,
         )
 
-    def _seen(self, endpoint: Endpoint) -> EndpointSeen:
-        memory, load = self.recall(endpoint.name), self.loads.get(endpoint.name, _NO_LOAD)
+    def serving(self, endpoint: Endpoint) -> Endpoint:
+        """The endpoint at the revision that serves, which is an earlier one during a rollout."""
+        rollout = self.rollouts.get(endpoint.name)
+        if rollout is None or not rollout.active or rollout.serving == endpoint.revision:
+            return endpoint
+        record = self.revisions.get(endpoint.name, rollout.serving)
+        return endpoint if record is None else at_present(record, endpoint)
+
+    def images_wanted(self) -> set[PinnedImage]:
+        """Images that workers may be made from: of what is deployed, and of what serves meanwhile."""
+        endpoints = self.endpoints.values()
+        return {each.image for each in endpoints} | {self.serving(each).image for each in endpoints}
+
+    def _rollout_seen(self, endpoint: Endpoint, memory: EndpointMemory) -> RolloutSeen | None:
+        rollout = self.rollouts.get(endpoint.name)
+        if rollout is None:
+            return None
+        return RolloutSeen(
+            rollout=rollout,
+            target=endpoint,
+            image_present=endpoint.image.pin in self.images_present,
+            old=memory.answers.get(rollout.base, Tally()),
+            new=memory.answers.get(rollout.target, Tally()),
+        )
+
+    def _seen(self, wanted: Endpoint) -> EndpointSeen:
+        memory, load = self.recall(wanted.name), self.loads.get(wanted.name, _NO_LOAD)
+        endpoint = self.serving(wanted)
         return EndpointSeen(
             endpoint=endpoint,
+            rollout=self._rollout_seen(wanted, memory),
             window=memory.window,
             load=load.waiting + load.in_flight,
             waiting=load.waiting,

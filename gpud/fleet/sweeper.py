@@ -101,8 +101,8 @@ class Sweeper:
             worker_id, verdict = finding.worker_id, finding.verdict
             if verdict is not Verdict.STRAY or worker_id in strays:
                 await self._act(worker_id, verdict, seen.get(worker_id), looked_ns=looked_ns)
-        for endpoint in list(hands.state.endpoints.values()):
-            await self._prewarmer.look(endpoint.image)
+        for image in sorted(hands.state.images_wanted(), key=lambda each: each.pin):
+            await self._prewarmer.look(image)
         self._engine_answered_ns = before_ns
 
     async def look_at(self, worker_id: WorkerId) -> None:

@@ -31,9 +31,13 @@ def view_endpoint(
     decision = state.decisions.get(name)
     waits = state.waits.get(name, ())
     starts = state.recall(name).starts
+    rollout = state.rollouts.get(name)
+    failing = bool(starts.failures)
+    if rollout is not None and rollout.active and rollout.starts.failures:
+        starts = rollout.starts
     return EndpointView(
         endpoint=endpoint,
-        condition=_condition(endpoint, workers, waits, failing=bool(starts.failures)),
+        condition=_condition(endpoint, workers, waits, failing=failing),
         desired=decision.desired if decision else 0,
         scale_reason=decision.reason if decision else "",
         workers=tuple(workers),
@@ -42,6 +46,8 @@ def view_endpoint(
         waits=tuple(_with_progress(wait, pulls.get(endpoint.image.pin)) for wait in waits),
         last_error=starts.last_error,
         pull=pulls.get(endpoint.image.pin),
+        serving=state.serving(endpoint).revision,
+        rollout=rollout,
     )
 
 

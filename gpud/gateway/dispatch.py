@@ -20,9 +20,11 @@ from gpud.errors import NotFound, WorkerUnreachable
 from gpud.gateway import refusals
 from gpud.gateway.hold import Held, HoldState, Waiter
 from gpud.gateway.inflight import LoadBook
-from gpud.gateway.lane import RETRY_BUDGET, Lane, Slot
+from gpud.gateway.lane import RETRY_BUDGET, Lane, Slot, spares_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from gpud.core.ids import EndpointName, WorkerId
     from gpud.core.routing import RouteWorker
     from gpud.errors import GpudError
@@ -73,7 +75,7 @@ class Dispatcher:
                 self._lanes[name] = Lane(route, self._book.endpoint(name))
                 continue
             if known.route.workers != route.workers:
-                known.rotation = Rotation.of(route.workers)
+                known.rotation, known.spares = Rotation.of(route.workers), spares_of(route)
                 ready = set(known.rotation.ids)
                 known.standings = {id_: had for id_, had in known.standings.items() if id_ in ready}
                 self._eject(known, self._clock.now_s())
@@ -235,18 +237,23 @@ class Dispatcher:
     def _pick(
         self, lane: Lane, tried: frozenset[WorkerId] | tuple[()], affinity: bytes = b""
     ) -> RouteWorker | None:
-        worker = pick(
+        skip = lane.ejected.union(tried) if lane.ejected else tried
+        worker = self._pick_but(lane, lane.spares.union(skip), affinity) if lane.spares else None
+        worker = worker or self._pick_but(lane, skip, affinity)
+        if worker is not None:
+            lane.cursor = worker.worker_id
+        return worker
+
+    def _pick_but(self, lane: Lane, skip: Collection[WorkerId], affinity: bytes) -> RouteWorker | None:
+        return pick(
             lane.route.balance,
             lane.rotation,
             in_flight=self._book.by_worker,
             concurrency=lane.route.concurrency,
             cursor=lane.cursor,
-            skip=lane.ejected.union(tried) if lane.ejected else tried,
+            skip=skip,
             affinity=affinity,
         )
-        if worker is not None:
-            lane.cursor = worker.worker_id
-        return worker
 
     def _dispatch_held(self, lane: Lane) -> None:
         """Hand free slots to waiting requests, longest wait first.

@@ -245,7 +245,7 @@ class Exchange:
             extra = b""
         else:
             now_s = self._plane.now_s()
-            slot.judge(now_s, failed=head.status in (502, 503, 504))
+            slot.judge(now_s, failed=head.status in (502, 503, 504), status=head.status)
             extra = answers.slot_fields(
                 slot,
                 self.request_id,

@@ -35,7 +35,7 @@ class NobodyWatches:
 class EndpointCount:
     """Load of one endpoint."""
 
-    __slots__ = ("arrivals", "in_flight", "last_busy_s", "peak", "services_s", "waiting")
+    __slots__ = ("answers", "arrivals", "in_flight", "last_busy_s", "peak", "services_s", "waiting")
 
     def __init__(self, now_s: float) -> None:
         self.waiting = 0
@@ -44,6 +44,15 @@ class EndpointCount:
         self.last_busy_s = now_s
         self.arrivals = 0
         self.services_s: deque[float] = deque(maxlen=_SERVICES_MAX)
+        self.answers: dict[WorkerId, list[int]] = {}
+
+    def answered(self, worker_id: WorkerId, *, failed: bool) -> None:
+        """A worker answered, or broke off."""
+        tally = self.answers.get(worker_id)
+        if tally is None:
+            tally = self.answers[worker_id] = [0, 0]
+        tally[0] += 1
+        tally[1] += failed
 
 
 class LoadBook:
@@ -123,10 +132,12 @@ class LoadBook:
             last_busy_s=count.last_busy_s,
             arrivals=count.arrivals,
             services_s=tuple(count.services_s),
+            answers=tuple((worker_id, all_, bad) for worker_id, (all_, bad) in count.answers.items()),
         )
         count.peak = total
         count.arrivals = 0
         count.services_s.clear()
+        count.answers.clear()
         return load
 
     def _note_peak(self, count: EndpointCount) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 RETRY_BUDGET = 10.0
 """Retries an endpoint may spend at once; each request earns a fifth of one."""
 _FIRST_SERVICE_S = 10.0
+_APP_ERROR = 500
 
 
 class Slot:
@@ -60,10 +61,13 @@ class Slot:
         if lane is not None:
             self._dispatcher.slot_released(lane, self.worker.worker_id, self.since_s, now_s)
 
-    def judge(self, now_s: float, *, failed: bool) -> None:
-        """Say how the request went as far as the worker is concerned."""
+    def judge(self, now_s: float, *, failed: bool, status: int = 0) -> None:
+        """Say how the request went as far as the worker is concerned; `status` is of its answer, if any."""
         lane = self._lane
-        if lane is not None and (failed or self.worker.worker_id in lane.standings):
+        if lane is None:
+            return
+        lane.count.answered(self.worker.worker_id, failed=failed or status >= _APP_ERROR)
+        if failed or self.worker.worker_id in lane.standings:
             self._dispatcher.worker_judged(lane, self.worker.worker_id, now_s, failed=failed)
 
     def broke(self, now_s: float, detail: str) -> None:
@@ -91,6 +95,11 @@ class Slot:
         )
 
 
+def spares_of(route: Route) -> frozenset[WorkerId]:
+    """Workers that get a request only when no other has a free slot."""
+    return frozenset(worker.worker_id for worker in route.workers if worker.spare)
+
+
 class Lane:
     """One endpoint: its route, who waits, and who was chosen last."""
 
@@ -105,6 +114,7 @@ class Lane:
         "rotation",
         "route",
         "service_s",
+        "spares",
         "standings",
     )
 
@@ -112,6 +122,7 @@ class Lane:
         self.name = route.endpoint
         self.route = route
         self.rotation = Rotation.of(route.workers)
+        self.spares = spares_of(route)
         self.held = HoldQueue()
         self.count = count
         self.cursor = ""

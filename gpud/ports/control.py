@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from gpud.core.endpoint import Endpoint, EndpointSpec
     from gpud.core.gpu import GpuStatus, GpuUse
-    from gpud.core.ids import EndpointName, GpuUuid, WorkerId
+    from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
+    from gpud.core.revision import RevisionRecord
+    from gpud.core.rollout import Rollout
     from gpud.core.waiting import WaitReason
     from gpud.core.worker import Worker
     from gpud.ports.images import LocalImage, PullProgress
@@ -40,6 +42,8 @@ class EndpointView:
         waits: Unmet wishes; empty when all is as it should be.
         last_error: Of the last failed start; empty when none failed since the last READY.
         pull: Progress of its image's pull, while there is one.
+        serving: The revision that serves; `endpoint.revision` is the one deployed.
+        rollout: The way from one to the other, while there is one; else the last one.
     """
 
     endpoint: Endpoint
@@ -52,6 +56,8 @@ class EndpointView:
     waits: tuple[WaitReason, ...] = ()
     last_error: str = ""
     pull: PullProgress | None = None
+    serving: Revision | None = None
+    rollout: Rollout | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +133,27 @@ class FleetControl(Protocol):
 
         Raises:
             NotFound: There is none.
+        """
+        ...
+
+    async def revisions(self, name: str) -> tuple[RevisionRecord, ...]:
+        """Every revision an endpoint ever had, newest first.
+
+        Raises:
+            NotFound: There is no such endpoint.
+        """
+        ...
+
+    async def rollback(self, name: EndpointName, wanted: str) -> Endpoint:
+        """Go back: end the rollout under way, or roll out an earlier revision.
+
+        Args:
+            name: Of the endpoint.
+            wanted: Number or beginning of the hash; empty for the revision before.
+
+        Raises:
+            NotFound: There is no such endpoint or revision.
+            Conflict: There is nothing to go back to.
         """
         ...
 

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
     from gpud.core.endpoint import Endpoint
     from gpud.core.gpu import GpuStatus
-    from gpud.core.ids import GpuUuid, KeyId, WorkerId
+    from gpud.core.ids import EndpointName, GpuUuid, KeyId, Revision, WorkerId
     from gpud.core.metering import Segment
     from gpud.core.records import FleetChange
+    from gpud.core.revision import RevisionRecord
+    from gpud.core.rollout import Rollout
     from gpud.core.worker import Worker
     from gpud.ports.images import RegistryCredential
 
@@ -42,6 +44,9 @@ class FleetRows:
         open_segments: At most one a worker.
         gpu_statuses: Of GPUs whose health was ever not HEALTHY.
         heartbeat: Last (boot_id, boot_ns, wall_ms), None in a new store.
+        revisions: Those an endpoint may go to or come from, and those of live workers.
+        revision_numbers: Of every revision there ever was.
+        rollouts: Under way, or the last one of an endpoint.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -50,6 +55,9 @@ class FleetRows:
     open_segments: tuple[Segment, ...]
     gpu_statuses: tuple[GpuStatus, ...]
     heartbeat: tuple[str, int, int] | None
+    revisions: tuple[RevisionRecord, ...] = ()
+    revision_numbers: tuple[tuple[EndpointName, Revision, int], ...] = ()
+    rollouts: tuple[Rollout, ...] = ()
 
 
 class FleetStore(Protocol):
@@ -60,6 +68,10 @@ class FleetStore(Protocol):
 
     async def load_fleet(self) -> FleetRows:
         """Read everything the reconciler starts from."""
+        ...
+
+    async def revisions(self, endpoint: str) -> tuple[RevisionRecord, ...]:
+        """Every revision an endpoint ever had, by number."""
         ...
 
     async def record(self, changes: Sequence[FleetChange]) -> None:

@@ -23,6 +23,7 @@ class EndpointLoad:
         last_busy_s: Loop time when waiting plus in flight was last above zero; now while it is.
         arrivals: Requests that came since this was last taken.
         services_s: How long requests that ended since then were at their worker; the newest 200.
+        answers: Of each worker that gave any since then: all, and those that were 5xx or broke off.
     """
 
     waiting: int = 0
@@ -32,6 +33,7 @@ class EndpointLoad:
     last_busy_s: float = 0.0
     arrivals: int = 0
     services_s: tuple[float, ...] = ()
+    answers: tuple[tuple[WorkerId, int, int], ...] = ()
 
 
 class TrafficWatcher(Protocol):

@@ -35,10 +35,11 @@ from gpud.adapters.sqlite.fleet import SqliteFleetStore, record_changes
 from gpud.adapters.sqlite.hops import on_thread, open_connection
 from gpud.adapters.sqlite.rows import event_params
 from gpud.adapters.sqlite.statements import SQL
-from gpud.core.endpoint import Endpoint, EndpointSpec, PinnedImage, revision_of
+from gpud.core.endpoint import Endpoint, EndpointSpec, PinnedImage
 from gpud.core.ids import EndpointName, GpuUuid, WorkerId
 from gpud.core.metering import Phase, Segment
 from gpud.core.records import EndpointSaved, EventRecorded, SegmentClosed, SegmentOpened, WorkerInserted
+from gpud.core.revision import revision_of
 from gpud.core.worker import Worker, WorkerState
 
 if TYPE_CHECKING:

@@ -18,7 +18,6 @@ from gpud.core.endpoint import (
     PolicyName,
     ScalePolicy,
     Volume,
-    revision_of,
 )
 from gpud.core.ids import EndpointName, GpuUuid, WorkerId
 from gpud.core.metering import Phase, Segment
@@ -32,6 +31,7 @@ from gpud.core.records import (
     WorkerInserted,
     WorkerMoved,
 )
+from gpud.core.revision import revision_of
 from gpud.core.worker import Worker, WorkerState
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ import difflib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gpud.core.endpoint import Endpoint, EndpointSpec, PinnedImage, revision_of
+from gpud.core.endpoint import Endpoint, EndpointSpec, PinnedImage
 from gpud.core.gpu import Gpu, GpuHealth, GpuStatus, GpuUse
 from gpud.core.ids import EndpointName, GpuUuid, WorkerId
+from gpud.core.revision import revision_of
 from gpud.core.worker import Cause, Worker, WorkerState
 from gpud.errors import Conflict, ImageNotFound, InvalidSpec, NotFound
 from gpud.ports.control import DaemonHealth, EndpointCondition, EndpointView, GpuView
@@ -17,6 +18,8 @@ from gpud.ports.images import LocalImage, PullProgress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from gpud.core.revision import RevisionRecord
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -44,6 +47,8 @@ class FakeFleetControl:
         }
         self.stopped: list[tuple[WorkerId, bool]] = []
         self.retried: list[str] = []
+        self.revision_records: list[RevisionRecord] = []
+        self.rolled_back: list[tuple[str, str]] = []
         self.parts = {"store": "", "engine": "", "gpus": ""}
         self.raises: Exception | None = None
         """Raised by the next change, to see how an error is told."""
@@ -104,6 +109,15 @@ class FakeFleetControl:
         worker = self.worker(worker_id)
         self.workers[worker_id] = replace(worker, state=WorkerState.DRAINING, cause=Cause.OPERATOR)
         self.stopped.append((worker_id, force))
+
+    async def revisions(self, name: str) -> tuple[RevisionRecord, ...]:
+        self._endpoint(name)
+        return tuple(self.revision_records)
+
+    async def rollback(self, name: EndpointName, wanted: str) -> Endpoint:
+        self._maybe_raise()
+        self.rolled_back.append((name, wanted))
+        return self._endpoint(name)
 
     async def retry(self, name: EndpointName) -> None:
         self._maybe_raise()

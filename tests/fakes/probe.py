@@ -29,7 +29,15 @@ class FakeProbe:
         """Answer probes of an address with these, in turn; the last one repeats."""
         self._script[address] = deque(results)
 
-    async def probe(self, address: str, port: int, path: str, *, timeout_s: float) -> ProbeResult:
+    async def probe(
+        self,
+        address: str,
+        port: int,
+        path: str,
+        *,
+        timeout_s: float,
+        body: str = "",  # noqa: ARG002 - the port's own signature
+    ) -> ProbeResult:
         self.asked.append((address, port, path))
         results = self._script[address]
         result = results.popleft() if len(results) > 1 else results[0]

@@ -101,10 +101,20 @@ class ContainerProbe:
     def __init__(self, box: Box) -> None:
         self._box = box
 
-    async def probe(self, address: str, port: int, path: str, *, timeout_s: float) -> ProbeResult:  # noqa: ARG002 - the port's own signature
+    async def probe(
+        self,
+        address: str,
+        port: int,  # noqa: ARG002 - the port's own signature
+        path: str,
+        *,
+        timeout_s: float,
+        body: str = "",  # noqa: ARG002 - the port's own signature
+    ) -> ProbeResult:
         found = self._box.listening_at(address)
         if found is None:
             return _REFUSED
+        if path == "/smoke" and "SMOKES" in found.env:
+            return _SICK
         if found.worker_id in self._box.hung:
             await asyncio.sleep(timeout_s)
             return _TIMEOUT

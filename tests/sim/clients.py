@@ -43,6 +43,7 @@ class Request:
         served_by: Containers that got its bytes.
         misdelivered: A container of another worker got them.
         dispatched_to: States of the workers it was dispatched to, at that moment.
+        status: Of the answer; 0 without one.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Request:
         self.answered_s: float | None = None
         self.outcome: Outcome | None = None
         self.reason = ""
+        self.status = 0
         self.cold = False
         self.served_by: list[WorkerId] = []
         self.misdelivered = False
@@ -123,6 +125,9 @@ class Client:
         request.served_by.append(found.worker_id)
         request.misdelivered = request.misdelivered or found.worker_id != slot.worker.worker_id
         outcome = await self._served(found.worker_id)
+        if outcome is Outcome.ANSWERED:
+            request.status = 500 if "FAILS" in found.env else 200
+            slot.judge(asyncio.get_running_loop().time(), failed=False, status=request.status)
         if outcome is Outcome.BROKEN:
             self._daemon.dispatcher.worker_failed(slot.worker.worker_id, "Connection reset")
         return outcome

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from gpud.core.worker import COUNTED, HOLDS_GPUS, WorkerState
+from gpud.core.rollout import TRYING
+from gpud.core.worker import COUNTED, HOLDS_GPUS, STARTING_UP, WorkerState
 
 if TYPE_CHECKING:
-    from gpud.core.ids import EndpointName, GpuUuid, WorkerId
+    from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
     from gpud.core.routing import RoutingTable
     from tests.sim.box import Box
     from tests.sim.daemon import Daemon
+
+_STARTING = STARTING_UP & HOLDS_GPUS
 
 
 class Invariants:
@@ -42,6 +45,7 @@ class Invariants:
         self._seen = daemon.dispatcher.table
         self._gpus_are_held_once(daemon)
         self._workers_are_within_bounds(daemon)
+        self._at_most_two_revisions_begin(daemon)
         self._routes_lead_to_ready_workers(daemon)
 
     def _gpus_are_held_once(self, daemon: Daemon) -> None:
@@ -71,6 +75,23 @@ class Invariants:
             joined = [worker_id for worker_id in ids if worker_id not in self._counted]
             assert len(ids) <= most or not joined, f"{joined} joined {name}: {len(ids)} of {most} workers."
         self._counted = set(counted)
+
+    def _at_most_two_revisions_begin(self, daemon: Daemon) -> None:
+        """A worker is made only of a revision that serves or is on trial, never beside two others."""
+        state = daemon.fleet.state
+        for name, rollout in state.rollouts.items():
+            if not rollout.active:
+                continue
+            alive: defaultdict[Revision, list[WorkerState]] = defaultdict(list)
+            for worker in state.workers.values():
+                if worker.endpoint == name and worker.state is not WorkerState.LOST:
+                    alive[worker.revision].append(worker.state)
+            others = set(alive) - {rollout.base, rollout.target}
+            canaries = [each for each in alive[rollout.target] if each in COUNTED]
+            if rollout.step in TRYING and others:
+                assert not set(canaries) & _STARTING, f"{name} starts {rollout.target} beside {others}."
+            if rollout.step in TRYING:
+                assert len(canaries) <= 1, f"{name} tries {len(canaries)} workers of {rollout.target}."
 
     def _routes_lead_to_ready_workers(self, daemon: Daemon) -> None:
         workers = daemon.fleet.state.workers

@@ -6,10 +6,10 @@ import sqlite3
 from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
-from gpud.adapters.sqlite import rows
+from gpud.adapters.sqlite import revisions, rows
 from gpud.adapters.sqlite.outbox import calls_out, put_event
 from gpud.adapters.sqlite.statements import SQL
-from gpud.core.ids import GpuUuid, WorkerId
+from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
 from gpud.core.records import (
     EndpointDeleted,
     EndpointSaved,
@@ -19,6 +19,8 @@ from gpud.core.records import (
     HeartbeatWritten,
     LeaseClosed,
     LeaseOpened,
+    RevisionSaved,
+    RolloutSaved,
     SegmentClosed,
     SegmentOpened,
     WorkerInserted,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from gpud.adapters.sqlite.committer import GroupCommitter
     from gpud.core.metering import Segment
+    from gpud.core.revision import RevisionRecord
 
 
 class SqliteFleetStore:
@@ -45,6 +48,10 @@ class SqliteFleetStore:
     async def load_fleet(self) -> FleetRows:
         """Read everything the reconciler starts from."""
         return await self._committer.write(_load)
+
+    async def revisions(self, endpoint: str) -> tuple[RevisionRecord, ...]:
+        """Every revision an endpoint ever had, by number."""
+        return await self._committer.write(partial(_revisions, endpoint))
 
     async def record(self, changes: Sequence[FleetChange]) -> None:
         """Write changes in one transaction, in order, whole or not at all.
@@ -80,6 +87,11 @@ def _apply(change: FleetChange, connection: sqlite3.Connection) -> None:  # noqa
             connection.execute(SQL["endpoint_save"], params)
         case EndpointDeleted(name=name):
             connection.execute(SQL["endpoint_delete"], {"name": name})
+            connection.execute(SQL["revisions_close"], {"name": name})
+        case RevisionSaved(record=record):
+            connection.execute(SQL["revision_save"], revisions.revision_params(record))
+        case RolloutSaved(rollout=rollout):
+            connection.execute(SQL["rollout_save"], revisions.rollout_params(rollout))
         case WorkerInserted(worker=worker):
             connection.execute(SQL["worker_insert"], rows.worker_params(worker))
         case WorkerMoved():
@@ -180,6 +192,11 @@ def _named(change: FleetChange) -> str:
             return type(change).__name__
 
 
+def _revisions(endpoint: str, connection: sqlite3.Connection) -> tuple[RevisionRecord, ...]:
+    found = connection.execute(SQL["revisions_of_endpoint"], {"endpoint": endpoint})
+    return tuple(map(revisions.revision_of, found))
+
+
 def _load(connection: sqlite3.Connection) -> FleetRows:
     beat = connection.execute(SQL["heartbeat_read"]).fetchone()
     return FleetRows(
@@ -192,4 +209,10 @@ def _load(connection: sqlite3.Connection) -> FleetRows:
         open_segments=tuple(map(rows.segment_of, connection.execute(SQL["segments_open"]))),
         gpu_statuses=tuple(map(rows.gpu_status_of, connection.execute(SQL["gpu_health_all"]))),
         heartbeat=None if beat is None else (beat["boot_id"], beat["boot_ns"], beat["wall_ms"]),
+        revisions=tuple(map(revisions.revision_of, connection.execute(SQL["revisions_needed"]))),
+        revision_numbers=tuple(
+            (EndpointName(row["endpoint"]), Revision(row["revision"]), row["number"])
+            for row in connection.execute(SQL["revision_numbers"])
+        ),
+        rollouts=tuple(map(revisions.rollout_of, connection.execute(SQL["rollouts_all"]))),
     )

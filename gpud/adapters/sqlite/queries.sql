@@ -16,6 +16,71 @@ INSERT INTO endpoint_revision (endpoint, revision, spec, image, created_at_ms)
 VALUES (:name, :revision, :spec, :image, :updated_at_ms)
 ON CONFLICT (endpoint, revision) DO NOTHING;
 
+-- name: revision_save
+-- Spec and image stay as they were first written; what became of the revision changes.
+INSERT INTO endpoint_revision (
+    endpoint, revision, spec, image, created_at_ms, number, state, detail, changed_at_ms, ready_at_ms
+) VALUES (
+    :endpoint, :revision, :spec, :image, :created_at_ms, :number, :state, :detail, :changed_at_ms, :ready_at_ms
+)
+ON CONFLICT (endpoint, revision) DO UPDATE SET
+    number = excluded.number,
+    state = excluded.state,
+    detail = excluded.detail,
+    changed_at_ms = excluded.changed_at_ms,
+    ready_at_ms = max(endpoint_revision.ready_at_ms, excluded.ready_at_ms);
+
+-- name: revisions_close
+-- Of an endpoint that is deleted; its revisions stay, for its workers were made from them.
+UPDATE endpoint_revision SET state = 'superseded'
+WHERE endpoint = :name AND state IN ('deploying', 'current', 'last_good');
+
+-- name: revisions_needed
+-- What the reconciler needs: those an endpoint may go to or come from, and those of live workers.
+SELECT endpoint, revision, spec, image, created_at_ms, number, state, detail, changed_at_ms, ready_at_ms
+FROM endpoint_revision
+WHERE state IN ('deploying', 'current', 'last_good') OR (endpoint, revision) IN (
+    SELECT worker.endpoint, worker.revision FROM worker WHERE worker.state <> 'gone'
+) OR (endpoint, revision) IN (SELECT rollout.endpoint, rollout.base FROM rollout)
+ORDER BY endpoint, number;
+
+-- name: revision_numbers
+SELECT endpoint, revision, number FROM endpoint_revision ORDER BY endpoint, number;
+
+-- name: revisions_of_endpoint
+SELECT endpoint, revision, spec, image, created_at_ms, number, state, detail, changed_at_ms, ready_at_ms
+FROM endpoint_revision WHERE endpoint = :endpoint ORDER BY number, created_at_ms, revision;
+
+-- name: rollout_save
+INSERT INTO rollout (
+    endpoint, base, target, step, since_s, clock_s, replaced, failures, permanent, last_error, smoke, reason,
+    detail, started_at_ms, changed_at_ms
+) VALUES (
+    :endpoint, :base, :target, :step, :since_s, :clock_s, :replaced, :failures, :permanent, :last_error, :smoke,
+    :reason, :detail, :started_at_ms, :changed_at_ms
+)
+ON CONFLICT (endpoint) DO UPDATE SET
+    base = excluded.base,
+    target = excluded.target,
+    step = excluded.step,
+    since_s = excluded.since_s,
+    clock_s = excluded.clock_s,
+    replaced = excluded.replaced,
+    failures = excluded.failures,
+    permanent = excluded.permanent,
+    last_error = excluded.last_error,
+    smoke = excluded.smoke,
+    reason = excluded.reason,
+    detail = excluded.detail,
+    started_at_ms = excluded.started_at_ms,
+    changed_at_ms = excluded.changed_at_ms;
+
+-- name: rollouts_all
+SELECT
+    endpoint, base, target, step, since_s, clock_s, replaced, failures, permanent, last_error, smoke, reason,
+    detail, started_at_ms, changed_at_ms
+FROM rollout ORDER BY endpoint;
+
 -- name: endpoint_save
 INSERT INTO endpoint (name, revision, spec, image, created_at_ms, updated_at_ms)
 VALUES (:name, :revision, :spec, :image, :created_at_ms, :updated_at_ms)

@@ -22,6 +22,7 @@ from gpud.core.endpoint import (
 from gpud.core.gpu import Gpu, GpuHealth, GpuStatus
 from gpud.core.ids import EndpointName, GpuUuid, KeyId, Revision, WorkerId
 from gpud.core.metering import Phase, Segment
+from gpud.core.rollout_policy import RolloutPolicy, RolloutStrategy, SmokeRequest
 from gpud.core.windows import WarmWindow
 from gpud.core.worker import Cause, Worker, WorkerState
 from gpud.errors import GpudError, StoreUnusable
@@ -62,7 +63,7 @@ def endpoint_of(row: sqlite3.Row) -> Endpoint:
     try:
         return Endpoint(
             spec=spec_of(json.loads(row["spec"])),
-            image=_image_of(json.loads(row["image"])),
+            image=image_of(json.loads(row["image"])),
             revision=Revision(row["revision"]),
             created_at_ms=row["created_at_ms"],
             updated_at_ms=row["updated_at_ms"],
@@ -96,11 +97,20 @@ def spec_of(stored: Params) -> EndpointSpec:
         health=HealthCheck(**spec.pop("health", {})),
         limits=Limits(**spec.pop("limits", {})),
         volumes=tuple(Volume(**volume) for volume in spec.pop("volumes", ())),
+        rollout=_rollout_policy_of(spec.pop("rollout", {})),
         **spec,
     )
 
 
-def _image_of(stored: Params) -> PinnedImage:
+def _rollout_policy_of(stored: Params) -> RolloutPolicy:
+    policy = dict(stored)
+    if "strategy" in policy:
+        policy["strategy"] = RolloutStrategy(policy["strategy"])
+    return RolloutPolicy(smoke=SmokeRequest(**policy.pop("smoke", {})), **policy)
+
+
+def image_of(stored: Params) -> PinnedImage:
+    """Build a pinned image back."""
     return PinnedImage(
         reference=stored["reference"], pin=stored["pin"], exposed_ports=tuple(stored["exposed_ports"])
     )

@@ -15,6 +15,12 @@ CREATE TABLE endpoint_revision (
     spec          TEXT    NOT NULL CHECK (spec LIKE '{%}'),
     image         TEXT    NOT NULL CHECK (image LIKE '{%}'),
     created_at_ms INTEGER NOT NULL,
+    number INTEGER NOT NULL DEFAULT 0 CHECK (number >= 0),
+    state TEXT NOT NULL DEFAULT 'superseded' CHECK (state IN (
+    'deploying', 'current', 'last_good', 'superseded', 'failed')),
+    detail TEXT NOT NULL DEFAULT '',
+    changed_at_ms INTEGER NOT NULL DEFAULT 0,
+    ready_at_ms INTEGER NOT NULL DEFAULT 0 CHECK (ready_at_ms >= 0),
     PRIMARY KEY (endpoint, revision)
 ) STRICT, WITHOUT ROWID;
 
@@ -26,6 +32,28 @@ CREATE TABLE endpoint (
     created_at_ms INTEGER NOT NULL,
     updated_at_ms INTEGER NOT NULL,
     FOREIGN KEY (name, revision) REFERENCES endpoint_revision (endpoint, revision)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE rollout (
+    endpoint      TEXT    PRIMARY KEY NOT NULL REFERENCES endpoint (name) ON DELETE CASCADE,
+    base          TEXT    NOT NULL,
+    target        TEXT    NOT NULL,
+    step          TEXT    NOT NULL CHECK (step IN (
+                      'pull', 'canary', 'prove', 'shift', 'completed', 'rolled_back', 'superseded')),
+    since_s       REAL    NOT NULL,
+    clock_s       REAL,
+    replaced      INTEGER NOT NULL CHECK (replaced >= 0),
+    failures      INTEGER NOT NULL CHECK (failures >= 0),
+    permanent     INTEGER NOT NULL CHECK (permanent IN (0, 1)),
+    last_error    TEXT    NOT NULL,
+    smoke         TEXT    NOT NULL CHECK (smoke IN ('untried', 'passed', 'failed')),
+    reason        TEXT,
+    detail        TEXT    NOT NULL,
+    started_at_ms INTEGER NOT NULL,
+    changed_at_ms INTEGER NOT NULL,
+    CHECK ((step = 'rolled_back') = (reason IS NOT NULL)),
+    FOREIGN KEY (endpoint, base) REFERENCES endpoint_revision (endpoint, revision),
+    FOREIGN KEY (endpoint, target) REFERENCES endpoint_revision (endpoint, revision)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE worker (

@@ -14,6 +14,7 @@ from gpud.api.schemas.base import (
     timestamp,
     timestamp_or_none,
 )
+from gpud.api.schemas.revisions import RolloutDocument, rollout_document
 from gpud.api.schemas.spec import EndpointSpecDocument, spec_document
 from gpud.core.gpu import GpuHealth
 from gpud.core.waiting import remedy
@@ -120,6 +121,10 @@ class EndpointDocument(Document):
     """Of the last failed start; empty when none failed since a worker was ready."""
     pull: PullProgressDocument | None
     """Progress of its image's pull, while there is one."""
+    serving: str
+    """The revision that serves; another than `revision` while that one is being rolled out."""
+    rollout: RolloutDocument | None
+    """The rollout under way, else the last one; null when there was none."""
     created_at: Timestamp
     updated_at: Timestamp
 
@@ -296,6 +301,8 @@ def endpoint_document(view: EndpointView) -> EndpointDocument:
         ),
         last_error=view.last_error,
         pull=_progress_document(view.pull) if view.pull else None,
+        serving=view.serving or endpoint.revision,
+        rollout=rollout_document(view.rollout) if view.rollout else None,
         created_at=timestamp(endpoint.created_at_ms),
         updated_at=timestamp(endpoint.updated_at_ms),
     )

@@ -22,12 +22,15 @@ from gpud.core.endpoint import (
     Volume,
 )
 from gpud.core.ids import ENDPOINT_NAME, EndpointName
+from gpud.core.rollout_policy import RolloutPolicy, RolloutStrategy, SmokeRequest
 from gpud.core.windows import WINDOWS_MAX, WarmWindow
 
 _GPUS = GpuNeeds()
 _SCALE = ScalePolicy()
 _HEALTH = HealthCheck()
 _LIMITS = Limits()
+_SMOKE = SmokeRequest()
+_ROLLOUT = RolloutPolicy()
 
 _MIB_MAX = 1 << 30
 Text = Annotated[str, Field(max_length=65_536)]
@@ -157,6 +160,33 @@ class LimitsSection(Document):
     """Most processes and threads in the container."""
 
 
+class SmokeSection(Document):
+    """One request that a new revision must answer well before it takes over."""
+
+    path: Annotated[str, Field(max_length=2000)] = _SMOKE.path
+    """Must answer with a status from 200 to 399; empty for no such request."""
+    body: Annotated[str, Field(max_length=65_536)] = _SMOKE.body
+    """Sent as JSON in a POST; empty sends a GET."""
+    timeout_s: Annotated[float, Field(ge=0.05, le=3600)] = _SMOKE.timeout_s
+    """Seconds it may take."""
+
+
+class RolloutSection(Document):
+    """How careful a change of revision is. A change of these settings applies at once."""
+
+    strategy: RolloutStrategy = _ROLLOUT.strategy
+    """`rolling` tries one new worker beside the old ones, or in the place of one where no GPU is free;
+    `recreate` stops all old workers first."""
+    verify: bool = _ROLLOUT.verify
+    """An endpoint without workers starts one of the new revision to try it."""
+    min_healthy_time_s: Annotated[float, Field(ge=0, le=86_400)] = _ROLLOUT.min_healthy_time_s
+    """Seconds the first new worker must be ready before the others follow."""
+    progress_deadline_s: Annotated[float, Field(ge=1, le=86_400)] = _ROLLOUT.progress_deadline_s
+    """Seconds a step may take, waiting for the image or for GPUs left out; then the old revision returns."""
+    smoke: SmokeSection = SmokeSection()
+    """One request that must go well."""
+
+
 class VolumeSection(Document):
     """A named volume, or a path below an allowed root, mounted into the container."""
 
@@ -199,6 +229,8 @@ class EndpointSpecDocument(Document):
     """What requests and workers may take."""
     volumes: Annotated[tuple[VolumeSection, ...], Field(max_length=100)] = ()
     """Mounted into each worker's container."""
+    rollout: RolloutSection = RolloutSection()
+    """How the endpoint goes from one revision to the next."""
 
     def to_spec(self) -> EndpointSpec:
         """Build the core's spec.
@@ -221,6 +253,9 @@ class EndpointSpecDocument(Document):
             health=HealthCheck(**dict(self.health)),
             limits=Limits(**dict(self.limits)),
             volumes=tuple(Volume(**dict(volume)) for volume in self.volumes),
+            rollout=RolloutPolicy(
+                **{**dict(self.rollout), "smoke": SmokeRequest(**dict(self.rollout.smoke))}
+            ),
         )
 
 
@@ -250,4 +285,11 @@ def spec_document(spec: EndpointSpec) -> EndpointSpecDocument:
             VolumeSection.model_construct(source=v.source, target=v.target, read_only=v.read_only)
             for v in spec.volumes
         ),
+        rollout=_rollout_section(spec.rollout),
     )
+
+
+def _rollout_section(policy: RolloutPolicy) -> RolloutSection:
+    smoke = {name: getattr(policy.smoke, name) for name in SmokeSection.model_fields}
+    shown = {name: getattr(policy, name) for name in RolloutSection.model_fields}
+    return RolloutSection.model_construct(**{**shown, "smoke": SmokeSection.model_construct(**smoke)})

@@ -8,7 +8,7 @@ from gpud.cli import exits, grammar, specs
 from gpud.cli.client import path_of
 from gpud.cli.exits import BadUsage, CommandFailed
 from gpud.cli.grammar import Argument, Command, Option
-from gpud.cli.output import number_at, state_text, text_at
+from gpud.cli.output import number_at, state_text, text_at, value_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -161,10 +161,10 @@ _OPTIONS = (
     Option("shm-mib", "Size of /dev/shm.", kind=grammar.WHOLE, field="limits.shm_mib", default="1024"),
     Option(
         "wait",
-        "Wait until a worker is ready; wakes one when none is kept running.",
+        "Wait until a worker is ready, or until the new revision serves.",
         kind=grammar.FLAG,
         negatable=True,
-        default="only with --min-workers above 0",
+        default="for a new revision, or with --min-workers above 0",
     ),
     Option("wait-timeout", "Longest wait.", kind=grammar.DURATION, default="30m"),
 )
@@ -185,7 +185,13 @@ def _deploy(values: Values, context: Context) -> int:
     except CommandFailed as failure:
         raise specs.with_options_named(failure, _PARTS) from None
     kept = number_at(endpoint, "spec", "scale", "min_workers")
-    if values.flag("wait", default=kept > 0):
+    rolling = bool(value_at(endpoint, "rollout", "active"))
+    if rolling and values.flag("wait", default=True):
+        from gpud.cli.rolling import until_rolled_out  # noqa: PLC0415 - most deploys do not wait
+
+        limit_s = values.number("wait-timeout", _WAIT_LIMIT_S)
+        endpoint = until_rolled_out(context, endpoint, limit_s=limit_s)
+    elif values.flag("wait", default=kept > 0):
         from gpud.cli import waiting  # noqa: PLC0415 - most deploys do not wait
 
         limit_s = values.number("wait-timeout", _WAIT_LIMIT_S)
@@ -234,7 +240,8 @@ COMMANDS = (
             "Says the whole endpoint: what is left out goes back to its default. "
             "gpud endpoint scale changes the scale alone.\n\n"
             "A changed image, command, port, environment or GPU need makes a new revision, "
-            "whose workers replace the old ones; a changed scale applies at once."
+            "which is tried by one worker before the others follow; gpud goes back by itself when it fails. "
+            "A changed scale applies at once. With --wait and nothing kept running, a worker is woken."
         ),
         examples=(
             "gpud deploy vllm/vllm-openai:v0.11 --name llm --max-workers 4 -- --model Qwen/Qwen3-8B",

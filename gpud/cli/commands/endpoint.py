@@ -89,6 +89,7 @@ def describe(endpoint: Mapping[str, object], *, colour: bool = False) -> str:
             ("Aliases", ", ".join(str(alias) for alias in spec.get("aliases") or [])),
             ("Public", "yes: requests need no key" if spec.get("public") else ""),
             ("Revision", text_at(endpoint, "revision")),
+            ("Rollout", _rollout_text(endpoint)),
             ("Created", f"{age(text_at(endpoint, 'created_at'))} ago"),
             ("Changed", f"{age(text_at(endpoint, 'updated_at'))} ago"),
         ],
@@ -180,6 +181,33 @@ def _scale(values: Values, context: Context) -> int:
     return exits.OK
 
 
+_REVISIONS = (
+    Column("REV", lambda row: text_at(row, "number"), right=True),
+    Column("HASH", lambda row: text_at(row, "revision")),
+    Column("STATE", lambda row: state_text(text_at(row, "state")), state=True),
+    Column("IMAGE", lambda row: text_at(row, "image"), shrink=True),
+    Column("AGE", lambda row: age(text_at(row, "created_at")), right=True),
+    Column("WHY", lambda row: text_at(row, "detail"), shrink=True),
+)
+
+
+def _revisions(values: Values, context: Context) -> int:
+    rows = context.client.items(path_of("v1", "endpoints", values.text("name"), "revisions"))
+    context.print_table(_REVISIONS, rows, empty="No revisions.")
+    return exits.OK
+
+
+def _rollout_text(endpoint: Mapping[str, object]) -> str:
+    """The rollout under way, or how the last one went back."""
+    step = text_at(endpoint, "rollout", "step")
+    if value_at(endpoint, "rollout", "active"):
+        way = f"{text_at(endpoint, 'rollout', 'base')} to {text_at(endpoint, 'rollout', 'target')}"
+        return f"{step}: from {way}; {text_at(endpoint, 'serving')} serves"
+    if step == "rolled_back":
+        return f"{text_at(endpoint, 'rollout', 'target')} failed: {text_at(endpoint, 'rollout', 'detail')}"
+    return ""
+
+
 def _retry(values: Values, context: Context) -> int:
     name = values.text("name")
     context.client.call("POST", path_of("v1", "endpoints", name, "retry"))
@@ -197,6 +225,12 @@ COMMANDS = (
         (_NAME,),
         _SCALE_OPTIONS,
         examples=("gpud endpoint scale llm --min 1 --max 4", "gpud endpoint scale llm --max 0   # pause it"),
+    ),
+    Command(
+        ("endpoint", "revisions"),
+        "List an endpoint's revisions, newest first.",
+        _revisions,
+        (_NAME,),
     ),
     Command(
         ("endpoint", "retry"),

@@ -106,7 +106,11 @@ def test_a_noun_lists_its_commands(gpud: Gpud) -> None:
     [
         (["enpoint", "ls"], "gpud has no command 'enpoint'.", "Did you mean endpoint?"),
         (["endpoint", "lst"], "gpud endpoint has no 'lst'", "Did you mean ls?"),
-        (["endpoint"], "gpud endpoint needs one of ls, get, scale, retry, rm.", "See gpud endpoint --help."),
+        (
+            ["endpoint"],
+            "gpud endpoint needs one of ls, get, scale, revisions, retry, rm.",
+            "See gpud endpoint --help.",
+        ),
         (["worker", "ls", "--endpont", "x"], "no option --endpont", "Did you mean --endpoint?"),
         (["zzzz"], "gpud has no command 'zzzz'.", "See gpud --help."),
         (["--json"], "The command is missing.", "See gpud --help."),

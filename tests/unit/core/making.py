@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gpud.core.demand import LoadWindow
-from gpud.core.endpoint import Endpoint, EndpointSpec, GpuNeeds, PinnedImage, ScalePolicy, revision_of
+from gpud.core.endpoint import Endpoint, EndpointSpec, GpuNeeds, PinnedImage, ScalePolicy
 from gpud.core.gpu import Gpu, GpuHealth, GpuStatus
 from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
+from gpud.core.revision import revision_of
 from gpud.core.starts import StartRecord
 from gpud.core.worker import Worker, WorkerState
 from gpud.core.world import EndpointSeen, NewWorker, Plan, World

@@ -15,9 +15,10 @@ from gpud.core.endpoint import (
     PinnedImage,
     ScalePolicy,
     Volume,
-    revision_of,
 )
 from gpud.core.ids import EndpointName
+from gpud.core.revision import revision_of
+from gpud.core.rollout_policy import RolloutPolicy, SmokeRequest
 from gpud.errors import InvalidSpec
 from tests.unit.core.making import DIGEST, spec
 
@@ -39,6 +40,7 @@ _RESTARTS_NOTHING: dict[str, Any] = {
     "registry": "ghcr",
     "public": True,
     "scale": ScalePolicy(max_workers=7, concurrency=1, balance=Balance.PACK),
+    "rollout": RolloutPolicy(min_healthy_time_s=1.0),
 }
 _LIMITS_RESTART: dict[str, Any] = {"memory_mib": 64, "cpus": 1.5, "shm_mib": 64, "pids": 64}
 _LIMITS_RESTART_NOTHING: dict[str, Any] = {
@@ -115,6 +117,12 @@ def test_another_spelling_of_the_same_digest_is_not() -> None:
         ("limits.request_timeout_s", {"limits": Limits(request_timeout_s=0)}),
         ("limits.max_queue", {"limits": Limits(max_queue=-1)}),
         ("limits.stop_grace_s", {"limits": Limits(stop_grace_s=-1)}),
+        ("rollout.min_healthy_time_s", {"rollout": RolloutPolicy(min_healthy_time_s=-1)}),
+        ("rollout.progress_deadline_s", {"rollout": RolloutPolicy(progress_deadline_s=0)}),
+        ("rollout.smoke.path", {"rollout": RolloutPolicy(smoke=SmokeRequest(path="smoke"))}),
+        ("rollout.smoke.body", {"rollout": RolloutPolicy(smoke=SmokeRequest(body="{}"))}),
+        ("rollout.smoke.body", {"rollout": RolloutPolicy(smoke=SmokeRequest(path="/", body="x" * 70_000))}),
+        ("rollout.smoke.timeout_s", {"rollout": RolloutPolicy(smoke=SmokeRequest(timeout_s=0))}),
         ("limits.memory_mib", {"limits": Limits(memory_mib=3)}),
         ("limits.shm_mib", {"limits": Limits(shm_mib=0)}),
         ("limits.pids", {"limits": Limits(pids=1)}),

@@ -22,7 +22,9 @@ def test_every_event_the_fleet_names_is_listed_and_every_listed_one_is_named() -
     named = set()
     for path in (*(ROOT / "gpud/fleet").glob("*.py"), ROOT / "gpud/adapters/sqlite/webhooks.py"):
         named |= set(
-            re.findall(r'"((?:daemon|endpoint|engine|gpu|image|webhook|worker)\.[a-z_]+)"', path.read_text())
+            re.findall(
+                r'"((?:daemon|endpoint|engine|gpu|image|rollout|webhook|worker)\.[a-z_]+)"', path.read_text()
+            )
         )
     moves = {f"worker.{verb}" for verb in VERBS.values()}
     assert set(RECORDED) <= named | moves

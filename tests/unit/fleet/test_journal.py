@@ -14,6 +14,7 @@ from tests.unit.fleet.virtual import virtual
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gpud.core.revision import RevisionRecord
     from gpud.ports.store import FleetRows
 
 
@@ -29,6 +30,9 @@ class _Disk:
 
     async def load_fleet(self) -> FleetRows:
         raise AssertionError("the journal only writes")
+
+    async def revisions(self, endpoint: str) -> tuple[RevisionRecord, ...]:
+        raise AssertionError(f"the journal reads nothing of {endpoint}")
 
     async def record(self, changes: Sequence[FleetChange]) -> None:
         self.during.set()
