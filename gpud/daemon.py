@@ -232,6 +232,7 @@ class Daemon:
             gpu_attach=_attach(settings, self._gpus),
             idle_memory_mib_max=settings.gpus.idle_memory_mib_max,
             release_timeout_s=settings.gpus.release_timeout_s,
+            history_days=settings.history.keep_days,
         )
         backoff = BackoffPolicy(
             base_s=settings.scaling.start_backoff_s,

@@ -128,6 +128,13 @@ class WebhookSettings(_Section):
     """How long ended deliveries are kept, to be seen and sent again."""
 
 
+class HistorySettings(_Section):
+    """What gpud remembers of the requests it has carried: when they came and how long they took."""
+
+    keep_days: Annotated[float, Field(ge=0, le=366)] = 8.0
+    """Days for which the record is kept; 0 keeps none."""
+
+
 class PriceSettings(_Section):
     """What GPU time costs."""
 
@@ -157,6 +164,8 @@ class Settings(_Section):
     gpus: GpuSettings = GpuSettings()
     scaling: ScalingSettings = ScalingSettings()
     webhooks: WebhookSettings = WebhookSettings()
+
+    history: HistorySettings = HistorySettings()
     prices: PriceSettings = PriceSettings()
     log: LogSettings = LogSettings()
 

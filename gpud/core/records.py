@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gpud.core.endpoint import Endpoint
     from gpud.core.gpu import GpuStatus
+    from gpud.core.history import ArrivalBatch
     from gpud.core.ids import EndpointName, GpuUuid, WorkerId
     from gpud.core.metering import Segment
+    from gpud.core.prediction import Prediction
     from gpud.core.revision import RevisionRecord
     from gpud.core.rollout import Rollout
     from gpud.core.worker import Worker, WorkerState
@@ -130,6 +132,29 @@ class HeartbeatWritten:
     wall_ms: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrivalsRecorded:
+    """A stretch of an endpoint's record of requests."""
+
+    endpoint: EndpointName
+    batch: ArrivalBatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrivalsForgotten:
+    """Records of requests that ended before a moment of Unix wall time are given up."""
+
+    before_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionSaved:
+    """What is known of an endpoint's gaps changed."""
+
+    endpoint: EndpointName
+    prediction: Prediction
+
+
 FleetChange = (
     EndpointSaved
     | EndpointDeleted
@@ -144,4 +169,7 @@ FleetChange = (
     | GpuHealthSaved
     | EventRecorded
     | HeartbeatWritten
+    | ArrivalsRecorded
+    | ArrivalsForgotten
+    | PredictionSaved
 )

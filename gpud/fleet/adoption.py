@@ -49,6 +49,9 @@ class Adoption:
         state, heartbeat = self._hands.state, self._rows.heartbeat
         for endpoint in self._rows.endpoints:
             state.endpoints[endpoint.name] = endpoint
+            known = self._rows.predictions.get(endpoint.name)
+            if known is not None:
+                state.recall(endpoint.name).prediction = known
         state.revisions.load(self._rows.revisions, self._rows.revision_numbers)
         self._hands.reconciler.rollouts.resume(self._rows.rollouts)
         for worker in self._rows.workers:

@@ -18,6 +18,7 @@ from gpud.fleet.ending import Ending
 from gpud.fleet.executor import Executor
 from gpud.fleet.gpu_keeper import GpuKeeper
 from gpud.fleet.hands import FleetSettings, Hands
+from gpud.fleet.history import History
 from gpud.fleet.journal import Journal
 from gpud.fleet.launching import Launching
 from gpud.fleet.meter import Meter
@@ -117,13 +118,14 @@ class Fleet:
         self._sweeper = Sweeper(self.hands, self.prewarmer)
         self._executor = Executor(self.state, self._efforts(), tasks)
         self._trials = Trials(self.hands, self.prewarmer, tasks)
+        self.history = History(self.state, self.journal, ports.clock, keep_days=settings.history_days)
         self.control = self._catalog()
         self._loops: list[asyncio.Task[None]] = []
         self._adopted = False
 
     def _catalog(self) -> Catalog:
         windows = WindowWatch(self._ports.calendar, self._ports.clock, self.state)
-        self.reconciler.senses.append(windows.observe)
+        self.reconciler.senses += [windows.observe, self.history.observe]
         return Catalog(
             hands=self.hands,
             journal=self.journal,
@@ -215,6 +217,7 @@ class Fleet:
         self.prewarmer.close()
         if self._adopted and self.state.engine_up:
             self._add_heartbeat()
+        self.history.write(self._ports.clock.now_s())
         self.reconciler.stop()
         await asyncio.wait([reconciler])
 

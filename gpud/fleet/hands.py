@@ -30,12 +30,14 @@ class FleetSettings:
         gpu_attach: How the engine is told which GPUs a container gets.
         idle_memory_mib_max: More than this in use before a start, and the GPU is quarantined.
         release_timeout_s: How long a GPU may take to show its memory back.
+        history_days: How long the record of requests is kept; 0 keeps none.
     """
 
     parallel_starts: int
     gpu_attach: GpuAttach
     idle_memory_mib_max: int
     release_timeout_s: float
+    history_days: float = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from gpud.core.averages import ArrivalCount, LoadAverage, usual_service_s
 from gpud.core.demand import LoadWindow
 from gpud.core.pacing import PaceMemory
 from gpud.core.policies import STABLE_WINDOW_S, arrival_window_s
+from gpud.core.prediction import Prediction
 from gpud.core.revision import at_present
 from gpud.core.rollout import RolloutSeen, Tally
 from gpud.core.starts import StartRecord
@@ -106,6 +107,7 @@ class EndpointMemory:
     cold_start_s: float = _COLD_START_DEFAULT_S
     pace: PaceMemory = field(default_factory=PaceMemory)
     answers: dict[Revision, Tally] = field(default_factory=dict)
+    prediction: Prediction = field(default_factory=Prediction)
 
     def note_start(self, *, total_s: float, from_gpus_s: float) -> None:
         """A start ended well.

@@ -161,7 +161,7 @@ class Dispatcher:
         lane = self._lanes.get(endpoint)
         if lane is not None and held.swap(HoldState.ABANDONED):
             lane.held.remove(held)
-            self._book.unheld(lane.count, self._clock.now_s())
+            self._book.unheld(lane.count, self._clock.now_s(), since_s=held.since_s)
 
     def retry(
         self,
@@ -218,11 +218,22 @@ class Dispatcher:
         """A worker broke a connection before answering; the fleet looks at it."""
         self._book.watcher.worker_unreachable(worker_id, detail)
 
-    def slot_released(self, lane: Lane, worker_id: WorkerId, since_s: float, now_s: float | None) -> None:
-        """A slot came back; whoever waits longest gets it."""
+    def slot_released(
+        self, lane: Lane, worker_id: WorkerId, since_s: float, now_s: float | None, *, arrived_s: float | None
+    ) -> None:
+        """A slot came back; whoever waits longest gets it.
+
+        Args:
+            lane: Of the endpoint.
+            worker_id: Whose slot.
+            since_s: Loop time at which it was taken.
+            now_s: Loop time, if the caller has just read it.
+            arrived_s: Loop time at which the request came; None when it goes on elsewhere.
+        """
         now_s = self._clock.now_s() if now_s is None else now_s
-        lane.service_s += _SERVICE_WEIGHT * (now_s - since_s - lane.service_s)
-        lane.count.services_s.append(now_s - since_s)
+        if arrived_s is not None:
+            lane.service_s += _SERVICE_WEIGHT * (now_s - since_s - lane.service_s)
+            lane.count.exchanges.append((arrived_s, since_s, now_s))
         self._book.released(lane.count, worker_id, now_s)
         if lane.held:
             self._dispatch_held(lane)
@@ -298,7 +309,7 @@ class Dispatcher:
     def _refuse(self, lane: Lane, held: Held, error: GpudError) -> None:
         if held.swap(HoldState.REFUSED):
             lane.held.remove(held)
-            self._book.unheld(lane.count, self._clock.now_s())
+            self._book.unheld(lane.count, self._clock.now_s(), since_s=held.since_s)
             held.waiter.refused(error)
 
     def _timer(self, lane: Lane, held: Held, after_s: float) -> asyncio.TimerHandle:

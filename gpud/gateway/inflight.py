@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from gpud.ports.traffic import TrafficWatcher
 
 
-_SERVICES_MAX = 200
+_EXCHANGES_MAX = 16_384
+"""Between two looks of the fleet, which are a second apart under load; of more the newest are kept."""
+NO_DISPATCH = -1.0
 
 
 class NobodyWatches:
@@ -35,7 +37,7 @@ class NobodyWatches:
 class EndpointCount:
     """Load of one endpoint."""
 
-    __slots__ = ("answers", "arrivals", "in_flight", "last_busy_s", "peak", "services_s", "waiting")
+    __slots__ = ("answers", "arrivals", "exchanges", "in_flight", "last_busy_s", "peak", "waiting")
 
     def __init__(self, now_s: float) -> None:
         self.waiting = 0
@@ -43,7 +45,7 @@ class EndpointCount:
         self.peak = 0
         self.last_busy_s = now_s
         self.arrivals = 0
-        self.services_s: deque[float] = deque(maxlen=_SERVICES_MAX)
+        self.exchanges: deque[tuple[float, float, float]] = deque(maxlen=_EXCHANGES_MAX)
         self.answers: dict[WorkerId, list[int]] = {}
 
     def answered(self, worker_id: WorkerId, *, failed: bool) -> None:
@@ -85,9 +87,10 @@ class LoadBook:
         self._note_peak(count)
         self.watcher.load_changed()
 
-    def unheld(self, count: EndpointCount, now_s: float) -> None:
-        """A request stopped waiting without reaching a worker."""
+    def unheld(self, count: EndpointCount, now_s: float, *, since_s: float) -> None:
+        """A request stopped waiting, since `since_s`, without reaching a worker."""
         count.waiting -= 1
+        count.exchanges.append((since_s, NO_DISPATCH, now_s))
         self._note_end(count, now_s)
 
     def dispatched(self, count: EndpointCount, worker_id: WorkerId, *, was_held: bool) -> None:
@@ -131,12 +134,12 @@ class LoadBook:
             oldest_wait_s=oldest_wait_s,
             last_busy_s=count.last_busy_s,
             arrivals=count.arrivals,
-            services_s=tuple(count.services_s),
+            exchanges=tuple(count.exchanges),
             answers=tuple((worker_id, all_, bad) for worker_id, (all_, bad) in count.answers.items()),
         )
         count.peak = total
         count.arrivals = 0
-        count.services_s.clear()
+        count.exchanges.clear()
         count.answers.clear()
         return load
 

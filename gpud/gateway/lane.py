@@ -59,7 +59,10 @@ class Slot:
         """Give the place back; safe to repeat. `now_s` is loop time, if the caller has just read it."""
         lane, self._lane = self._lane, None
         if lane is not None:
-            self._dispatcher.slot_released(lane, self.worker.worker_id, self.since_s, now_s)
+            arrived_s = self._held_since_s
+            self._dispatcher.slot_released(
+                lane, self.worker.worker_id, self.since_s, now_s, arrived_s=arrived_s
+            )
 
     def judge(self, now_s: float, *, failed: bool, status: int = 0) -> None:
         """Say how the request went as far as the worker is concerned; `status` is of its answer, if any."""
@@ -88,7 +91,8 @@ class Slot:
         if lane is None:
             raise WorkerUnreachable(detail)
         self.judge(self.since_s, failed=True)
-        self.release()
+        self._lane = None
+        self._dispatcher.slot_released(lane, self.worker.worker_id, self.since_s, None, arrived_s=None)
         tried = self._tried | {self.worker.worker_id}
         return self._dispatcher.retry(
             lane, self.worker, waiter, detail, tried=tried, arrived_s=self._held_since_s

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Protocol
 from gpud.core.usage import UsageBy, UsageRow
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from gpud.core.endpoint import Endpoint
     from gpud.core.gpu import GpuStatus
+    from gpud.core.history import ArrivalBatch
     from gpud.core.ids import EndpointName, GpuUuid, KeyId, Revision, WorkerId
     from gpud.core.metering import Segment
+    from gpud.core.prediction import Prediction
     from gpud.core.records import FleetChange
     from gpud.core.revision import RevisionRecord
     from gpud.core.rollout import Rollout
@@ -47,6 +49,7 @@ class FleetRows:
         revisions: Those an endpoint may go to or come from, and those of live workers.
         revision_numbers: Of every revision there ever was.
         rollouts: Under way, or the last one of an endpoint.
+        predictions: What is known of the gaps between an endpoint's requests.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -58,6 +61,7 @@ class FleetRows:
     revisions: tuple[RevisionRecord, ...] = ()
     revision_numbers: tuple[tuple[EndpointName, Revision, int], ...] = ()
     rollouts: tuple[Rollout, ...] = ()
+    predictions: Mapping[EndpointName, Prediction] = field(default_factory=dict)
 
 
 class FleetStore(Protocol):
@@ -125,6 +129,14 @@ class ReadModel(Protocol):
         self, *, by: UsageBy, endpoint: str = "", since_ms: int = 0, until_ms: int = 0
     ) -> tuple[UsageRow, ...]:
         """Usage lines; open segments count up to now. `until_ms` 0 means now."""
+        ...
+
+    async def arrivals(self, endpoint: str, *, since_ms: int, until_ms: int) -> tuple[ArrivalBatch, ...]:
+        """The record of an endpoint's requests, in stretches that reach into a period."""
+        ...
+
+    async def starts(self, endpoint: str, *, since_ms: int, until_ms: int) -> tuple[dict[str, float], ...]:
+        """The phases of each start that ended well in a period, in milliseconds, oldest first."""
         ...
 
     async def audit(self) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from gpud.core.routing import RoutingTable
     from gpud.ports.store import ApiKey
 
+SERVICES_MAX = 200
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointLoad:
@@ -22,8 +24,9 @@ class EndpointLoad:
         oldest_wait_s: Age of the oldest held request; 0 without one.
         last_busy_s: Loop time when waiting plus in flight was last above zero; now while it is.
         arrivals: Requests that came since this was last taken.
-        services_s: How long requests that ended since then were at their worker; the newest 200.
         answers: Of each worker that gave any since then: all, and those that were 5xx or broke off.
+        exchanges: Requests that ended since then, as loop times of arrival, dispatch and end; a dispatch of
+            minus one for those that left without a worker. The newest, within a bound.
     """
 
     waiting: int = 0
@@ -32,8 +35,14 @@ class EndpointLoad:
     oldest_wait_s: float = 0.0
     last_busy_s: float = 0.0
     arrivals: int = 0
-    services_s: tuple[float, ...] = ()
     answers: tuple[tuple[WorkerId, int, int], ...] = ()
+    exchanges: tuple[tuple[float, float, float], ...] = ()
+
+    @property
+    def services_s(self) -> list[float]:
+        """How long the last of these requests were at their worker."""
+        newest = self.exchanges[-SERVICES_MAX:]
+        return [ended_s - since_s for _arrived_s, since_s, ended_s in newest if since_s >= 0]
 
 
 class TrafficWatcher(Protocol):

@@ -6,11 +6,13 @@ import sqlite3
 from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
-from gpud.adapters.sqlite import revisions, rows
+from gpud.adapters.sqlite import history, revisions, rows
 from gpud.adapters.sqlite.outbox import calls_out, put_event
 from gpud.adapters.sqlite.statements import SQL
 from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
 from gpud.core.records import (
+    ArrivalsForgotten,
+    ArrivalsRecorded,
     EndpointDeleted,
     EndpointSaved,
     EventRecorded,
@@ -19,6 +21,7 @@ from gpud.core.records import (
     HeartbeatWritten,
     LeaseClosed,
     LeaseOpened,
+    PredictionSaved,
     RevisionSaved,
     RolloutSaved,
     SegmentClosed,
@@ -88,6 +91,7 @@ def _apply(change: FleetChange, connection: sqlite3.Connection) -> None:  # noqa
         case EndpointDeleted(name=name):
             connection.execute(SQL["endpoint_delete"], {"name": name})
             connection.execute(SQL["revisions_close"], {"name": name})
+            history.forget_endpoint(name, connection)
         case RevisionSaved(record=record):
             connection.execute(SQL["revision_save"], revisions.revision_params(record))
         case RolloutSaved(rollout=rollout):
@@ -114,6 +118,12 @@ def _apply(change: FleetChange, connection: sqlite3.Connection) -> None:  # noqa
         case HeartbeatWritten(boot_id=boot_id, boot_ns=boot_ns, wall_ms=wall_ms):
             beat = {"boot_id": boot_id, "boot_ns": boot_ns, "wall_ms": wall_ms}
             connection.execute(SQL["heartbeat_write"], beat)
+        case ArrivalsRecorded():
+            history.record_arrivals(change, connection)
+        case ArrivalsForgotten(before_ms=before_ms):
+            connection.execute(SQL["arrivals_forget"], {"before_ms": before_ms})
+        case PredictionSaved():
+            history.save_prediction(change, connection)
         case _:
             assert_never(change)
 
@@ -215,4 +225,5 @@ def _load(connection: sqlite3.Connection) -> FleetRows:
             for row in connection.execute(SQL["revision_numbers"])
         ),
         rollouts=tuple(map(revisions.rollout_of, connection.execute(SQL["rollouts_all"]))),
+        predictions=history.predictions(connection),
     )

@@ -478,3 +478,34 @@ DELETE FROM idempotency WHERE (scope, key) IN (
 -- name: idempotency_forget_unanswered
 -- At start: whoever was answering these has died.
 DELETE FROM idempotency WHERE status IS NULL;
+
+-- name: arrivals_record
+INSERT INTO arrival (endpoint, first_ms, last_ms, requests, packed)
+VALUES (:endpoint, :first_ms, :last_ms, :requests, :packed);
+
+-- name: arrivals_between
+SELECT first_ms, last_ms, requests, packed FROM arrival
+WHERE endpoint = :endpoint AND last_ms >= :since_ms AND first_ms < :until_ms
+ORDER BY last_ms, id;
+
+-- name: arrivals_forget
+DELETE FROM arrival WHERE last_ms < :before_ms;
+
+-- name: arrivals_forget_endpoint
+DELETE FROM arrival WHERE endpoint = :name;
+
+-- name: prediction_save
+INSERT INTO prediction (endpoint, gaps, shadow) VALUES (:endpoint, :gaps, :shadow)
+ON CONFLICT (endpoint) DO UPDATE SET gaps = excluded.gaps, shadow = excluded.shadow;
+
+-- name: prediction_forget
+DELETE FROM prediction WHERE endpoint = :name;
+
+-- name: predictions_all
+SELECT endpoint, gaps, shadow FROM prediction ORDER BY endpoint;
+
+-- name: starts_between
+-- How often the workers of an endpoint became ready, and how long each start took.
+SELECT facts FROM event
+WHERE endpoint = :endpoint AND endpoint <> '' AND kind = 'worker.ready' AND at_ms >= :since_ms AND at_ms < :until_ms
+ORDER BY seq;

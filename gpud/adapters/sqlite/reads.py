@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gpud.adapters.sqlite import rows
+from gpud.adapters.sqlite import history, rows
 from gpud.adapters.sqlite.auditing import audit_holdings, audit_workers
 from gpud.adapters.sqlite.metered import last_seen, usage_of
 from gpud.adapters.sqlite.statements import SQL
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import sqlite3
 
     from gpud.adapters.sqlite.hops import Read
+    from gpud.core.history import ArrivalBatch
     from gpud.core.worker import Worker
     from gpud.ports.store import EventRow
     from gpud.ports.time import Clock
@@ -101,6 +102,16 @@ class SqliteReadModel:
             now = Moment(boot_id=boot_id, boot_ns=boot_ns, last_seen=last_seen(connection))
             return usage_of(connection, by=by, endpoint=endpoint, period=period, now=now)
 
+        return await self._read(read)
+
+    async def arrivals(self, endpoint: str, *, since_ms: int, until_ms: int) -> tuple[ArrivalBatch, ...]:
+        """The record of an endpoint's requests, in stretches that reach into a period."""
+        read = partial(history.arrivals, endpoint=endpoint, since_ms=since_ms, until_ms=until_ms)
+        return await self._read(read)
+
+    async def starts(self, endpoint: str, *, since_ms: int, until_ms: int) -> tuple[dict[str, float], ...]:
+        """The phases of each start that ended well in a period, in milliseconds, oldest first."""
+        read = partial(history.starts, endpoint=endpoint, since_ms=since_ms, until_ms=until_ms)
         return await self._read(read)
 
     async def audit(self) -> tuple[str, ...]:

@@ -376,3 +376,21 @@ CREATE TABLE job_total (
     count    INTEGER NOT NULL,
     PRIMARY KEY (endpoint, ending)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE arrival (
+    id       INTEGER PRIMARY KEY,
+    endpoint TEXT    NOT NULL,
+    first_ms INTEGER NOT NULL,
+    last_ms  INTEGER NOT NULL CHECK (last_ms >= first_ms),
+    requests INTEGER NOT NULL CHECK (requests > 0),
+    packed   BLOB    NOT NULL
+) STRICT;
+
+CREATE INDEX arrival_of_endpoint ON arrival (endpoint, last_ms);
+CREATE INDEX arrival_age ON arrival (last_ms);
+
+CREATE TABLE prediction (
+    endpoint TEXT PRIMARY KEY NOT NULL,
+    gaps     TEXT NOT NULL CHECK (gaps LIKE '{%}'),
+    shadow   TEXT NOT NULL CHECK (shadow LIKE '{%}')
+) STRICT, WITHOUT ROWID;

@@ -189,6 +189,25 @@ async def test_a_request_that_reached_no_worker_waits_for_the_next_one(rig: Rig)
     rig.publish(alive)
 
     assert (await client.reply()).status == 200
+    await rig.until(lambda: rig.dispatcher.total_in_flight() == 0)
+    (exchange,) = rig.dispatcher.take_load(EndpointName("llm")).exchanges
+    arrived_s, dispatched_s, ended_s = exchange
+    assert arrived_s < dispatched_s <= ended_s, "one request is one exchange, however often it was tried"
+
+
+async def test_a_client_that_left_while_it_waited_is_an_exchange_without_a_worker(rig: Rig) -> None:
+    rig.publish(concurrency=1)
+    (client,) = await _hold(rig, 1)
+    client.leave()
+    exchanges: list[tuple[float, float, float]] = []
+
+    def ended() -> bool:
+        exchanges.extend(rig.dispatcher.take_load(EndpointName("llm")).exchanges)
+        return bool(exchanges)
+
+    await rig.until(ended)
+    ((arrived_s, dispatched_s, ended_s),) = exchanges
+    assert dispatched_s < 0 <= arrived_s <= ended_s
 
 
 async def test_load_is_told_to_the_fleet(rig: Rig) -> None:
@@ -209,8 +228,17 @@ async def test_load_is_told_to_the_fleet(rig: Rig) -> None:
 
     for client in clients:
         client.leave()
-    await rig.until(lambda: rig.waiting() + rig.in_flight() == 0)
+    exchanges: list[tuple[float, float, float]] = []
+
+    def both_ended() -> bool:
+        exchanges.extend(rig.dispatcher.take_load(name).exchanges)
+        return len(exchanges) == 2
+
+    await rig.until(both_ended)
+    assert rig.waiting() + rig.in_flight() == 0
     assert rig.dispatcher.worker_in_flight(worker.worker_id) == 0
+    assert all(arrived_s <= ended_s for arrived_s, _, ended_s in exchanges)
+    assert rig.dispatcher.take_load(name).exchanges == ()
     assert f"busy {worker.worker_id}" in rig.watcher.told
     assert rig.watcher.told[-2:] == [f"idle {worker.worker_id}", "load"]
 
