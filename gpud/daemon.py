@@ -176,7 +176,7 @@ class Daemon:
                 control=_server_of(runner),
                 clock=self._clock,
                 ids=self._ids,
-                log_requests=settings.log.requests,
+                log_share=settings.log.requests_share if settings.log.requests else None,
             )
             watching = [
                 tasks.create_task(self._watch_store(), name="store_watch"),

@@ -152,7 +152,10 @@ class LogSettings(_Section):
     format: Literal["auto", "json", "console"] = "auto"
     """`auto`: console on a terminal, JSON elsewhere."""
     requests: bool = False
-    """One line for each request."""
+    """A line for each request, at its end."""
+    requests_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Of the requests that ended well, how many get their line: 0.01 for one in a hundred. Those that failed
+    with a status of 500 or above always do."""
 
 
 class Settings(_Section):

@@ -92,8 +92,16 @@ class ApiKeyRing:
             return self.authorize(token, scope)
         except Unauthenticated:
             if token is not None:
-                self._attempts.count(peer)
+                self.note_failure(peer)
             raise
+
+    def note_failure(self, peer: str) -> None:
+        """Count a request from an address with a key that is not valid.
+
+        Raises:
+            TooManyAttempts: The address had its share for this minute.
+        """
+        self._attempts.count(peer)
 
     async def create(
         self, *, label: str, scopes: Sequence[str], expires_at_ms: int = 0

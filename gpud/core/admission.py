@@ -6,6 +6,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gpud.core.routing import Route
 
 
@@ -37,6 +39,26 @@ def admit(route: Route, *, waiting: int, free_slot: bool) -> Admission:
     if waiting >= route.max_queue:
         return Admission.QUEUE_FULL
     return Admission.HOLD
+
+
+def giving_way(held: Mapping[str, int], newcomer: str, max_queue: int) -> str | None:
+    """Name the party whose newest held request gives its place in a full queue to a newcomer's.
+
+    Each party that waits has an equal share of the places. Whoever has less than that takes a
+    place of whoever has most; a party alone has them all.
+
+    Args:
+        held: Requests held of each party; together `max_queue`.
+        newcomer: Whose request just came.
+        max_queue: Requests held at once.
+
+    Returns:
+        None when the newcomer is refused.
+    """
+    share = max_queue / len({*held, newcomer})
+    if held.get(newcomer, 0) + 1 > share:
+        return None
+    return max(sorted(held), key=lambda party: held[party], default=None)
 
 
 def queue_retry_after_s(route: Route, *, waiting: int, service_s: float) -> float:

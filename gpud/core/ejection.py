@@ -24,6 +24,10 @@ FORGET_S = 300.0
 EJECTED_SHARE_MAX = 0.5
 """Most of the ready workers that are left out at once; the last one never is."""
 
+EJECTIONS_MAX = 3
+"""Ejections within `RECYCLE_WINDOW_S` after which a worker is replaced."""
+RECYCLE_WINDOW_S = 900.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
@@ -79,6 +83,11 @@ def ejected(
     most = min(int(len(ready) * EJECTED_SHARE_MAX), len(ready) - 1)
     out.sort(key=lambda worker_id: (-standings[worker_id].ejected_until_s, worker_id))
     return frozenset(out[: max(0, most)])
+
+
+def recent(ejected_at_s: Collection[float], now_s: float) -> tuple[float, ...]:
+    """Keep the moments of ejection that still count towards replacing the worker."""
+    return tuple(at_s for at_s in ejected_at_s if now_s - at_s <= RECYCLE_WINDOW_S)
 
 
 def _forgetting(standing: Standing, now_s: float) -> Standing:

@@ -140,7 +140,10 @@ class Limits:
 
     Args:
         request_timeout_s: For one request, from dispatch to its last byte.
-        max_queue: Requests held at once for this endpoint.
+        first_request_timeout_s: The same for requests to a worker that has not answered any yet; 0 for
+            `request_timeout_s`.
+        stream_idle_timeout_s: Longest silence inside an answer; 0 for any.
+        max_queue: Requests held at once for this endpoint, shared among the keys that wait.
         queue_timeout_s: Longest hold; 0 means `start_timeout_s` + 30.
         drain_timeout_s: Longest wait for running requests when a worker drains.
         stop_grace_s: Between SIGTERM and SIGKILL.
@@ -151,6 +154,8 @@ class Limits:
     """
 
     request_timeout_s: float = 600.0
+    first_request_timeout_s: float = 0.0
+    stream_idle_timeout_s: float = 300.0
     max_queue: int = 1000
     queue_timeout_s: float = 0.0
     drain_timeout_s: float = 300.0
@@ -184,6 +189,7 @@ class EndpointSpec:
         registry: Name of a stored credential, for private images; empty for none.
         env: Plain environment of the container.
         public: Requests need no key.
+        forward_authorization: Workers get the client's `Authorization` and `X-API-Key`.
 
     Raises:
         InvalidSpec: With one entry in `fields` for each fault.
@@ -198,6 +204,7 @@ class EndpointSpec:
     registry: str = ""
     env: tuple[tuple[str, str], ...] = ()
     public: bool = False
+    forward_authorization: bool = False
     gpus: GpuNeeds = field(default_factory=GpuNeeds)
     scale: ScalePolicy = field(default_factory=ScalePolicy)
     health: HealthCheck = field(default_factory=HealthCheck)
@@ -325,6 +332,9 @@ def _require_health_and_limits(spec: EndpointSpec, require: _Require) -> None:
     require(1 <= health.fail_threshold <= 100, "health.fail_threshold", "must be 1 to 100")
     require(0 <= health.not_ready_timeout_s <= 86_400, "health.not_ready_timeout_s", "must be 0 to 86400")
     require(0.1 <= limits.request_timeout_s <= 604_800, "limits.request_timeout_s", "must be 0.1 to 604800")
+    first_s, silent_s = limits.first_request_timeout_s, limits.stream_idle_timeout_s
+    require(0 <= first_s <= 604_800, "limits.first_request_timeout_s", "must be 0 to 604800")
+    require(0 <= silent_s <= 604_800, "limits.stream_idle_timeout_s", "must be 0 to 604800")
     require(0 <= limits.max_queue <= 100_000, "limits.max_queue", "must be 0 to 100000")
     require(0 <= limits.queue_timeout_s <= 86_400, "limits.queue_timeout_s", "must be 0 to 86400")
     require(0 <= limits.drain_timeout_s <= 604_800, "limits.drain_timeout_s", "must be 0 to 604800")

@@ -15,8 +15,16 @@ if TYPE_CHECKING:
     from gpud.core.endpoint import EndpointSpec, PinnedImage
     from gpud.core.ids import EndpointName
 
-_OUTSIDE = ("scale", "aliases", "public", "rollout")
-_LIMITS_OUTSIDE = ("request_timeout_s", "max_queue", "queue_timeout_s", "drain_timeout_s", "stop_grace_s")
+_OUTSIDE = ("scale", "aliases", "public", "forward_authorization", "rollout")
+_LIMITS_OUTSIDE = (
+    "request_timeout_s",
+    "first_request_timeout_s",
+    "stream_idle_timeout_s",
+    "max_queue",
+    "queue_timeout_s",
+    "drain_timeout_s",
+    "stop_grace_s",
+)
 _HEALTH_OUTSIDE = ("stall_timeout_s",)
 """What gpud itself enforces, so that no container depends on it: it applies at once."""
 
@@ -24,8 +32,8 @@ _HEALTH_OUTSIDE = ("stall_timeout_s",)
 def revision_of(spec: EndpointSpec, image: PinnedImage) -> Revision:
     """Hash what a running container depends on.
 
-    Scale and rollout settings, limits that gpud itself enforces, aliases and `public` are left
-    out: changing them restarts nothing. The values of `env` are part of it.
+    Scale and rollout settings, limits that gpud itself enforces, aliases, `public` and
+    `forward_authorization` are left out: changing them restarts nothing. The values of `env` are part of it.
     """
     facts = asdict(spec)
     for outside in (*_OUTSIDE, "image", "name", "registry"):

@@ -49,8 +49,11 @@ class Route:
         max_queue: Requests held at once.
         hold_timeout_s: Longest hold.
         request_timeout_s: From dispatch to the last byte.
+        first_request_timeout_s: The same at a worker that has not answered yet; 0 for `request_timeout_s`.
+        stream_idle_timeout_s: Longest silence inside an answer; 0 for any.
         balance: Which ready worker is next.
         public: No key is asked for.
+        forward_authorization: Workers get the client's credentials.
         workers: READY ones, by id.
         refusal: Set while the endpoint's circuit is open or it is paused; held requests get it too.
         waiting_for: Reason word for requests whose hold runs out, such as `waiting_for_gpu`.
@@ -62,8 +65,11 @@ class Route:
     max_queue: int
     hold_timeout_s: float
     request_timeout_s: float
+    first_request_timeout_s: float = 0.0
+    stream_idle_timeout_s: float = 0.0
     balance: Balance = Balance.ROUND_ROBIN
     public: bool = False
+    forward_authorization: bool = False
     workers: tuple[RouteWorker, ...] = ()
     refusal: Refusal | None = None
     waiting_for: str = ""

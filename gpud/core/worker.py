@@ -64,6 +64,7 @@ class Cause(StrEnum):
     RECLAIMED = "reclaimed"
     NEW_REVISION = "new_revision"
     ENDPOINT_DELETED = "endpoint_deleted"
+    EJECTED = "ejected"
     OPERATOR = "operator"
     KILLED = "killed"
     SHUTDOWN = "shutdown"
@@ -146,6 +147,7 @@ _DRAIN_CAUSES = (
     Cause.RECLAIMED,
     Cause.NEW_REVISION,
     Cause.ENDPOINT_DELETED,
+    Cause.EJECTED,
     Cause.OPERATOR,
     Cause.SHUTDOWN,
     Cause.GPU_LOST,

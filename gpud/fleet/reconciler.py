@@ -188,6 +188,10 @@ class Reconciler:
         """A worker took no connection: out of rotation until a probe says otherwise."""
         self.post(WorkerEvent(worker_id=worker_id, cause=Cause.PROBE_FAILED, detail=detail))
 
+    def worker_worn_out(self, worker_id: WorkerId, detail: str) -> None:
+        """A worker was left out again and again: it is drained, and replaced."""
+        self.post(WorkerEvent(worker_id=worker_id, cause=Cause.EJECTED, detail=detail))
+
     # -- the loop ------------------------------------------------------------------------------
 
     async def run(self, *followers: Follower) -> None:

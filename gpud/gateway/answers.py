@@ -51,15 +51,16 @@ def peer_of(peername: object, *, tls: bool) -> Peer:
 
 
 def request_bytes(
-    head: RequestHead, path: str, peer: Peer, request_id: str, body: bytes, *, control: bool
+    head: RequestHead, path: str, peer: Peer, request_id: str, body: bytes, *, credentials: bool
 ) -> bytes:
     """Write what a worker, or the control API, gets: the head, and as much of the body as is there.
 
-    The client's credentials go to the control API only. A forwarding field the client sent is kept
-    when the client is on this machine (a front-end), and replaced otherwise.
+    The client's credentials go to the control API, and to workers whose endpoint asks for them. A
+    forwarding field the client sent is kept when the client is on this machine (a front-end), and replaced
+    otherwise.
     """
     parts = [head.start or head.start_for(path)]
-    if control:
+    if credentials:
         parts += head.credentials
     if peer.trusted and (head.forwarded_for or head.forwarded):
         before = head.forwarded_for + b", " if head.forwarded_for else b""

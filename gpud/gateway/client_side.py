@@ -84,6 +84,12 @@ class ClientConnection(asyncio.Protocol):
         self._unread_since_s = 0.0
         self._closing_since_s = 0.0
 
+    @property
+    def sender(self) -> str:
+        """The address at the other end, or the user at the other end of a Unix socket."""
+        peername = self.peername
+        return str(peername[0] if isinstance(peername, tuple) and peername else peername or "unknown")
+
     # What the transport tells.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -300,8 +306,12 @@ class ClientConnection(asyncio.Protocol):
         if self._plane.departures.ignore(self) and not self.transport.is_closing():
             self.transport.resume_reading()
 
-    def cut(self) -> None:
-        """End the answer so that nobody takes it for whole."""
+    def cut(self, last: bytes = b"") -> None:
+        """End the answer so that nobody takes it for whole; with some last bytes if there are any."""
+        if last:
+            self.write(last)
+            self.close()
+            return
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             self._plane.exchange_ended()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gpud.errors import Forbidden, NotFound, Unauthenticated
+from gpud.errors import Forbidden, GpudError, NotFound, TooManyAttempts, Unauthenticated
 from gpud.gateway.routing import find_model, find_route
 
 if TYPE_CHECKING:
@@ -22,6 +22,17 @@ def token_of(authorization: str | None, api_key: str | None) -> str | None:
         if scheme.lower() == "bearer" and token.strip():
             return token.strip()
     return api_key.strip() if api_key and api_key.strip() else None
+
+
+def counted(keys: KeyRing, error: GpudError, token: str | None, peer: str) -> GpudError:
+    """Count a request whose key was not valid; what its sender is told instead when there were too many."""
+    if token is None or not isinstance(error, Unauthenticated):
+        return error
+    try:
+        keys.note_failure(peer)
+    except TooManyAttempts as too_many:
+        return too_many
+    return error
 
 
 def allowed_route(keys: KeyRing, table: RoutingTable, name: EndpointName, token: str | None) -> Route:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gpud.core import ejection
-from gpud.core.admission import Admission, admit
-from gpud.core.balancing import Rotation, pick
+from gpud.core.admission import Admission, admit, giving_way
+from gpud.core.balancing import pick
 from gpud.core.routing import RoutingTable
 from gpud.errors import NotFound, WorkerUnreachable
 from gpud.gateway import refusals
@@ -38,6 +38,10 @@ RETRY_EARNED = 0.2
 LAST_WORKER_WAIT_S = 5.0
 """How long a request that could reach no worker waits for the fleet to replace it."""
 _SERVICE_WEIGHT = 0.05
+_WORN_OUT = (
+    f"Requests to it failed so often that it was left out {ejection.EJECTIONS_MAX} times within "
+    f"{ejection.RECYCLE_WINDOW_S / 60:g} minutes. Its log says why; a fresh worker takes its place."
+)
 
 
 class Dispatcher:
@@ -75,10 +79,9 @@ class Dispatcher:
                 self._lanes[name] = Lane(route, self._book.endpoint(name))
                 continue
             if known.route.workers != route.workers:
-                known.rotation, known.spares = Rotation.of(route.workers), spares_of(route)
-                ready = set(known.rotation.ids)
-                known.standings = {id_: had for id_, had in known.standings.items() if id_ in ready}
-                self._eject(known, self._clock.now_s())
+                now_s = self._clock.now_s()
+                known.ready_changed(route, now_s)
+                self._eject(known, now_s)
             known.route = route
             self._dispatch_held(known)
             if route.refusal is not None and not route.workers:
@@ -147,14 +150,24 @@ class Dispatcher:
             case Admission.REFUSE if lane.route.refusal is not None:
                 raise refusals.refused(lane.route.refusal)
             case Admission.QUEUE_FULL:
-                raise refusals.queue_full(lane.route, len(lane.held), lane.service_s)
+                self._make_room(lane, waiter.party)
             case _:
-                cold = not lane.route.workers
-                held = Held(waiter, now_s, cold=cold, affinity=affinity)
-                lane.held.append(held)
-                held.timer = self._timer(lane, held, lane.route.hold_timeout_s)
-                self._book.held(lane.count)
-                return held
+                pass
+        cold = not lane.route.workers
+        held = Held(waiter, now_s, cold=cold, affinity=affinity)
+        lane.held.append(held)
+        held.timer = self._timer(lane, held, lane.route.hold_timeout_s)
+        self._book.held(lane.count)
+        return held
+
+    def _make_room(self, lane: Lane, party: str) -> None:
+        """Refuse the newest request of whoever holds most of a full queue, or the newcomer."""
+        waiting = len(lane.held)
+        greedy = giving_way(lane.held.parties, party, lane.route.max_queue)
+        newest = lane.held.newest_of(greedy) if greedy is not None else None
+        if newest is None:
+            raise refusals.queue_full(lane.route, waiting, lane.service_s)
+        self._refuse(lane, newest, refusals.gave_way(lane.route, waiting, lane.service_s))
 
     def abandon(self, endpoint: EndpointName, held: Held) -> None:
         """The client of a held request has left: it is never dispatched. Safe to repeat."""
@@ -209,6 +222,8 @@ class Dispatcher:
         before, lane.ejected = lane.ejected, ejection.ejected(lane.standings, lane.rotation.ids, now_s)
         for worker_id in lane.ejected - before:
             _log.warning("worker.ejected", endpoint=lane.name, worker_id=worker_id)
+            if lane.ejected_again(worker_id, now_s):
+                self._book.watcher.worker_worn_out(worker_id, _WORN_OUT)
 
     def _ejection_ended(self, lane: Lane) -> None:
         self._eject(lane, self._clock.now_s())

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gpud.errors import GpudError, RequestTimeout, WorkerUnreachable
-from gpud.gateway import answers, openai
-from gpud.gateway.credentials import allowed_model, allowed_route, callable_models
+from gpud.errors import GpudError, WorkerUnreachable
+from gpud.gateway import answers, openai, patience
+from gpud.gateway.breaking import last_event
+from gpud.gateway.credentials import allowed_model, allowed_route, callable_models, counted
 from gpud.gateway.heads import parse_response
 from gpud.gateway.hold import Held
 from gpud.gateway.routing import (
@@ -54,8 +55,9 @@ class Exchange:
     _held: Held | None = None
     _said_continue = False
     _resent = False
-    _deadline_s = 0.0
+    deadline_s = dispatched_s = quiet_since_s = 0.0
     _status = 0
+    _answer: ResponseHead | None = None
     _tunnel: Tunnel | None = None
 
     def __init__(self, plane: Plane, client: ClientConnection, head: RequestHead, upload: Upload) -> None:
@@ -71,6 +73,12 @@ class Exchange:
     def awaits_continue(self) -> bool:
         """The client sends its body when it is told to go on."""
         return self.head.expects and not self._said_continue
+
+    @property
+    def party(self) -> str:
+        """Who waits: the key, or where none is asked for the address."""
+        public = self.route is not None and self.route.public
+        return self.client.sender if public or self.head.token is None else self.head.token
 
     # The request.
 
@@ -178,14 +186,16 @@ class Exchange:
         self.phase = SENT
         self.connection = connection
         self.connected_s = now_s
-        if self.route is not None and not self._deadline_s:
-            self._deadline_s = now_s + self.route.request_timeout_s
+        if self.route is not None and not self.deadline_s:
+            self.dispatched_s = now_s
+            self.deadline_s = now_s + patience.limit_s(self.route, self._slot)
         client = self.client
         if client.writing_paused:
             connection.pause()
         upload = self.upload
+        credentials = self.control or (self.route is not None and self.route.forward_authorization)
         request = answers.request_bytes(
-            self.head, self._path, client.peer, self.request_id, upload.kept, control=self.control
+            self.head, self._path, client.peer, self.request_id, upload.kept, credentials=credentials
         )
         connection.begin(self, request)
         client.go_on_reading(upload=True)
@@ -228,12 +238,14 @@ class Exchange:
     def interim(self, head: ResponseHead) -> None:
         """Pass on a 1xx other than 100, which was answered here."""
         if head.status != 100 and not self.head.http10:
+            self.upload.forget()  # something of the answer was passed on
             self.client.write(answers.interim_bytes(head))
 
     def answer(self, head: ResponseHead, body: bytes) -> bytes:
         """Make the head the client gets, and what of the body came with it; the rest follows as it comes."""
         self.phase = ANSWERING
         self.upload.forget()
+        self._answer = head
         self._status = head.status
         client = self.client
         if self.head.http10 and head.chunked:
@@ -289,11 +301,13 @@ class Exchange:
         """Answer with an error of gpud's own, or cut the answer off when it has begun."""
         if self.phase == OVER:
             return
+        last = last_event(self, self._answer, error) if self._answer is not None else b""
         began = self.phase >= ANSWERING
         self._let_go(reuse=False)
         if began:
-            self.client.cut()
+            self.client.cut(last)
             return
+        error = counted(self.client.keys, error, self.head.token, self.client.sender)
         in_openai = self.head.target.startswith("/openai/")
         body, headers = answers.problem(error, self.request_id, openai=in_openai)
         self._answer_ourselves(error.status, headers, body)
@@ -317,16 +331,17 @@ class Exchange:
         """The worker's connection ended before the answer did."""
         if connection is not self.connection or self.phase == OVER:
             return
+        if self.phase == ANSWERING:
+            self.fail(WorkerUnreachable("The worker broke off its answer."))
+            return
         self.connection = None
         if self.phase == TUNNEL:
             self._let_go(reuse=False)
             self.client.close()
             return
-        if self.phase == ANSWERING:
-            self.fail(WorkerUnreachable("The worker broke off its answer."))
-            return
         broke = f"broke the connection before answering{detail}"
-        if self.upload.replayable and self.upload.done and not self._resent and self.head.idempotent:
+        sendable = self.upload.replayable and self.upload.done and not connection.began_answer
+        if sendable and not self._resent and self.head.idempotent:
             self._resent = True
             if connection.used and self._slot is not None:
                 self._connect(self._slot, fresh=True)  # the worker closed an idle connection as it was used
@@ -358,14 +373,9 @@ class Exchange:
                 self._let_go(reuse=False)
                 self.client.close()
             return
-        if not self._deadline_s or now_s < self._deadline_s:
-            return
-        self.fail(
-            RequestTimeout(
-                f"The worker did not finish within {self._deadline_s - self.connected_s:g} s "
-                "(limits.request_timeout_s)."
-            )
-        )
+        error = patience.exceeded(self, now_s, answering=self.phase == ANSWERING)
+        if error is not None:
+            self.fail(error)
 
     def _let_go(self, *, reuse: bool, now_s: float | None = None) -> None:
         self.phase = OVER

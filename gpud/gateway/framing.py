@@ -94,6 +94,11 @@ class ChunkedBody:
         self._overhead = 0
         self._trailer_bytes = 0
 
+    @property
+    def between_chunks(self) -> bool:
+        """The next byte begins a size line, so that another chunk may stand here."""
+        return self._state == _SIZE and not self._line and not self.done
+
     def take(self, received: bytes, into: list[bytes] | None = None) -> int:
         """Follow the chunks; see the module's text.
 

@@ -27,6 +27,11 @@ class HoldState(Enum):
 class Waiter(Protocol):
     """Whoever waits for a slot; called synchronously, at most one of the two, once."""
 
+    @property
+    def party(self) -> str:
+        """On whose behalf it waits: places in a full queue are shared among parties."""
+        ...
+
     def granted(self, slot: Slot) -> None:
         """A slot was reserved for it; it must release the slot in every case."""
         ...
@@ -47,7 +52,7 @@ class Held:
         affinity: Its session, for balancing.
     """
 
-    __slots__ = ("affinity", "cold", "since_s", "state", "timer", "tried", "waiter")
+    __slots__ = ("affinity", "cold", "party", "since_s", "state", "timer", "tried", "waiter")
 
     def __init__(
         self,
@@ -59,6 +64,7 @@ class Held:
         affinity: bytes = b"",
     ) -> None:
         self.waiter = waiter
+        self.party = waiter.party
         self.since_s = since_s
         self.cold = cold
         self.tried = tried
@@ -80,10 +86,12 @@ class Held:
 class HoldQueue:
     """The held requests of one endpoint; removal is O(1) wherever a request stands."""
 
-    __slots__ = ("_held",)
+    __slots__ = ("_held", "parties")
 
     def __init__(self) -> None:
         self._held: OrderedDict[Held, None] = OrderedDict()
+        self.parties: dict[str, int] = {}
+        """How many requests each party has here."""
 
     def __len__(self) -> int:
         return len(self._held)
@@ -99,12 +107,25 @@ class HoldQueue:
     def append(self, held: Held) -> None:
         """Join at the end."""
         self._held[held] = None
+        self.parties[held.party] = self.parties.get(held.party, 0) + 1
 
     def put_back(self, held: Held) -> None:
         """Join at the front: a request that had its turn and found its worker gone."""
-        self._held[held] = None
+        self.append(held)
         self._held.move_to_end(held, last=False)
+
+    def newest_of(self, party: str) -> Held | None:
+        """Which request of a party came last; those that had a slot already are left alone."""
+        mine = (held for held in reversed(self._held) if held.party == party and not held.tried)
+        return next(mine, None)
 
     def remove(self, held: Held) -> None:
         """Leave."""
-        self._held.pop(held, None)
+        if held not in self._held:
+            return
+        del self._held[held]
+        left = self.parties[held.party] - 1
+        if left:
+            self.parties[held.party] = left
+        else:
+            del self.parties[held.party]

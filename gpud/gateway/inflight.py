@@ -33,6 +33,9 @@ class NobodyWatches:
     def worker_unreachable(self, worker_id: WorkerId, detail: str) -> None:
         """Ignore."""
 
+    def worker_worn_out(self, worker_id: WorkerId, detail: str) -> None:
+        """Ignore."""
+
 
 class EndpointCount:
     """Load of one endpoint."""

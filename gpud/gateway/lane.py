@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gpud.core import ejection
 from gpud.core.balancing import Rotation
 from gpud.errors import WorkerUnreachable
 from gpud.gateway.hold import HoldQueue
@@ -64,12 +65,19 @@ class Slot:
                 lane, self.worker.worker_id, self.since_s, now_s, arrived_s=arrived_s
             )
 
+    @property
+    def first(self) -> bool:
+        """The worker has not answered anything yet."""
+        return self._lane is not None and self.worker.worker_id in self._lane.unproven
+
     def judge(self, now_s: float, *, failed: bool, status: int = 0) -> None:
         """Say how the request went as far as the worker is concerned; `status` is of its answer, if any."""
         lane = self._lane
         if lane is None:
             return
         lane.count.answered(self.worker.worker_id, failed=failed or status >= _APP_ERROR)
+        if lane.unproven and not failed:
+            lane.unproven.discard(self.worker.worker_id)
         if failed or self.worker.worker_id in lane.standings:
             self._dispatcher.worker_judged(lane, self.worker.worker_id, now_s, failed=failed)
 
@@ -112,6 +120,7 @@ class Lane:
         "cursor",
         "dispatching",
         "ejected",
+        "ejected_at_s",
         "held",
         "name",
         "retry_budget",
@@ -120,6 +129,7 @@ class Lane:
         "service_s",
         "spares",
         "standings",
+        "unproven",
     )
 
     def __init__(self, route: Route, count: EndpointCount) -> None:
@@ -135,3 +145,24 @@ class Lane:
         self.dispatching = False
         self.standings: dict[WorkerId, Standing] = {}
         self.ejected: frozenset[WorkerId] = frozenset()
+        self.ejected_at_s: dict[WorkerId, tuple[float, ...]] = {}
+        """When workers were left out lately, those not ready now included."""
+        self.unproven: set[WorkerId] = set(self.rotation.ids)
+        """Ready workers that have not answered anything yet."""
+
+    def ready_changed(self, route: Route, now_s: float) -> None:
+        """Take another set of ready workers."""
+        before = set(self.rotation.ids)
+        self.rotation, self.spares = Rotation.of(route.workers), spares_of(route)
+        ready = set(self.rotation.ids)
+        self.unproven = (self.unproven & ready) | (ready - before)
+        self.standings = {id_: had for id_, had in self.standings.items() if id_ in ready}
+        self.ejected_at_s = {
+            id_: lately for id_, had in self.ejected_at_s.items() if (lately := ejection.recent(had, now_s))
+        }
+
+    def ejected_again(self, worker_id: WorkerId, now_s: float) -> bool:
+        """Note that a worker is left out; True when that has happened too often lately."""
+        lately = (*ejection.recent(self.ejected_at_s.get(worker_id, ()), now_s), now_s)
+        self.ejected_at_s[worker_id] = lately
+        return len(lately) >= ejection.EJECTIONS_MAX

@@ -33,6 +33,9 @@ class LocalPeer:
 
     uid: int
 
+    def __str__(self) -> str:
+        return f"uid {self.uid}"
+
 
 def administrators() -> frozenset[int]:
     """Users that need no key on the Unix socket: root, and the daemon's own."""
@@ -60,3 +63,7 @@ class LocalKeys:
     def authorize(self, token: str | None, scope: str) -> ApiKey:
         """Let a request without a key pass; raises as any key ring for one with a key."""
         return _LOCAL_KEY if token is None else self._others.authorize(token, scope)
+
+    def note_failure(self, peer: str) -> None:
+        """Count a failure as any key ring does."""
+        self._others.note_failure(peer)

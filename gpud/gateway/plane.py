@@ -7,12 +7,10 @@ import contextlib
 import select
 import socket
 import struct
-from collections import deque
 from typing import TYPE_CHECKING
 
-import structlog
-
 from gpud.gateway import answers
+from gpud.gateway.access_log import AccessLog, Line
 from gpud.gateway.local import LocalKeys, administrators
 from gpud.gateway.pool import MemoryPool, Pools
 from gpud.gateway.recall import RequestHeads, ResponseHeads
@@ -26,11 +24,7 @@ if TYPE_CHECKING:
     from gpud.ports.time import Clock, IdSource
     from gpud.ports.traffic import KeyRing
 
-LOG_LINES_MAX = 10_000
-"""Request lines kept until the sweep writes them; older ones are dropped and counted."""
-_LOG_LINES_A_SWEEP = 1_000
 _RESET = struct.pack("ii", 1, 0)
-_log = structlog.get_logger()
 
 
 class Departures:
@@ -94,7 +88,7 @@ class Plane:
         ids: Request ids.
         body_bytes_max: Longest request body that is forwarded.
         domain: Under which endpoints have host names; empty for none.
-        log_requests: Write `request.finished` for each request.
+        log_share: Of the requests that ended well, how many get a `request.finished` line; None for no lines.
     """
 
     def __init__(
@@ -106,7 +100,7 @@ class Plane:
         clock: Clock,
         ids: IdSource,
         body_bytes_max: int,
-        log_requests: bool,
+        log_share: float | None,
         domain: str = "",
     ) -> None:
         self.dispatcher = dispatcher
@@ -129,8 +123,7 @@ class Plane:
         self.no_peer = answers.peer_of(None, tls=False)
         self._peers: dict[object, answers.Peer] = {}
         self._ids = ids
-        self._log_requests = log_requests
-        self._lines: deque[dict[str, object]] = deque(maxlen=LOG_LINES_MAX)
+        self.access_log = AccessLog(log_share) if log_share is not None else None
         self._drained: list[asyncio.Future[None]] = []
 
     def new_request_id(self) -> str:
@@ -164,19 +157,21 @@ class Plane:
             await future
 
     def note_request(self, exchange: Exchange, status: int) -> None:
-        """Count an answer and keep its log line; the sweep writes it."""
+        """Count an answer, and keep what its log line says."""
         self.statuses[status] = self.statuses.get(status, 0) + 1
-        if self._log_requests:
-            self._lines.append(
-                {
-                    "request_id": exchange.request_id,
-                    "method": exchange.head.method,
-                    "path": exchange.head.target.partition("?")[0],
-                    "status": status,
-                    "endpoint": exchange.route.endpoint if exchange.route is not None else None,
-                    "duration_ms": round((self.now_s() - exchange.began_s) * 1000),
-                    "request_bytes": exchange.upload.total,
-                }
+        if self.access_log is not None:
+            head, route = exchange.head, exchange.route
+            self.access_log.note(
+                Line(
+                    exchange.request_id,
+                    head.method,
+                    head.target,
+                    status,
+                    route.endpoint if route is not None else None,
+                    exchange.began_s,
+                    self.now_s(),
+                    exchange.upload.total,
+                )
             )
 
     def sweep(self, now_s: float) -> None:
@@ -185,8 +180,6 @@ class Plane:
             client.sweep(now_s)
         self.pools.sweep(now_s)
         self.control.sweep(now_s)
-        for _ in range(min(len(self._lines), _LOG_LINES_A_SWEEP)):
-            _log.info("request.finished", **self._lines.popleft())
 
     def reset(self, transport: asyncio.Transport) -> None:
         """Close a connection with a reset, which no reader takes for a normal end."""

@@ -17,10 +17,12 @@ def refused(refusal: Refusal) -> GpudError:
     while kinds:
         kind = kinds.pop()
         if kind.slug == refusal.slug:
-            return kind(refusal.detail, retry_after_s=refusal.retry_after_s)
+            reason = "circuit_open" if refusal.slug == "start-failed" else refusal.slug.replace("-", "_")
+            return kind(refusal.detail, retry_after_s=refusal.retry_after_s, extra={"reason": reason})
         kinds.extend(kind.__subclasses__())
-    reason: dict[str, object] = {"reason": refusal.slug}
-    return Unavailable(refusal.detail, retry_after_s=refusal.retry_after_s, extra=reason)
+    return Unavailable(
+        refusal.detail, retry_after_s=refusal.retry_after_s, extra={"reason": refusal.slug.replace("-", "_")}
+    )
 
 
 def hold_ended(route: Route, waited_s: float, waiting: int, service_s: float) -> GpudError:
@@ -49,7 +51,17 @@ def queue_full(route: Route, waiting: int, service_s: float) -> QueueFull:
         f"{waiting} requests of {route.endpoint} are waiting, as many as limits.max_queue allows. "
         "Try again later, or raise max_queue, max_workers or concurrency.",
         retry_after_s=queue_retry_after_s(route, waiting=waiting, service_s=service_s),
-        extra={"waiting": waiting, "max_queue": route.max_queue},
+        extra={"waiting": waiting, "max_queue": route.max_queue, "reason": "queue_full"},
+    )
+
+
+def gave_way(route: Route, waiting: int, service_s: float) -> QueueFull:
+    """Say to the newest request of whoever holds most that another's took its place."""
+    return QueueFull(
+        f"{waiting} requests of {route.endpoint} are waiting, as many as limits.max_queue allows, and "
+        "another caller has less than its share of them. Try again later, or send fewer requests at once.",
+        retry_after_s=queue_retry_after_s(route, waiting=waiting, service_s=service_s),
+        extra={"waiting": waiting, "max_queue": route.max_queue, "reason": "queue_share"},
     )
 
 

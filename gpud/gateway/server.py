@@ -7,7 +7,7 @@ Build order in the composition root (the fleet and the gateway know each other, 
     dispatcher.watch(reconciler)                     # a ports.traffic.TrafficWatcher
     runner = aiohttp.web.AppRunner(app, handler_cancellation=True); await runner.setup()
     gateway = Gateway(dispatcher=dispatcher, settings=settings.server, keys=keyring,
-                      control=runner.server, clock=clock, ids=ids, log_requests=settings.log.requests)
+                      control=runner.server, clock=clock, ids=ids, log_share=share_of_requests_logged)
     await gateway.start(sockets)                     # bound and listening
     ...
     await gateway.stop(settings.server.shutdown_timeout_s)
@@ -53,7 +53,7 @@ class Gateway:
         control: Makes the control API's protocol, one for each connection.
         clock: Loop time.
         ids: Request ids.
-        log_requests: Write `request.finished` for each request.
+        log_share: Of the requests that ended well, how many get a `request.finished` line; None for no lines.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Gateway:
         control: Callable[[], asyncio.BaseProtocol],
         clock: Clock,
         ids: IdSource,
-        log_requests: bool = False,
+        log_share: float | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._plane = Plane(
@@ -76,7 +76,7 @@ class Gateway:
             ids=ids,
             body_bytes_max=settings.body_bytes_max,
             domain=settings.domain,
-            log_requests=log_requests,
+            log_share=log_share,
         )
         self._servers: list[asyncio.Server] = []
         self._sweeping: asyncio.TimerHandle | None = None
@@ -136,6 +136,8 @@ class Gateway:
             self._sweeping.cancel()
             self._sweeping = None
             self._plane.departures.stop()
+        if self._plane.access_log is not None:
+            self._plane.access_log.close()
         self._plane.pools.close()
         self._plane.control.close()
         await asyncio.sleep(0)  # transports tell their protocols in the next turn

@@ -29,6 +29,7 @@ class WorkerConnection(asyncio.Protocol):
         "body",
         "closed",
         "exchange",
+        "heard",
         "idle_since_s",
         "pool",
         "reusable",
@@ -44,11 +45,18 @@ class WorkerConnection(asyncio.Protocol):
         self.body: Body | None = None
         self.closed = False
         self.reusable = True
+        self.heard = False
+        """Something of an answer's body has come since the last look."""
         self.tunnel = False
         self.used = False
         self.idle_since_s = 0.0
         self._buffer = b""
         self._reading = True
+
+    @property
+    def began_answer(self) -> bool:
+        """Some bytes of a head have come."""
+        return bool(self._buffer)
 
     @property
     def descriptor(self) -> int:
@@ -127,6 +135,7 @@ class WorkerConnection(asyncio.Protocol):
         elif body is None:
             self._take_head(exchange, data)
         else:
+            self.heard = True
             self._pass_body(exchange, body, b"", data)
 
     def _take_head(self, exchange: Exchange, data: bytes) -> None:
@@ -171,6 +180,7 @@ class WorkerConnection(asyncio.Protocol):
         try:
             size = body.take(data, decoded) if data else 0
         except BadFraming as error:
+            self.body = None  # nothing more fits into it
             exchange.worker_broke(f"sent an answer that cannot be passed on: {error.detail}")
             return
         if size != len(data):

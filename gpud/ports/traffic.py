@@ -64,6 +64,10 @@ class TrafficWatcher(Protocol):
         """A worker took no connection or reset it before any answer."""
         ...
 
+    def worker_worn_out(self, worker_id: WorkerId, detail: str) -> None:
+        """Requests to a worker kept failing, again and again: it should be replaced."""
+        ...
+
 
 class Traffic(Protocol):
     """The gateway as the fleet sees it."""
@@ -90,5 +94,13 @@ class KeyRing(Protocol):
         Raises:
             Unauthenticated: No token, or an unknown, expired or disabled key.
             Forbidden: The key lacks the scope.
+        """
+        ...
+
+    def note_failure(self, peer: str) -> None:
+        """Count a request from `peer` whose key was not valid.
+
+        Raises:
+            TooManyAttempts: There were too many lately.
         """
         ...

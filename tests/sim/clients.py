@@ -75,6 +75,8 @@ class Request:
 class Client:
     """Carries one request through the daemon that is up when it comes. It is the dispatcher's `Waiter`."""
 
+    party = ""
+
     def __init__(self, request: Request, daemon: Daemon, box: Box) -> None:
         self.request = request
         self._daemon = daemon

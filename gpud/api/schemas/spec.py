@@ -142,8 +142,14 @@ class LimitsSection(Document):
 
     request_timeout_s: Annotated[float, Field(ge=0.1, le=604_800)] = _LIMITS.request_timeout_s
     """Seconds for one request, from dispatch to its last byte."""
+    first_request_timeout_s: Annotated[float, Field(ge=0, le=604_800)] = _LIMITS.first_request_timeout_s
+    """The same for requests to a worker that has not answered any yet, which may be slow; 0 for
+    `request_timeout_s`."""
+    stream_idle_timeout_s: Annotated[float, Field(ge=0, le=604_800)] = _LIMITS.stream_idle_timeout_s
+    """Longest silence in seconds inside an answer that has begun; 0 for any."""
     max_queue: Annotated[int, Field(ge=0, le=100_000)] = _LIMITS.max_queue
-    """Requests held at once for this endpoint."""
+    """Requests held at once for this endpoint. When they are as many, a key that holds less than its share
+    takes a place of the key that holds most."""
     queue_timeout_s: Annotated[float, Field(ge=0, le=86_400)] = _LIMITS.queue_timeout_s
     """Longest hold in seconds; 0 means `health.start_timeout_s` + 30."""
     drain_timeout_s: Annotated[float, Field(ge=0, le=604_800)] = _LIMITS.drain_timeout_s
@@ -219,6 +225,9 @@ class EndpointSpecDocument(Document):
     """Environment of the container. Readable through this API: not a place for secrets."""
     public: bool = False
     """Requests to the endpoint need no key."""
+    forward_authorization: bool = False
+    """Workers get the client's `Authorization` and `X-API-Key` fields: for public endpoints with keys of
+    their own."""
     gpus: GpusSection = GpusSection()
     """What each worker needs of the box's GPUs."""
     scale: ScaleSection = ScaleSection()
@@ -248,6 +257,7 @@ class EndpointSpecDocument(Document):
             registry=self.registry,
             env=tuple(self.env.items()),
             public=self.public,
+            forward_authorization=self.forward_authorization,
             gpus=GpuNeeds(**dict(self.gpus)),
             scale=ScalePolicy(**{**dict(self.scale), "warm_windows": windows}),
             health=HealthCheck(**dict(self.health)),
@@ -277,6 +287,7 @@ def spec_document(spec: EndpointSpec) -> EndpointSpecDocument:
         registry=spec.registry,
         env=dict(spec.env),
         public=spec.public,
+        forward_authorization=spec.forward_authorization,
         gpus=GpusSection.model_construct(**{n: getattr(gpus, n) for n in GpusSection.model_fields}),
         scale=ScaleSection.model_construct(**shown),
         health=HealthSection.model_construct(**{n: getattr(health, n) for n in HealthSection.model_fields}),

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from gpud.core.ids import EndpointName, KeyId, WorkerId
 from gpud.core.routing import Route, RouteWorker, RoutingTable
-from gpud.errors import Forbidden, Unauthenticated
+from gpud.errors import Forbidden, TooManyAttempts, Unauthenticated
 from gpud.gateway.dispatch import Dispatcher
 from gpud.gateway.server import Gateway
 from gpud.ports.store import ApiKey
@@ -60,6 +60,8 @@ class OneKey:
 
     def __init__(self) -> None:
         self.scopes = {"invoke:*"}
+        self.failures: dict[str, int] = {}
+        self.failures_max = 1_000_000
 
     def authorize(self, token: str | None, scope: str) -> ApiKey:
         if token != TOKEN:
@@ -73,6 +75,11 @@ class OneKey:
             scopes=tuple(self.scopes),
             created_at_ms=0,
         )
+
+    def note_failure(self, peer: str) -> None:
+        self.failures[peer] = self.failures.get(peer, 0) + 1
+        if self.failures[peer] > self.failures_max:
+            raise TooManyAttempts("Too many keys that are not valid.", retry_after_s=60)
 
 
 class RecordingWatcher:
@@ -91,6 +98,10 @@ class RecordingWatcher:
     def worker_unreachable(self, worker_id: WorkerId, detail: str) -> None:
         assert detail
         self.told.append(f"unreachable {worker_id}")
+
+    def worker_worn_out(self, worker_id: WorkerId, detail: str) -> None:
+        assert detail
+        self.told.append(f"worn out {worker_id}")
 
 
 @dataclass

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpud.core import ejection
 from gpud.core.ejection import FAILURES_MAX, GOOD, Standing, after_failure, after_success, ejected
 from gpud.core.ids import WorkerId
 
@@ -48,3 +49,9 @@ def test_an_ejection_ends_by_itself() -> None:
     standings = {_IDS[0]: _failed(FAILURES_MAX)}
     assert ejected(standings, _IDS, 129) == {_IDS[0]}
     assert ejected(standings, _IDS, 131) == frozenset()
+
+
+def test_only_the_last_quarter_of_an_hour_counts_towards_replacing_a_worker() -> None:
+    now_s = 10_000.0
+    within, before = now_s - ejection.RECYCLE_WINDOW_S, now_s - ejection.RECYCLE_WINDOW_S - 1
+    assert ejection.recent((before, within, now_s), now_s) == (within, now_s)

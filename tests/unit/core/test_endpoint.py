@@ -39,12 +39,15 @@ _RESTARTS_NOTHING: dict[str, Any] = {
     "aliases": ("gpt",),
     "registry": "ghcr",
     "public": True,
+    "forward_authorization": True,
     "scale": ScalePolicy(max_workers=7, concurrency=1, balance=Balance.PACK),
     "rollout": RolloutPolicy(min_healthy_time_s=1.0),
 }
 _LIMITS_RESTART: dict[str, Any] = {"memory_mib": 64, "cpus": 1.5, "shm_mib": 64, "pids": 64}
 _LIMITS_RESTART_NOTHING: dict[str, Any] = {
     "request_timeout_s": 1.0,
+    "first_request_timeout_s": 1.0,
+    "stream_idle_timeout_s": 1.0,
     "max_queue": 1,
     "queue_timeout_s": 1.0,
     "drain_timeout_s": 1.0,

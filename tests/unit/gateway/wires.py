@@ -122,7 +122,7 @@ class Bench:
             clock=self.clock,
             ids=CountingIds(),
             body_bytes_max=body_bytes_max,
-            log_requests=False,
+            log_share=None,
         )
         self.pool = WiredPool()
         self.plane.pools._pools["10.0.0.1", 80] = self.pool
