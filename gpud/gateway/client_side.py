@@ -275,7 +275,10 @@ class ClientConnection(asyncio.Protocol):
         if not self.transport.can_write_eof():
             return False
         if not self.transport.is_closing():
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:  # the client reset the connection, and nothing has read that yet
+                self.transport.abort()
         return True
 
     def begin_tunnel(self, head: bytes) -> None:

@@ -20,7 +20,7 @@ from gpud.errors import NotFound, WorkerUnreachable
 from gpud.gateway import refusals
 from gpud.gateway.hold import Held, HoldState, Waiter
 from gpud.gateway.inflight import LoadBook
-from gpud.gateway.lane import RETRY_BUDGET, Lane, Slot, spares_of
+from gpud.gateway.lane import RETRY_BUDGET, Lane, Slot
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -108,7 +108,10 @@ class WorkerConnection(asyncio.Protocol):
     def write_eof(self) -> None:
         """Close the sending half of a tunnel."""
         if not self.transport.is_closing() and self.transport.can_write_eof():
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:  # the worker reset the connection, and nothing has read that yet
+                self.transport.abort()
 
     def pause(self) -> None:
         """Stop reading: the client does not keep up."""
