@@ -27,11 +27,14 @@ from gpud.adapters.sqlite.store import open_store
 from gpud.adapters.system import SystemClock, SystemIds
 from gpud.adapters.systemd import ServiceNotifier, credential_path, inherited_sockets
 from gpud.adapters.threads import Threads
+from gpud.adapters.tier_created import CreatedTier
+from gpud.adapters.tier_parked import ParkedTier
 from gpud.adapters.webhook_sender import WebhookSender
 from gpud.adapters.webhook_signer import StandardSigner
 from gpud.api.app import build_api
 from gpud.api.auth import ApiKeyRing
 from gpud.core.gpu import GpuAttach
+from gpud.core.standby import StandbyBudget
 from gpud.core.starts import BackoffPolicy
 from gpud.core.webhook_guard import GuardRules
 from gpud.errors import BadSettings
@@ -50,6 +53,7 @@ from gpud.webhooks.dispatcher import WebhookDispatcher
 if TYPE_CHECKING:
     from gpud.adapters.sqlite.store import Store
     from gpud.ports.gpus import GpuInventory
+    from gpud.ports.standby import Tier
     from gpud.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -226,6 +230,7 @@ class Daemon:
             clock=self._clock,
             ids=self._ids,
             calendar=CronCalendar(),
+            tiers=self._tiers(),
         )
         fleet_settings = FleetSettings(
             parallel_starts=settings.docker.parallel_starts or 2 * (os.cpu_count() or 1),
@@ -244,8 +249,18 @@ class Daemon:
             settle_s=settings.scaling.settle_s,
             verify_gpus=self._gpus.source == "nvml",
             starts=StartLimits(box=settings.scaling.starts, endpoint=settings.scaling.endpoint_starts),
+            standbys=StandbyBudget(workers=settings.standby.workers, ram_mib=settings.standby.ram_mib),
         )
         return Fleet(ports, fleet_settings, policy, tasks)
+
+    def _tiers(self) -> tuple[Tier, ...]:
+        parked = ParkedTier(
+            self._runtime,
+            self._threads,
+            root=self._settings.paths.data_dir / "standby",
+            engine_is_local=self._settings.docker.host.startswith("unix://"),
+        )
+        return (CreatedTier(self._runtime), parked)
 
     async def _start_api(self, fleet: Fleet) -> web.AppRunner:
         app = build_api(

@@ -135,6 +135,15 @@ class HistorySettings(_Section):
     """Days for which the record is kept; 0 keeps none."""
 
 
+class StandbySettings(_Section):
+    """What the standby workers of all endpoints may take together; what has no room is started cold."""
+
+    workers: Annotated[int, Field(ge=0, le=10_000)] = 64
+    """Most containers kept."""
+    ram_mib: Annotated[int, Field(ge=0, le=1 << 30)] = 8192
+    """Host memory for them in MiB. A parked container counts as 18, a created one as none."""
+
+
 class PriceSettings(_Section):
     """What GPU time costs."""
 
@@ -169,6 +178,7 @@ class Settings(_Section):
     webhooks: WebhookSettings = WebhookSettings()
 
     history: HistorySettings = HistorySettings()
+    standby: StandbySettings = StandbySettings()
     prices: PriceSettings = PriceSettings()
     log: LogSettings = LogSettings()
 

@@ -119,6 +119,17 @@ _LAUNCH_MEANINGS = (
 )
 
 
+@contextlib.contextmanager
+def launch_errors(image: PinnedImage) -> Iterator[None]:
+    """Say what a refused create or start means; a refused API version is the caller's to mend."""
+    try:
+        yield
+    except APIError as error:
+        if is_version_refused(error):
+            raise
+        raise launch_failed(error, image) from error
+
+
 def launch_failed(error: APIError, image: PinnedImage) -> GpudError:
     """Say what a refused create or start means."""
     said = _said(error)

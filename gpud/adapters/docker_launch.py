@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,18 @@ AUDIT_WRITE, FSETID, MKNOD, NET_RAW, SETFCAP, SETPCAP and SYS_CHROOT are gone.
 """
 
 
+HOLD_PROGRAM, HOLD_DIRECTORY = "/.gpud/hold", "/.gpud/standby"
+"""Where a held container has the program that holds it, and what that listens to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageCommand:
+    """What an image runs by itself."""
+
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+
+
 def create_body(
     launch: WorkerLaunch,
     *,
@@ -45,11 +58,25 @@ def create_body(
     attach: GpuAttach,
     mounts: Sequence[dict[str, Any]],
     log_max_mib: int,
+    own: ImageCommand | None = None,
 ) -> dict[str, Any]:
-    """Compose the engine's create request for a worker; `attach` is never AUTO here."""
+    """Compose the engine's create request for a worker; `attach` is never AUTO here.
+
+    Args:
+        launch: What is wanted.
+        install_id: For the label.
+        network: Of the workers.
+        attach: How GPUs are attached.
+        mounts: Of the launch's volumes.
+        log_max_mib: Size of one log file.
+        own: What the image runs by itself; needed for a launch that is held.
+
+    Raises:
+        LaunchFailed: A held launch has no command to hold.
+    """
     body: dict[str, Any] = {
         "Image": launch.image.pin,
-        "Env": [f"{name}={value}" for name, value in _environment(launch).items()],
+        "Env": environment(launch),
         "Labels": {
             LABEL_INSTALL: install_id,
             LABEL_WORKER: launch.worker_id,
@@ -77,7 +104,30 @@ def create_body(
     }
     if launch.command:
         body["Cmd"] = list(launch.command)
+    if launch.hold is not None:
+        body["Entrypoint"], body["Cmd"] = _held_command(launch, own or ImageCommand())
+        body["HostConfig"]["Mounts"] += [
+            _read_only_bind(launch.hold.program, HOLD_PROGRAM),
+            _read_only_bind(launch.hold.directory, HOLD_DIRECTORY),
+        ]
     return body
+
+
+def _held_command(launch: WorkerLaunch, own: ImageCommand) -> tuple[list[str], list[str]]:
+    """The command as the engine would compose it, behind the program that holds it."""
+    cmd = launch.command or own.cmd
+    if not (*own.entrypoint, *cmd):
+        raise LaunchFailed(
+            f"The image {launch.image.reference} names no command, so there is none to hold back. Give one "
+            "in `command`.",
+            permanent=True,
+        )
+    return [HOLD_PROGRAM, HOLD_DIRECTORY, *own.entrypoint], list(cmd)
+
+
+def _read_only_bind(source: str, target: str) -> dict[str, Any]:
+    propagation = {"Propagation": "rprivate"}
+    return {"Type": "bind", "Source": source, "Target": target, "ReadOnly": True, "BindOptions": propagation}
 
 
 def attach_for(wanted: GpuAttach, engine: EngineInfo) -> GpuAttach:
@@ -140,11 +190,13 @@ def _refused(volume: Volume, why: str) -> LaunchFailed:
     return LaunchFailed(f"The volume {volume.source} cannot be mounted: it {why}.", permanent=True)
 
 
-def _environment(launch: WorkerLaunch) -> dict[str, str]:
+def environment(launch: WorkerLaunch) -> list[str]:
+    """A worker's environment, one `NAME=VALUE` an entry."""
     # Said last and in every case, for a container runtime that obeys this variable would obey the
     # image's own `NVIDIA_VISIBLE_DEVICES=all` just as well.
     visible = ",".join(launch.gpu_uuids) or "void"
-    return {**dict(launch.env), "NVIDIA_VISIBLE_DEVICES": visible}
+    entries = {**dict(launch.env), "NVIDIA_VISIBLE_DEVICES": visible}
+    return [f"{name}={value}" for name, value in entries.items()]
 
 
 def _device_requests(launch: WorkerLaunch, attach: GpuAttach) -> list[dict[str, Any]]:

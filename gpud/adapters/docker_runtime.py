@@ -14,8 +14,8 @@ from docker.errors import APIError, NotFound
 
 from gpud.adapters.docker_activity import read_activity
 from gpud.adapters.docker_client import DockerClients, stream_items
-from gpud.adapters.docker_errors import engine_errors, is_missing_network, is_version_refused, launch_failed
-from gpud.adapters.docker_launch import attach_for, create_body, mounts_for
+from gpud.adapters.docker_errors import engine_errors, is_missing_network, launch_errors
+from gpud.adapters.docker_launch import ImageCommand, attach_for, create_body, mounts_for
 from gpud.adapters.docker_network import ensure_network
 from gpud.adapters.docker_seen import LABEL_INSTALL, LABEL_WORKER, engine_info, seen_container
 from gpud.adapters.threads import Threads
@@ -25,7 +25,7 @@ from gpud.errors import DependencyDown, LaunchFailed
 from gpud.ports.containers import ContainerStatus, EngineInfo, SeenContainer, WorkerLaunch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     import docker
 
@@ -105,12 +105,25 @@ class DockerRuntime:
             ImageNotFound: The engine has no such image; this never pulls.
             LaunchFailed: The engine refused; `permanent` when the same again cannot help.
         """
+        return await self._launch(self._start, launch)
+
+    async def create_worker(self, launch: WorkerLaunch) -> SeenContainer:
+        """Create the container of one worker without starting it; one that is there is left as it is.
+
+        Raises:
+            ImageNotFound: The engine has no such image; this never pulls.
+            LaunchFailed: The engine refused; `permanent` when the same again cannot help.
+        """
+        return await self._launch(self._make, launch)
+
+    async def _launch(
+        self, work: Callable[[WorkerLaunch, threading.Event], SeenContainer], launch: WorkerLaunch
+    ) -> SeenContainer:
         given_up = threading.Event()
+        limit_s = self._settings.call_timeout_s
         try:
             with engine_errors(self._clients):
-                return await self._threads.run(
-                    self._start, launch, given_up, timeout_s=self._settings.call_timeout_s
-                )
+                return await self._threads.run(work, launch, given_up, timeout_s=limit_s)
         finally:
             # The thread runs on when its caller was cancelled; let it not begin another step.
             given_up.set()
@@ -199,30 +212,43 @@ class DockerRuntime:
             )
 
     def _start(self, launch: WorkerLaunch, given_up: threading.Event) -> SeenContainer:
+        client, body = self._clients.get(), self._body(launch)
+        begun_s = time.monotonic()
+        with launch_errors(launch.image):
+            container_id, earlier = self._create(client, launch, body, given_up)
+            if earlier is not None and earlier.status is not ContainerStatus.CREATED:
+                return earlier
+            create_s = 0.0 if earlier else time.monotonic() - begun_s
+            self._start_created(client, container_id, given_up)
+        return replace(self._read(client.inspect_container(container_id), launch), create_s=create_s)
+
+    def _make(self, launch: WorkerLaunch, given_up: threading.Event) -> SeenContainer:
+        client, body = self._clients.get(), self._body(launch)
+        with launch_errors(launch.image):
+            container_id, earlier = self._create(client, launch, body, given_up)
+        return earlier or self._read(client.inspect_container(container_id), launch)
+
+    def _body(self, launch: WorkerLaunch) -> dict[str, Any]:
         wanted = launch.gpu_attach if launch.gpu_attach is not GpuAttach.AUTO else self._attach
         if wanted is GpuAttach.AUTO and launch.gpu_uuids:
             wanted = attach_for(wanted, self._engine or self._ping())
-        body = create_body(
+        return create_body(
             launch,
             install_id=self._install_id,
             network=self._settings.network,
             attach=wanted,
             mounts=mounts_for(launch.volumes, roots=self._volume_roots, forbidden=self._socket),
             log_max_mib=self._settings.log_max_mib,
+            own=self._command_of(launch) if launch.hold is not None else None,
         )
-        client = self._clients.get()
-        begun_s = time.monotonic()
-        try:
-            container_id, earlier = self._create(client, launch, body, given_up)
-            if earlier is not None and earlier.status is not ContainerStatus.CREATED:
-                return earlier
-            create_s = 0.0 if earlier else time.monotonic() - begun_s
-            self._start_created(client, container_id, given_up)
-        except APIError as error:
-            if is_version_refused(error):
-                raise
-            raise launch_failed(error, launch.image) from error
-        return replace(self._read(client.inspect_container(container_id), launch), create_s=create_s)
+
+    def _command_of(self, launch: WorkerLaunch) -> ImageCommand:
+        """What the launch's image runs by itself."""
+        with launch_errors(launch.image):
+            config = self._clients.get().inspect_image(launch.image.pin).get("Config") or {}
+        return ImageCommand(
+            entrypoint=tuple(config.get("Entrypoint") or ()), cmd=tuple(config.get("Cmd") or ())
+        )
 
     def _create(
         self, client: docker.APIClient, launch: WorkerLaunch, body: dict[str, Any], given_up: threading.Event

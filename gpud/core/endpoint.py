@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from gpud.core.ids import ENDPOINT_NAME, EndpointName, Revision
 from gpud.core.rollout_policy import RolloutPolicy, require_rollout
+from gpud.core.standby import StandbyPolicy
 from gpud.core.windows import WarmWindow, require_windows
 from gpud.errors import InvalidSpec
 
@@ -211,6 +212,7 @@ class EndpointSpec:
     limits: Limits = field(default_factory=Limits)
     volumes: tuple[Volume, ...] = ()
     rollout: RolloutPolicy = field(default_factory=RolloutPolicy)
+    standby: StandbyPolicy = field(default_factory=StandbyPolicy)
 
     def __post_init__(self) -> None:
         faults = spec_faults(self)
@@ -316,6 +318,7 @@ def _require_scale(spec: EndpointSpec, require: _Require) -> None:
     require(0 <= scale.quantum_s <= 86_400, "scale.quantum_s", "must be 0 (derived) to 86400")
     require(-100 <= scale.priority <= 100, "scale.priority", "must be -100 to 100")
     require_windows(scale.warm_windows, require, max_workers=scale.max_workers)
+    require(1 <= spec.standby.workers <= 64, "standby.workers", "must be 1 to 64")
 
 
 def _require_health_and_limits(spec: EndpointSpec, require: _Require) -> None:

@@ -8,21 +8,27 @@ from typing import TYPE_CHECKING
 from gpud.core.allocation import Allocation, allocate
 from gpud.core.contest import contest_of
 from gpud.core.explaining import unmet
+from gpud.core.gpu import GpuHealth
+from gpud.core.ladder import plan_ladder
 from gpud.core.overdue import due
 from gpud.core.pacing import PaceMemory, ScaleDecision, ScaleReason
 from gpud.core.placement import Placement, place
 from gpud.core.rolling import is_rolling, roll, scene_of, seat_of
 from gpud.core.rollout_moves import room_taken
 from gpud.core.scaling import desired_workers
+from gpud.core.standby import ClaimStandby, claimable, to_claim
 from gpud.core.surplus import revivable, victims
 from gpud.core.waiting import WaitReason
 from gpud.core.worker import COUNTED, HOLDS_GPUS, STARTING_UP, Cause, Worker, WorkerEvent, WorkerState
 from gpud.core.world import NewWorker, Plan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gpud.core.endpoint import GpuNeeds
-    from gpud.core.ids import EndpointName, GpuUuid
+    from gpud.core.ids import EndpointName, GpuUuid, WorkerId
     from gpud.core.rollout import Rollout
+    from gpud.core.standby import Standby, StandbyChange
     from gpud.core.world import EndpointSeen, World
 
 _STARTING = HOLDS_GPUS & STARTING_UP
@@ -52,6 +58,7 @@ def plan(world: World) -> Plan:
         if worker.endpoint not in world.endpoints:
             planner.retire(worker, Cause.ENDPOINT_DELETED)
         planner.progress(worker)
+    planner.stand_by()
     return Plan(
         changes=tuple(planner.changes),
         decisions=planner.decisions,
@@ -68,7 +75,7 @@ class _Planner:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.changes: list[NewWorker | WorkerEvent] = []
+        self.changes: list[NewWorker | WorkerEvent | StandbyChange] = []
         self.decisions: dict[EndpointName, ScaleDecision] = {}
         self.paces: dict[EndpointName, PaceMemory] = {}
         self.sharing: Allocation
@@ -86,6 +93,7 @@ class _Planner:
             self._by_endpoint[worker.endpoint].append(worker)
         self._grants: dict[EndpointName, list[Placement]] = defaultdict(list)
         self._starting = sum(w.state in _STARTING for w in world.workers.values())
+        self._claimed: set[WorkerId] = set()
 
     # -- one endpoint --------------------------------------------------------------------------
 
@@ -142,6 +150,7 @@ class _Planner:
         for worker in workers:
             if worker.state in _WAITING:
                 self._seat(seen, worker)
+        self._claim_for_new(seen)
         self.waits[endpoint.name].extend(
             unmet(seen, current, decision, engine_up=self.world.engine_up, now_s=self.world.now_s)
         )
@@ -192,28 +201,72 @@ class _Planner:
         needs, image_present = seat_of(seen, worker)
         if needs is None:
             return
-        if not image_present:
+        able = self._claimable(seen) if worker.revision == seen.endpoint.revision else []
+        if not image_present and not able:
             if worker.state is WorkerState.PENDING and self.world.engine_up:
                 self._change(worker, Cause.IMAGE_ABSENT)
             return
-        if not self.world.engine_up:
+        placement = self._room(seen, needs)
+        if placement is None:
             return
+        standby = self._standby_at(able, placement)
+        if standby is not None:
+            self._take(seen, standby.gpu_uuids)
+            self.changes.append(ClaimStandby(standby_id=standby.id, replaces=worker.id))
+        elif image_present:
+            self._take(seen, placement.gpu_uuids)
+            self.changes.append(
+                WorkerEvent(worker_id=worker.id, cause=Cause.GPUS_RESERVED, gpu_uuids=placement.gpu_uuids)
+            )
+
+    def _claim_for_new(self, seen: EndpointSeen) -> None:
+        """Have standbys become workers instead of new ones, where their GPUs are to be had now."""
+        for new in [c for c in self.changes if c == NewWorker(endpoint=seen.endpoint.name)]:
+            able = self._claimable(seen)
+            placement = self._room(seen, seen.endpoint.spec.gpus) if able else None
+            standby = self._standby_at(able, placement) if placement else None
+            if standby is None:
+                return
+            self._take(seen, standby.gpu_uuids)
+            self.changes.remove(new)
+            self.changes.append(ClaimStandby(standby_id=standby.id))
+
+    def _room(self, seen: EndpointSeen, needs: GpuNeeds) -> Placement | None:
+        """The GPUs that a start of this endpoint could have now; explains why if there are none."""
+        if not self.world.engine_up:
+            return None
         name, placement = seen.endpoint.name, self._placement(seen, needs)
         if isinstance(placement, WaitReason):
             self.waits[name].append(placement)
-            return
+            return None
         starting = sum(w.state in _STARTING for w in self._by_endpoint[name])
         if self._starting >= self.world.starts_max or starting >= self.world.endpoint_starts_max:
             detail = "Its GPUs are free; it starts when one of the starts under way has ended."
             self.waits[name].append(WaitReason(reason="start_limit", detail=detail))
-            return
+            return None
+        return placement
+
+    def _take(self, seen: EndpointSeen, gpu_uuids: tuple[GpuUuid, ...]) -> None:
+        name, taken = seen.endpoint.name, set(gpu_uuids)
         self._starting += 1
-        taken = set(placement.gpu_uuids)
         self._grants[name] = [g for g in self._grants[name] if taken.isdisjoint(g.gpu_uuids)]
-        self._held_by.update(dict.fromkeys(placement.gpu_uuids, seen.endpoint.name))
-        self.changes.append(
-            WorkerEvent(worker_id=worker.id, cause=Cause.GPUS_RESERVED, gpu_uuids=placement.gpu_uuids)
-        )
+        self._held_by.update(dict.fromkeys(gpu_uuids, name))
+
+    def _claimable(self, seen: EndpointSeen) -> list[Standby]:
+        standbys = self.world.standing.standbys.values()
+        able = claimable(standbys, seen.endpoint.name, seen.endpoint.revision)
+        return [standby for standby in able if standby.id not in self._claimed]
+
+    def _standby_at(self, able: Sequence[Standby], placement: Placement) -> Standby | None:
+        """The standby to claim: one made for the GPUs granted, else one whose own are free as well."""
+        granted = {uuid for grants in self._grants.values() for g in grants for uuid in g.gpu_uuids}
+        others = (granted | set(self.sharing.claimed)) - set(placement.gpu_uuids)
+        healthy = {s.gpu.uuid for s in self.world.gpus if s.health is GpuHealth.HEALTHY}
+        free = healthy - others - set(self._held_by)
+        standby = to_claim(able, placement.gpu_uuids, free=free)
+        if standby is not None:
+            self._claimed.add(standby.id)
+        return standby
 
     def _placement(self, seen: EndpointSeen, needs: GpuNeeds) -> Placement | WaitReason:
         """What the sharing granted; beside workers of another revision, also what nobody claims."""
@@ -225,6 +278,16 @@ class _Planner:
             others = {uuid: whose for uuid, whose in self.sharing.claimed.items() if whose != name}
             return place(needs, self.world.gpus, others | self._held_by)
         return self.sharing.waits.get(name) or _NOT_ITS_TURN
+
+    def stand_by(self) -> None:
+        """Decide about standbys, once nothing is left to do for the workers."""
+        if self.changes:
+            return
+        ladder = plan_ladder(self.world, self._held_by)
+        self.changes.extend(ladder.changes)
+        for name, wait in ladder.waits.items():
+            self.waits[name].append(wait)
+        self._ask_at(ladder.ask_again_at_s)
 
     # -- one worker ----------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gpud.core.prediction import Prediction
     from gpud.core.revision import RevisionRecord
     from gpud.core.rollout import Rollout
+    from gpud.core.standby import Standby
     from gpud.core.worker import Worker, WorkerState
 
 
@@ -62,6 +63,20 @@ class WorkerMoved:
     worker: Worker
     from_state: WorkerState
     from_generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandbySaved:
+    """A standby was made or changed."""
+
+    standby: Standby
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandbyForgotten:
+    """A standby became a worker that runs, or is gone."""
+
+    standby_id: WorkerId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +177,8 @@ FleetChange = (
     | RolloutSaved
     | WorkerInserted
     | WorkerMoved
+    | StandbySaved
+    | StandbyForgotten
     | LeaseOpened
     | LeaseClosed
     | SegmentOpened

@@ -37,6 +37,10 @@ REMEDIES = {
     "circuit_open": "Mend the cause, then `gpud endpoint retry {name}`. A try comes by itself now and then.",
     "rolling_out": "It goes on by itself; `gpud rollback {name}` goes back to the revision before.",
     "engine_down": "See `systemctl status docker`; it goes on by itself when the engine answers.",
+    "standby_unavailable": "Requests are served all the same, after a slower start. Mend the cause, or lower "
+    "standby.mode; gpud tries again by itself.",
+    "standby_budget": "Requests are served all the same, after a slower start. Raise the limit that is named "
+    "or have another endpoint keep fewer.",
     "paused": "`gpud endpoint scale {name} --max-workers 1` lets it serve.",
 }
 """Who or what changes each reason, for a person."""

@@ -9,6 +9,7 @@ from gpud.core.allocation import AllocationMemory
 from gpud.core.averages import ArrivalCount, LoadAverage
 from gpud.core.demand import LoadWindow
 from gpud.core.pacing import PaceMemory
+from gpud.core.standby import StandbySeen
 from gpud.core.starts import StartRecord
 from gpud.core.windows import NO_WINDOW, OpenWindow
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from gpud.core.pacing import ScaleDecision
     from gpud.core.rollout import Rollout, RolloutSeen
     from gpud.core.stalls import StartProgress
+    from gpud.core.standby import StandbyChange
     from gpud.core.waiting import WaitReason
     from gpud.core.worker import Worker, WorkerEvent
 
@@ -83,6 +85,7 @@ class World:
         endpoint_starts_max: Workers of one endpoint that may be starting at once.
         no_shrink_until_s: Nothing is scaled down before, so that a restarted daemon does not
             take a moment of silence for the end of demand.
+        standing: Standbys, and what limits them.
     """
 
     now_s: float
@@ -99,6 +102,7 @@ class World:
     sharing: AllocationMemory = field(default_factory=AllocationMemory)
     starts_max: int = 4
     endpoint_starts_max: int = 2
+    standing: StandbySeen = field(default_factory=StandbySeen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +128,7 @@ class Plan:
             None when only an event can change it.
     """
 
-    changes: tuple[NewWorker | WorkerEvent, ...]
+    changes: tuple[NewWorker | WorkerEvent | StandbyChange, ...]
     decisions: Mapping[EndpointName, ScaleDecision]
     waits: Mapping[EndpointName, tuple[WaitReason, ...]]
     ask_again_at_s: float | None

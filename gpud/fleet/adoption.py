@@ -10,6 +10,7 @@ from gpud.ports.containers import ContainerStatus
 
 if TYPE_CHECKING:
     from gpud.core.ids import WorkerId
+    from gpud.core.standby import Standby
     from gpud.core.worker import Worker
     from gpud.fleet.hands import Hands
     from gpud.fleet.meter import Meter
@@ -57,6 +58,9 @@ class Adoption:
         for worker in self._rows.workers:
             state.workers[worker.id] = worker
             self._recall_what_it_was_made_from(worker)
+        for standby in self._rows.standbys:
+            state.standbys[standby.id] = standby
+            self._recall_what_it_was_made_from(standby)
         if heartbeat is None:
             return
         _, heartbeat_ns, wall_ms = heartbeat
@@ -70,7 +74,7 @@ class Adoption:
             if worker.state is WorkerState.READY:
                 self._post(worker.id, Cause.ADOPTED)
 
-    def _recall_what_it_was_made_from(self, worker: Worker) -> None:
+    def _recall_what_it_was_made_from(self, worker: Worker | Standby) -> None:
         """A worker of an earlier revision is probed and stopped as that revision says."""
         state = self._hands.state
         record = state.revisions.get(worker.endpoint, worker.revision)
@@ -105,6 +109,7 @@ class Adoption:
                 self._meter.ended_with_boot(worker, segments[worker.id], at_boot_ns=heartbeat_ns)
             self._post(worker.id, Cause.REBOOTED, "The machine was restarted.")
         facts = {"workers": len(self._rows.workers)}
+        reconciler.tell(reconciler.standbys.end_with_boot)
         reconciler.tell(lambda: reconciler.record("daemon.found_reboot", facts))
 
     def _tell_adopted(self, worker: Worker) -> None:

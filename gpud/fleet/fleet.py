@@ -25,13 +25,14 @@ from gpud.fleet.meter import Meter
 from gpud.fleet.prewarmer import Prewarmer
 from gpud.fleet.prober import Prober
 from gpud.fleet.reconciler import Reconciler, ReconcilerPolicy
+from gpud.fleet.standby_keeper import StandbyKeeper
 from gpud.fleet.state import FleetState
 from gpud.fleet.sweeper import Sweeper
 from gpud.fleet.trials import Trials
 from gpud.fleet.windows import WindowWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from gpud.core.gpu import Gpu
     from gpud.core.ids import WorkerId
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from gpud.ports.gpus import GpuInventory
     from gpud.ports.images import ImageStore
     from gpud.ports.probes import HealthProbe
+    from gpud.ports.standby import Tier
     from gpud.ports.store import AccessStore, FleetStore
     from gpud.ports.time import Clock, IdSource
     from gpud.ports.traffic import Traffic
@@ -68,6 +70,7 @@ class FleetPorts:
     clock: Clock
     ids: IdSource
     calendar: Calendar
+    tiers: Sequence[Tier] = ()
 
 
 class Fleet:
@@ -115,7 +118,8 @@ class Fleet:
             clock=ports.clock,
             idle_memory_mib_max=settings.idle_memory_mib_max,
         )
-        self._sweeper = Sweeper(self.hands, self.prewarmer)
+        self._keeper = StandbyKeeper(self.hands, self.reconciler.standbys, ports.tiers, tasks)
+        self._sweeper = Sweeper(self.hands, self.prewarmer, self._keeper)
         self._executor = Executor(self.state, self._efforts(), tasks)
         self._trials = Trials(self.hands, self.prewarmer, tasks)
         self.history = History(self.state, self.journal, ports.clock, keep_days=settings.history_days)
@@ -159,7 +163,9 @@ class Fleet:
                 await self._ports.runtime.prepare()
                 looked_ns = self._ports.clock.boot_ns()
                 self._adoption.settle(await self._ports.runtime.list_workers(), looked_boot_ns=looked_ns)
+                await self._keeper.survey()
                 self._executor.free_hands()
+                self._keeper.free_hands()
                 # No daemon but this one makes containers of this install: every container that
                 # no row explains is a stray, whatever its age.
                 await self._sweeper.sweep(strays_at_once=True)
@@ -179,7 +185,7 @@ class Fleet:
         if not self._adoption.goes_on:  # else the last daemon's heartbeat counts until they are adopted
             self._add_heartbeat()
         loops = {
-            "reconciler": self.reconciler.run(self._executor, self._trials),
+            "reconciler": self.reconciler.run(self._executor, self._keeper, self._trials),
             "heartbeat": self._beat(),
             "adoption": self._adopt_then_watch(),
             "gpu_keeper": self.gpu_keeper.run(),
@@ -214,6 +220,7 @@ class Fleet:
             loop.cancel()
         self._executor.close()
         self._trials.close()
+        self._keeper.close()
         self.prewarmer.close()
         if self._adopted and self.state.engine_up:
             self._add_heartbeat()
@@ -250,8 +257,8 @@ class Fleet:
         self.journal.add(beat)
 
     def _efforts(self) -> dict[Action, Effort]:
-        launching = Launching(self.hands, self.prewarmer, self.gpu_keeper)
         prober = Prober(self.hands)
+        launching = Launching(self.hands, self.prewarmer, self.gpu_keeper, self._keeper, prober)
         ending = Ending(self.hands, self.gpu_keeper)
         return {
             Action.PULL_IMAGE: launching.pull_image,

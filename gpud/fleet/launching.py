@@ -6,25 +6,36 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from gpud.core.gpu import GpuHealth
-from gpud.core.worker import Cause, Worker, WorkerEvent, WorkerState
+from gpud.core.worker import Cause, WorkerEvent, WorkerState
 from gpud.errors import GpudError, ImageNotFound, LaunchFailed, NotFound, RegistryDenied, Unavailable
+from gpud.fleet.launches import launch_for
 from gpud.fleet.outcomes import ended_event
-from gpud.ports.containers import ContainerStatus, WorkerLaunch
+from gpud.ports.containers import ContainerStatus
 
 if TYPE_CHECKING:
-    from gpud.core.endpoint import Endpoint
     from gpud.core.ids import WorkerId
     from gpud.fleet.gpu_keeper import GpuKeeper
     from gpud.fleet.hands import Hands
     from gpud.fleet.prewarmer import Prewarmer
-    from gpud.ports.containers import SeenContainer
+    from gpud.fleet.prober import Prober
+    from gpud.fleet.standby_keeper import StandbyKeeper
+    from gpud.ports.containers import SeenContainer, WorkerLaunch
 
 
 class Launching:
     """The efforts of PULLING, RESERVED and CREATING workers."""
 
-    def __init__(self, hands: Hands, prewarmer: Prewarmer, gpu_keeper: GpuKeeper) -> None:
+    def __init__(
+        self,
+        hands: Hands,
+        prewarmer: Prewarmer,
+        gpu_keeper: GpuKeeper,
+        keeper: StandbyKeeper,
+        prober: Prober,
+    ) -> None:
         self._hands = hands
+        self._keeper = keeper
+        self._prober = prober
         self._prewarmer = prewarmer
         self._gpu_keeper = gpu_keeper
         self._starts = asyncio.Semaphore(hands.settings.parallel_starts)
@@ -72,15 +83,16 @@ class Launching:
     async def launch(self, worker_id: WorkerId) -> None:
         """Create and start the container."""
         hands = self._hands
+        if not self._keeper.needs_engine(worker_id) and await self._wake(worker_id):
+            return
         async with self._starts:
-            worker = hands.state.workers.get(worker_id)
-            if worker is None or worker.state is not WorkerState.CREATING:
+            if await self._wake(worker_id):
                 return
-            endpoint = hands.endpoint_of(worker)
-            if endpoint is None:
+            launch = self._launch_of(worker_id)
+            if launch is None:
                 return
             try:
-                seen = await hands.runtime.start_worker(self._launch_of(worker, endpoint))
+                seen = await hands.runtime.start_worker(launch)
             except ImageNotFound as error:
                 self._post(worker_id, Cause.IMAGE_VANISHED, detail=error.detail)
                 return
@@ -95,6 +107,42 @@ class Launching:
         if seen.address:
             await self._oust(seen.address, worker_id)
         await self._started(worker_id, seen)
+
+    async def _wake(self, worker_id: WorkerId) -> bool:
+        """Start from a standby, if the worker was one; False when it is to be started cold."""
+        hands, launch = self._hands, self._launch_of(worker_id)
+        worker = hands.state.workers.get(worker_id)
+        woken = await self._keeper.wake(worker, launch) if worker and launch else None
+        if worker is None or woken is None:
+            return False
+        await self._oust(woken.address, worker_id)
+        # What waits behind a held entrypoint may answer at once: asked here, it is ready in one round.
+        answered = await self._prober.answers_at_once(worker, woken.address)
+        started = WorkerEvent(
+            worker_id=worker_id,
+            cause=Cause.CONTAINER_STARTED,
+            address=woken.address,
+            started_ns=woken.started_ns,
+        )
+        hands.reconciler.post(started)
+        if answered:
+            self._post(worker_id, Cause.PROBE_PASSED)
+        return True
+
+    def _launch_of(self, worker_id: WorkerId) -> WorkerLaunch | None:
+        """What to start; None when nothing is to be started any more."""
+        worker = self._hands.state.workers.get(worker_id)
+        endpoint = self._hands.endpoint_of(worker) if worker else None
+        if worker is None or endpoint is None or worker.state is not WorkerState.CREATING:
+            return None
+        return launch_for(
+            self._hands,
+            endpoint,
+            worker_id=worker.id,
+            revision=worker.revision,
+            port=worker.port,
+            gpu_uuids=worker.gpu_uuids,
+        )
 
     async def _oust(self, address: str, worker_id: WorkerId) -> None:
         """The engine gives an address anew once its container ended, which may not be known here yet.
@@ -126,32 +174,6 @@ class Launching:
         self._hands.reconciler.post(started)
         if seen.status is ContainerStatus.EXITED:
             self._hands.reconciler.post(await ended_event(self._hands, worker_id, seen))
-
-    def _launch_of(self, worker: Worker, endpoint: Endpoint) -> WorkerLaunch:
-        spec, limits = endpoint.spec, endpoint.spec.limits
-        gpus = [self._hands.state.gpus[u].gpu for u in worker.gpu_uuids if u in self._hands.state.gpus]
-        nodes = sorted({gpu.numa_node for gpu in gpus if gpu.numa_node >= 0})
-        return WorkerLaunch(
-            worker_id=worker.id,
-            endpoint=worker.endpoint,
-            revision=worker.revision,
-            # The container outlives many changes of state: its label carries the first
-            # generation, which with the worker's id tells it from any other.
-            generation=1,
-            image=endpoint.image,
-            port=worker.port,
-            command=spec.command,
-            env=(*spec.env, ("GPUD_ENDPOINT", worker.endpoint), ("GPUD_WORKER", worker.id)),
-            gpu_uuids=worker.gpu_uuids,
-            gpu_attach=self._hands.settings.gpu_attach,
-            cpuset=",".join(dict.fromkeys(gpu.cpus for gpu in gpus if gpu.cpus)),
-            memory_nodes=",".join(map(str, nodes)) if gpus and all(g.numa_node >= 0 for g in gpus) else "",
-            memory_mib=limits.memory_mib,
-            cpus=limits.cpus,
-            shm_mib=limits.shm_mib,
-            pids=limits.pids,
-            volumes=spec.volumes,
-        )
 
     def _post(self, worker_id: WorkerId, cause: Cause, *, detail: str = "", permanent: bool = False) -> None:
         event = WorkerEvent(worker_id=worker_id, cause=cause, detail=detail, permanent=permanent)

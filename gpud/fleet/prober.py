@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gpud.core.probing import (
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _INSPECT_EVERY_S = 1.0
 _PIN_CHECK_EVERY_S = 60.0
 _RETURN_PERIOD_S = 1.0
+_AT_ONCE_S, _AT_ONCE_PROBES = 0.001, 20
 
 
 class Prober:
@@ -37,6 +39,16 @@ class Prober:
 
     def __init__(self, hands: Hands) -> None:
         self._hands = hands
+
+    async def answers_at_once(self, worker: Worker, address: str) -> bool:
+        """Ask a worker that was just released, every millisecond for a few; most take longer than that."""
+        asked = replace(worker, address=address)
+        for _ in range(_AT_ONCE_PROBES):
+            await asyncio.sleep(_AT_ONCE_S)
+            result = await self._probe(asked)
+            if result is not None and result.outcome is ProbeOutcome.OK:
+                return True
+        return False
 
     async def await_ready(self, worker_id: WorkerId) -> None:
         """Probe a starting worker until it answers well, or its container ended."""

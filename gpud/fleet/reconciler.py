@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, assert_never
 
 import structlog
 
@@ -12,17 +12,20 @@ from gpud.core.events import RECORDED
 from gpud.core.ids import WorkerId
 from gpud.core.reconcile import plan
 from gpud.core.records import EventRecorded, WorkerInserted, WorkerMoved
+from gpud.core.standby import ClaimStandby, DropStandby, NewStandby, StandbyBudget
 from gpud.core.worker import Cause, Worker, WorkerEvent, WorkerState, advance
 from gpud.core.world import NewWorker
 from gpud.errors import InvariantBroken, StorageFull
 from gpud.fleet.chronicle import Chronicle
 from gpud.fleet.rollouts import Rollouts
 from gpud.fleet.routes import routing_table
+from gpud.fleet.standbys import Standbys
 from gpud.fleet.state import StartLimits, StartTimeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from gpud.core.standby import StandbyChange
     from gpud.core.starts import BackoffPolicy
     from gpud.core.world import Plan
     from gpud.fleet.journal import Journal
@@ -52,12 +55,14 @@ class ReconcilerPolicy:
         settle_s: No scaling down for this long after the start.
         verify_gpus: The inventory can tell whether a GPU is idle.
         starts: How many workers may be starting at once.
+        standbys: What all standbys may take together.
     """
 
     backoff: BackoffPolicy
     settle_s: float
     verify_gpus: bool
     starts: StartLimits = field(default_factory=StartLimits)
+    standbys: StandbyBudget = field(default_factory=StandbyBudget)
 
 
 class Follower(Protocol):
@@ -103,6 +108,9 @@ class Reconciler:
             backoff=policy.backoff,
             rollouts=self.rollouts,
             record=self.record,
+        )
+        self.standbys = Standbys(
+            state=state, journal=journal, clock=clock, ids=ids, budget=policy.standbys, record=self.record
         )
         self._followers: tuple[Follower, ...] = ()
         self._inbox: list[WorkerEvent | Callable[[], None]] = []
@@ -215,8 +223,8 @@ class Reconciler:
         self._wake.set()
 
     async def emptied(self) -> None:
-        """Wait until no worker is left, or the engine went away and none can be stopped."""
-        while self.state.workers and self.state.engine_up:
+        """Wait until no worker and no standby is left, or the engine went away and none can be stopped."""
+        while (self.state.workers or self.state.standbys) and self.state.engine_up:
             self._round_ended.clear()
             await self._round_ended.wait()
 
@@ -261,7 +269,7 @@ class Reconciler:
         events, self._inbox = self._inbox, []
         for event in events:
             if isinstance(event, WorkerEvent):
-                self._apply(event, now_s)
+                self._move(event, now_s)
             else:
                 event()
 
@@ -299,6 +307,7 @@ class Reconciler:
                 verify_gpus=self._policy.verify_gpus,
                 no_shrink_until_s=self._no_shrink_until_s,
                 starts=self._policy.starts,
+                standing=self.standbys.seen(closed=self._closed),
             )
             answer = plan(world)
             self.state.remember(answer)
@@ -310,12 +319,42 @@ class Reconciler:
 
     # -- applying ------------------------------------------------------------------------------
 
-    def _apply(self, change: NewWorker | WorkerEvent, now_s: float) -> bool:
-        if isinstance(change, NewWorker):
-            if self._closed:
+    def _apply(self, change: NewWorker | WorkerEvent | StandbyChange, now_s: float) -> bool:
+        match change:
+            case WorkerEvent():
+                return self._move(change, now_s)
+            case DropStandby():
+                return self.standbys.drop(change)
+            case NewWorker() | NewStandby() | ClaimStandby() if self._closed:
                 return False
-            self._insert(change, now_s)
-            return True
+            case NewWorker():
+                self._insert(change, WorkerId(self._ids.new_id("wk")), now_s)
+            case NewStandby():
+                self.standbys.make(change)
+            case ClaimStandby():
+                return self._claim(change, now_s)
+            case _:
+                assert_never(change)
+        return True
+
+    def _claim(self, change: ClaimStandby, now_s: float) -> bool:
+        """Make a worker of a standby, with the GPUs that its container reaches."""
+        standby = self.standbys.claim(change)
+        if standby is None:
+            return False
+        asked_ns = self._clock.boot_ns()
+        if change.replaces is not None:
+            before = self.state.timelines.get(change.replaces)
+            asked_ns = before.reached_ns.get(WorkerState.PENDING, asked_ns) if before else asked_ns
+            detail = f"{standby.id} starts instead: it stood by {standby.rung}."
+            self._move(WorkerEvent(worker_id=change.replaces, cause=Cause.UNWANTED, detail=detail), now_s)
+        new = NewWorker(endpoint=standby.endpoint, revision=standby.revision)
+        self._insert(new, standby.id, now_s, kept=standby.rung)
+        self.state.timelines[standby.id].reached_ns[WorkerState.PENDING] = asked_ns
+        reserved = WorkerEvent(worker_id=standby.id, cause=Cause.GPUS_RESERVED, gpu_uuids=standby.gpu_uuids)
+        return self._move(reserved, now_s)
+
+    def _move(self, change: WorkerEvent, now_s: float) -> bool:
         worker = self.state.workers.get(change.worker_id)
         if worker is None:
             return False
@@ -328,15 +367,16 @@ class Reconciler:
         moved = WorkerMoved(worker=after, from_state=worker.state, from_generation=worker.generation)
         self._journal.add(moved)
         self._chronicle.note_move(worker, after, change, now_s)
+        self.standbys.follow_worker(after)
         return True
 
-    def _insert(self, new: NewWorker, now_s: float) -> None:
+    def _insert(self, new: NewWorker, worker_id: WorkerId, now_s: float, *, kept: str = "") -> None:
         name = new.endpoint
         endpoint = self.state.endpoints[name]
         if new.revision != endpoint.revision:
             endpoint = self.state.serving(endpoint)
         worker = Worker(
-            id=WorkerId(self._ids.new_id("wk")),
+            id=worker_id,
             endpoint=name,
             revision=endpoint.revision,
             state=WorkerState.PENDING,
@@ -349,7 +389,8 @@ class Reconciler:
         self.state.made_for[worker.id] = endpoint
         self.state.timelines[worker.id] = StartTimeline({WorkerState.PENDING: self._clock.boot_ns()})
         self._journal.add(WorkerInserted(worker=worker))
-        self.record("worker.requested", {"revision": endpoint.revision}, endpoint=name, worker_id=worker.id)
+        facts = {"revision": endpoint.revision} | ({"standby": kept} if kept else {})
+        self.record("worker.requested", facts, endpoint=name, worker_id=worker.id)
 
     def _forget(self, worker_id: WorkerId) -> None:
         del self.state.workers[worker_id]

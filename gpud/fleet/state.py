@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gpud.core.pacing import ScaleDecision
     from gpud.core.rollout import Rollout
     from gpud.core.stalls import StartProgress
+    from gpud.core.standby import Rung, Standby, StandbyFault, StandbySeen
     from gpud.core.waiting import WaitReason
     from gpud.core.worker import Worker
     from gpud.core.world import Plan
@@ -149,6 +150,9 @@ class FleetState:
         self.loads: dict[EndpointName, EndpointLoad] = {}
         self.idle_since_s: dict[WorkerId, float] = {}
         self.progress: dict[WorkerId, StartProgress] = {}
+        self.standbys: dict[WorkerId, Standby] = {}
+        self.standby_faults: dict[tuple[EndpointName, Rung], StandbyFault] = {}
+        self.rungs_unavailable: Mapping[Rung, str] = {}
         self.sharing = AllocationMemory()
         self.windows_open: Mapping[EndpointName, OpenWindow] = {}
         # Nothing is started before the engine was asked what runs.
@@ -189,6 +193,7 @@ class FleetState:
         verify_gpus: bool,
         no_shrink_until_s: float,
         starts: StartLimits,
+        standing: StandbySeen,
     ) -> World:
         """One frozen picture for the core."""
         return World(
@@ -206,6 +211,7 @@ class FleetState:
             sharing=self.sharing,
             starts_max=starts.box,
             endpoint_starts_max=starts.endpoint,
+            standing=standing,
         )
 
     def serving(self, endpoint: Endpoint) -> Endpoint:

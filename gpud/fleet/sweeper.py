@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gpud.core.ids import WorkerId
     from gpud.fleet.hands import Hands
     from gpud.fleet.prewarmer import Prewarmer
+    from gpud.fleet.standby_keeper import StandbyKeeper
     from gpud.ports.containers import SeenContainer
 
 log = structlog.get_logger(__name__)
@@ -30,9 +31,10 @@ _STRAY_AGE_S = 60.0
 class Sweeper:
     """Finds out what happened to containers that gpud did not do itself."""
 
-    def __init__(self, hands: Hands, prewarmer: Prewarmer) -> None:
+    def __init__(self, hands: Hands, prewarmer: Prewarmer, keeper: StandbyKeeper) -> None:
         self._hands = hands
         self._prewarmer = prewarmer
+        self._keeper = keeper
         self._engine_answered_ns = hands.clock.wall_ns()
         self._up: bool | None = None
         self._strays_since_s: dict[WorkerId, float] = {}
@@ -95,12 +97,14 @@ class Sweeper:
             dict(hands.state.workers), [_facts(container) for container in seen.values()]
         )
         strays = {finding.worker_id for finding in findings if finding.verdict is Verdict.STRAY}
+        strays -= set(hands.state.standbys)
         if not strays_at_once:
             strays = self._old_among(strays)
         for finding in findings:
             worker_id, verdict = finding.worker_id, finding.verdict
             if verdict is not Verdict.STRAY or worker_id in strays:
                 await self._act(worker_id, verdict, seen.get(worker_id), looked_ns=looked_ns)
+        await self._keeper.judge(seen, engine_was_away=self._up is False)
         for image in sorted(hands.state.images_wanted(), key=lambda each: each.pin):
             await self._prewarmer.look(image)
         self._engine_answered_ns = before_ns
@@ -108,6 +112,7 @@ class Sweeper:
     async def look_at(self, worker_id: WorkerId) -> None:
         """Look at one worker whose container an event named."""
         if worker_id not in self._hands.state.workers:
+            await self._keeper.look_at(worker_id)
             return
         looked_ns = self._hands.clock.boot_ns()
         seen = await self._hands.runtime.inspect_worker(worker_id)

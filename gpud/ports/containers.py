@@ -17,6 +17,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EntrypointHold:
+    """What keeps a container's own command from running until it is told to.
+
+    Args:
+        program: Host path of a static program that gets `directory` and then the whole command.
+        directory: Host path of what it listens to; mounted for this container alone.
+    """
+
+    program: str
+    directory: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLaunch:
     """All that is needed to create and start one worker's container.
 
@@ -27,6 +40,7 @@ class WorkerLaunch:
         env: Plain environment, gpud's own variables included.
         cpuset: CPUs near the GPUs; empty for all.
         memory_nodes: NUMA nodes near the GPUs, such as `0`; empty for all.
+        hold: Keeps the command back; None runs it at once.
     """
 
     worker_id: WorkerId
@@ -46,6 +60,7 @@ class WorkerLaunch:
     shm_mib: int = 1024
     pids: int = 4096
     volumes: tuple[Volume, ...] = ()
+    hold: EntrypointHold | None = None
 
 
 class ContainerStatus(StrEnum):
@@ -129,6 +144,15 @@ class ContainerRuntime(Protocol):
 
         Safe to repeat: a container of that name and generation is adopted, one that was
         created but not started is started.
+
+        Raises:
+            ImageNotFound: The engine has no such image; this never pulls.
+            LaunchFailed: The engine refused; `permanent` when the same again cannot help.
+        """
+        ...
+
+    async def create_worker(self, launch: WorkerLaunch) -> SeenContainer:
+        """Create the container of one worker without starting it; one that is there is left as it is.
 
         Raises:
             ImageNotFound: The engine has no such image; this never pulls.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gpud.core.records import FleetChange
     from gpud.core.revision import RevisionRecord
     from gpud.core.rollout import Rollout
+    from gpud.core.standby import Standby
     from gpud.core.worker import Worker
     from gpud.ports.images import RegistryCredential
 
@@ -50,6 +51,7 @@ class FleetRows:
         revision_numbers: Of every revision there ever was.
         rollouts: Under way, or the last one of an endpoint.
         predictions: What is known of the gaps between an endpoint's requests.
+        standbys: All.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -62,6 +64,7 @@ class FleetRows:
     revision_numbers: tuple[tuple[EndpointName, Revision, int], ...] = ()
     rollouts: tuple[Rollout, ...] = ()
     predictions: Mapping[EndpointName, Prediction] = field(default_factory=dict)
+    standbys: tuple[Standby, ...] = ()
 
 
 class FleetStore(Protocol):

@@ -32,6 +32,7 @@ class FakeContainer:
 
     Attributes:
         listens_at_s: Loop time from which its server answers; infinite when it never does.
+        held: It runs, and its command does not yet.
     """
 
     launch: WorkerLaunch
@@ -46,6 +47,7 @@ class FakeContainer:
     listens_at_s: float = math.inf
     log: str = ""
     env: dict[str, str] = field(default_factory=dict)
+    held: bool = False
 
     @property
     def worker_id(self) -> WorkerId:
@@ -146,6 +148,13 @@ class FakeRuntime:
         await self._step(self.start_s, fault, lambda: self._start(launch))
         await self._end(fault)
         return self._adopt(launch).seen(create_s=create_s)
+
+    async def create_worker(self, launch: WorkerLaunch) -> SeenContainer:
+        fault = self._begin("create_worker")
+        if launch.worker_id not in self.containers:
+            await self._step(self.create_s, fault, lambda: self._create(launch))
+        await self._end(fault)
+        return self._adopt(launch).seen()
 
     async def inspect_worker(self, worker_id: WorkerId) -> SeenContainer | None:
         return await self._call("inspect_worker", self.look_s, lambda: self._seen(worker_id))
@@ -309,11 +318,28 @@ class FakeRuntime:
         found = self._adopt(launch)
         if found.status is not ContainerStatus.CREATED:
             return
-        loop = asyncio.get_running_loop()
         found.status = ContainerStatus.RUNNING
         found.started_ns = self._wall_ns()
         found.pid = next(self._pids)
         found.address = self._free_address()
+        if launch.hold is not None:
+            found.held = True
+            self._emit(found.worker_id)
+            return
+        self._run_command(found)
+
+    def release(self, worker_id: WorkerId, env: dict[str, str]) -> bool:
+        """Let a held container's command run; False when none is held."""
+        found = self.containers.get(worker_id)
+        if found is None or not found.running or not found.held:
+            return False
+        found.held = False
+        found.env |= env
+        self._run_command(found)
+        return True
+
+    def _run_command(self, found: FakeContainer) -> None:
+        loop, launch = asyncio.get_running_loop(), found.launch
         if found.env.get("NEVER_LISTEN") != "1":
             found.listens_at_s = loop.time() + float(found.env.get("BOOT_DELAY_S", self.boot_s))
         found.log += f"listening on port {launch.port}\n"
@@ -355,7 +381,8 @@ class FakeRuntime:
         found.finished_ns = max(self._wall_ns(), found.started_ns)
         found.exit_code, found.out_of_memory = code, out_of_memory
         found.listens_at_s = math.inf
-        self.on_end(found)
+        if not found.held:
+            self.on_end(found)
         if told:
             self._emit(found.worker_id)
 

@@ -16,6 +16,7 @@ from tests.fakes.clock import FakeClock, SeededIds
 from tests.fakes.gpus import FakeGpus, fake_gpus
 from tests.fakes.images import FakeImages
 from tests.fakes.runtime import FakeRuntime
+from tests.fakes.tiers import fake_tiers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,6 +147,7 @@ class Box:
             rng=random.Random(f"{seed}:runtime"),
             has_image=self.images.has,
         )
+        self.tiers = fake_tiers(self.runtime, wall_ns=self.clock.wall_ns)
         self.runtime.on_start = self._container_started
         self.runtime.on_end = self._container_ended
         self.images.in_use = lambda pin: any(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from gpud.core.endpoint import Balance, HealthCheck, Limits, PolicyName, ScalePolicy
 from gpud.core.gpu import GpuHealth
 from gpud.core.ids import EndpointName, WorkerId
+from gpud.core.standby import StandbyMode, StandbyPolicy
 from gpud.errors import GpudError
 from tests.fakes.faults import Fault, FaultKind
 from tests.fakes.gpus import fake_gpus
@@ -99,6 +100,7 @@ class Chaos:
         self._rng = random.Random(f"{seed}:chaos")
         self.plot = plot or plot_of(self._rng)
         self.sim = Sim(seed, gpus=self.plot.gpus, settle_s=SETTLE_S)
+        self._standby_rng = random.Random(f"{seed}:standby")
         self._gpu_uuids = [gpu.uuid for gpu in fake_gpus(self.plot.gpus)]
         self.names = [f"e{number}" for number in range(self.plot.endpoints)]
         self._tasks: set[asyncio.Task[None]] = set()
@@ -200,7 +202,11 @@ class Chaos:
             priority=rng.choice((0, 0, 5)),
             balance=rng.choice(list(Balance)),
         )
+        standby = StandbyPolicy(
+            mode=self._standby_rng.choice(list(StandbyMode)), workers=self._standby_rng.choice((1, 1, 2))
+        )
         spec = self.sim.spec(name, scale, gpus=gpus, image=self._image(name), health=HEALTH, limits=LIMITS)
+        spec = replace(spec, standby=standby)
         await self.sim.up.fleet.control.deploy(spec)
 
     async def _call(self, name: str) -> None:

@@ -88,6 +88,7 @@ class Daemon:
             clock=box.clock,
             ids=box.ids,
             calendar=CronCalendar(),
+            tiers=box.tiers,
         )
         settings = FleetSettings(
             parallel_starts=4,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gpud.adapters.sqlite import rows
 from gpud.core.metering import BILLABLE
+from gpud.core.standby import StandbyMode, StandbyState
 from gpud.core.worker import WorkerState
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def check_calm(sim: Sim, *, late_ns: int = 0, answers_lost: bool = False) -> Non
     assert not sim.box.breaches, sim.box.breaches[0]
     check_requests(sim, answers_lost=answers_lost)
     _workers_are_the_least(sim)
+    _standbys_are_as_asked(sim)
     _nothing_is_left_over(sim)
     check_books(sim, late_ns=late_ns)
 
@@ -61,11 +63,29 @@ def _workers_are_the_least(sim: Sim) -> None:
     assert not others, f"Left over: {'; '.join(others)}."
 
 
+def _standbys_are_as_asked(sim: Sim) -> None:
+    state = sim.up.fleet.state
+    busy = [f"{s.id} is {s.state}" for s in state.standbys.values() if s.state is not StandbyState.READY]
+    assert not busy, f"Left over: {'; '.join(busy)}."
+    kept = Counter((s.endpoint, s.rung.value) for s in state.standbys.values())
+    serving = Counter(w.endpoint for w in state.workers.values())
+    for name, endpoint in state.endpoints.items():
+        policy, most = endpoint.spec.standby, endpoint.spec.scale.max_workers
+        least = 0 if policy.mode is StandbyMode.NONE else min(policy.workers, max(most - serving[name], 0))
+        waits = [wait.detail for wait in state.waits.get(name, ())]
+        assert kept[name, policy.mode.value] == least, f"{name} keeps {dict(kept)}, not {least}: {waits}"
+
+
 def _nothing_is_left_over(sim: Sim) -> None:
     """Containers, rows, leases and open segments are those of the workers that are there."""
     workers, database = sim.up.fleet.state.workers, sim.box.database
     containers = {worker_id: each.status for worker_id, each in sim.runtime.containers.items()}
-    assert set(containers) == set(workers), f"Containers {containers}, workers {list(workers)}."
+    standbys = sim.up.fleet.state.standbys
+    assert set(containers) == set(workers) | set(standbys), (
+        f"Containers {containers}, workers {list(workers)}, standbys {standbys}."
+    )
+    kept = {row["id"] for row in database.execute("SELECT id FROM standby")}
+    assert kept == set(standbys)
     live = {row["id"] for row in database.execute("SELECT id FROM worker WHERE state <> 'gone'")}
     assert live == set(workers)
     leased = {

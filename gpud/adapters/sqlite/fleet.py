@@ -26,6 +26,8 @@ from gpud.core.records import (
     RolloutSaved,
     SegmentClosed,
     SegmentOpened,
+    StandbyForgotten,
+    StandbySaved,
     WorkerInserted,
     WorkerMoved,
 )
@@ -100,6 +102,10 @@ def _apply(change: FleetChange, connection: sqlite3.Connection) -> None:  # noqa
             connection.execute(SQL["worker_insert"], rows.worker_params(worker))
         case WorkerMoved():
             _move_worker(change, connection)
+        case StandbySaved(standby=standby):
+            connection.execute(SQL["standby_save"], rows.standby_params(standby))
+        case StandbyForgotten(standby_id=standby_id):
+            connection.execute(SQL["standby_forget"], {"id": standby_id})
         case LeaseOpened():
             _open_lease(change, connection)
         case LeaseClosed():
@@ -218,6 +224,7 @@ def _load(connection: sqlite3.Connection) -> FleetRows:
         ),
         open_segments=tuple(map(rows.segment_of, connection.execute(SQL["segments_open"]))),
         gpu_statuses=tuple(map(rows.gpu_status_of, connection.execute(SQL["gpu_health_all"]))),
+        standbys=tuple(map(rows.standby_of, connection.execute(SQL["standbys_all"]))),
         heartbeat=None if beat is None else (beat["boot_id"], beat["boot_ns"], beat["wall_ms"]),
         revisions=tuple(map(revisions.revision_of, connection.execute(SQL["revisions_needed"]))),
         revision_numbers=tuple(

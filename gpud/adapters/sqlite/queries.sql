@@ -97,6 +97,26 @@ DELETE FROM endpoint WHERE name = :name;
 -- name: endpoints_all
 SELECT revision, spec, image, created_at_ms, updated_at_ms FROM endpoint ORDER BY name;
 
+-- name: standby_save
+INSERT INTO standby (
+    id, endpoint, revision, rung, state, since_s, created_at_ms, gpu_uuids, address, detail, ram_mib
+) VALUES (
+    :id, :endpoint, :revision, :rung, :state, :since_s, :created_at_ms, :gpu_uuids, :address, :detail, :ram_mib
+)
+ON CONFLICT (id) DO UPDATE SET
+    state = excluded.state,
+    since_s = excluded.since_s,
+    address = excluded.address,
+    detail = excluded.detail,
+    ram_mib = excluded.ram_mib;
+
+-- name: standby_forget
+DELETE FROM standby WHERE id = :id;
+
+-- name: standbys_all
+SELECT id, endpoint, revision, rung, state, since_s, created_at_ms, gpu_uuids, address, detail, ram_mib
+FROM standby ORDER BY created_at_ms, id;
+
 -- name: worker_insert
 INSERT INTO worker (
     id, endpoint, revision, state, generation, since_s, created_at_ms, port, gpu_uuids, address, cause, detail,

@@ -23,6 +23,7 @@ from gpud.core.gpu import Gpu, GpuHealth, GpuStatus
 from gpud.core.ids import EndpointName, GpuUuid, KeyId, Revision, WorkerId
 from gpud.core.metering import Phase, Segment
 from gpud.core.rollout_policy import RolloutPolicy, RolloutStrategy, SmokeRequest
+from gpud.core.standby import Rung, Standby, StandbyMode, StandbyPolicy, StandbyState
 from gpud.core.windows import WarmWindow
 from gpud.core.worker import Cause, Worker, WorkerState
 from gpud.errors import GpudError, StoreUnusable
@@ -98,6 +99,7 @@ def spec_of(stored: Params) -> EndpointSpec:
         limits=Limits(**spec.pop("limits", {})),
         volumes=tuple(Volume(**volume) for volume in spec.pop("volumes", ())),
         rollout=_rollout_policy_of(spec.pop("rollout", {})),
+        standby=_standby_policy_of(spec.pop("standby", {})),
         **spec,
     )
 
@@ -107,6 +109,11 @@ def _rollout_policy_of(stored: Params) -> RolloutPolicy:
     if "strategy" in policy:
         policy["strategy"] = RolloutStrategy(policy["strategy"])
     return RolloutPolicy(smoke=SmokeRequest(**policy.pop("smoke", {})), **policy)
+
+
+def _standby_policy_of(stored: Params) -> StandbyPolicy:
+    mode = StandbyMode(stored.get("mode", StandbyMode.NONE))
+    return StandbyPolicy(**{**stored, "mode": mode})
 
 
 def image_of(stored: Params) -> PinnedImage:
@@ -139,6 +146,28 @@ def worker_params(worker: Worker) -> Params:
         "failed": worker.failed,
         "force": worker.force,
     }
+
+
+def standby_params(standby: Standby) -> Params:
+    """A standby as statement parameters."""
+    return asdict(standby) | {"gpu_uuids": to_json(standby.gpu_uuids)}
+
+
+def standby_of(row: sqlite3.Row) -> Standby:
+    """Read a standby back."""
+    return Standby(
+        id=WorkerId(row["id"]),
+        endpoint=EndpointName(row["endpoint"]),
+        revision=Revision(row["revision"]),
+        rung=Rung(row["rung"]),
+        state=StandbyState(row["state"]),
+        since_s=row["since_s"],
+        created_at_ms=row["created_at_ms"],
+        gpu_uuids=_gpu_uuids(row["gpu_uuids"]),
+        address=row["address"],
+        detail=row["detail"],
+        ram_mib=row["ram_mib"],
+    )
 
 
 def worker_of(row: sqlite3.Row) -> Worker:

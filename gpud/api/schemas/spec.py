@@ -23,6 +23,7 @@ from gpud.core.endpoint import (
 )
 from gpud.core.ids import ENDPOINT_NAME, EndpointName
 from gpud.core.rollout_policy import RolloutPolicy, RolloutStrategy, SmokeRequest
+from gpud.core.standby import StandbyMode, StandbyPolicy
 from gpud.core.windows import WINDOWS_MAX, WarmWindow
 
 _GPUS = GpuNeeds()
@@ -31,6 +32,7 @@ _HEALTH = HealthCheck()
 _LIMITS = Limits()
 _SMOKE = SmokeRequest()
 _ROLLOUT = RolloutPolicy()
+_STANDBY = StandbyPolicy()
 
 _MIB_MAX = 1 << 30
 Text = Annotated[str, Field(max_length=65_536)]
@@ -204,6 +206,16 @@ class VolumeSection(Document):
     """Mounted so that the container cannot write."""
 
 
+class StandbySection(Document):
+    """What is kept for a fast return, besides the workers that serve. A change applies at once."""
+
+    mode: StandbyMode = _STANDBY.mode
+    """The rung that is kept: `parked` is a running container whose command is held back until it is wanted,
+    `created` one that is not started; neither holds a GPU. Where a rung cannot be had, the lower one is."""
+    workers: Annotated[int, Field(ge=1, le=64)] = _STANDBY.workers
+    """How many; together with those that serve never more than `scale.max_workers`."""
+
+
 class EndpointSpecDocument(Document):
     """Everything a user says about an endpoint."""
 
@@ -236,6 +248,8 @@ class EndpointSpecDocument(Document):
     """When a worker is ready."""
     limits: LimitsSection = LimitsSection()
     """What requests and workers may take."""
+    standby: StandbySection = StandbySection()
+    """What is kept for a fast return."""
     volumes: Annotated[tuple[VolumeSection, ...], Field(max_length=100)] = ()
     """Mounted into each worker's container."""
     rollout: RolloutSection = RolloutSection()
@@ -262,6 +276,7 @@ class EndpointSpecDocument(Document):
             scale=ScalePolicy(**{**dict(self.scale), "warm_windows": windows}),
             health=HealthCheck(**dict(self.health)),
             limits=Limits(**dict(self.limits)),
+            standby=StandbyPolicy(**dict(self.standby)),
             volumes=tuple(Volume(**dict(volume)) for volume in self.volumes),
             rollout=RolloutPolicy(
                 **{**dict(self.rollout), "smoke": SmokeRequest(**dict(self.rollout.smoke))}
@@ -292,6 +307,9 @@ def spec_document(spec: EndpointSpec) -> EndpointSpecDocument:
         scale=ScaleSection.model_construct(**shown),
         health=HealthSection.model_construct(**{n: getattr(health, n) for n in HealthSection.model_fields}),
         limits=LimitsSection.model_construct(**{n: getattr(limits, n) for n in LimitsSection.model_fields}),
+        standby=StandbySection.model_construct(
+            **{n: getattr(spec.standby, n) for n in StandbySection.model_fields}
+        ),
         volumes=tuple(
             VolumeSection.model_construct(source=v.source, target=v.target, read_only=v.read_only)
             for v in spec.volumes

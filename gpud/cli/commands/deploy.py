@@ -117,6 +117,20 @@ _OPTIONS = (
         field="scale.warm_windows",
     ),
     Option(
+        "standby",
+        "What is kept for a fast return besides the workers that serve.",
+        choices=("none", "created", "parked"),
+        field="standby.mode",
+        default="none",
+    ),
+    Option(
+        "standby-workers",
+        "How many of these are kept.",
+        kind=grammar.WHOLE,
+        field="standby.workers",
+        default="1",
+    ),
+    Option(
         "env",
         "Environment of the container; without =VALUE the variable is taken from here.",
         kind=grammar.PAIR,

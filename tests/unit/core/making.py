@@ -10,13 +10,11 @@ from gpud.core.gpu import Gpu, GpuHealth, GpuStatus
 from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
 from gpud.core.revision import revision_of
 from gpud.core.starts import StartRecord
-from gpud.core.worker import Worker, WorkerState
+from gpud.core.worker import Worker, WorkerEvent, WorkerState
 from gpud.core.world import EndpointSeen, NewWorker, Plan, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from gpud.core.worker import WorkerEvent
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -94,7 +92,7 @@ def world(
 
 
 def events(plan: Plan) -> list[WorkerEvent]:
-    return [change for change in plan.changes if not isinstance(change, NewWorker)]
+    return [change for change in plan.changes if isinstance(change, WorkerEvent)]
 
 
 def news(plan: Plan) -> list[NewWorker]:

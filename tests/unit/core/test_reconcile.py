@@ -53,7 +53,7 @@ def _apply(each: World, *, next_number: int = 50) -> World:
             made = worker(next_number, _S.PENDING, endpoint=change.endpoint, revision=revision)
             workers[made.id] = made
             next_number += 1
-        elif change.worker_id in workers:
+        elif isinstance(change, WorkerEvent) and change.worker_id in workers:
             after = advance(workers[change.worker_id], change, now_s=each.now_s)
             if after is not None:
                 workers[change.worker_id] = after

@@ -1,0 +1,73 @@
+"""The rungs of standbys on a fake engine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gpud.adapters.tier_created import CreatedTier
+from gpud.core.standby import Rung, Standby
+from gpud.errors import LaunchFailed
+from gpud.ports.containers import ContainerStatus, EntrypointHold, SeenContainer
+from gpud.ports.standby import Woken
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gpud.core.ids import WorkerId
+    from gpud.ports.containers import WorkerLaunch
+    from gpud.ports.standby import Tier
+    from tests.fakes.runtime import FakeRuntime
+
+_HOLD = EntrypointHold(program="/fake/hold", directory="/fake/standby")
+
+
+class FakeParkedTier:
+    """A parked rung whose shim is the fake engine's own.
+
+    Attributes:
+        broken: What the shim says where it cannot run; empty where it can.
+    """
+
+    rung = Rung.PARKED
+    uses_engine = False
+
+    def __init__(self, runtime: FakeRuntime, *, wall_ns: Callable[[], int]) -> None:
+        self.broken = ""
+        self._runtime = runtime
+        self._wall_ns = wall_ns
+
+    async def unavailable(self) -> str:
+        return ""
+
+    async def enter(self, launch: WorkerLaunch) -> SeenContainer:
+        seen = await self._runtime.start_worker(replace(launch, hold=_HOLD))
+        if self.broken:
+            self._runtime.crash(launch.worker_id, exit_code=126)
+            raise LaunchFailed(f"The shim cannot run in this image: {self.broken}")
+        return seen
+
+    async def leave(self, launch: WorkerLaunch, standby: Standby) -> Woken:
+        address = standby.address
+        if not self._runtime.release(standby.id, dict(launch.env)):
+            seen = await self._runtime.inspect_worker(standby.id)
+            if seen is None or seen.status is not ContainerStatus.RUNNING:
+                raise LaunchFailed("The container ended while it was parked.")
+            address = seen.address
+        return Woken(address=address, started_ns=self._wall_ns())
+
+    async def kept(self, standby: Standby, seen: SeenContainer) -> str:
+        if seen.status is not ContainerStatus.RUNNING:
+            return f"The container ended while it was parked, with code {seen.exit_code}."
+        return "" if seen.address == standby.address else "Its address changed."
+
+    async def discard(self, worker_id: WorkerId) -> None:
+        pass
+
+    async def leftovers(self) -> tuple[WorkerId, ...]:
+        return ()
+
+
+def fake_tiers(runtime: FakeRuntime, *, wall_ns: Callable[[], int]) -> tuple[Tier, ...]:
+    """Every rung a daemon knows."""
+    return (CreatedTier(runtime), FakeParkedTier(runtime, wall_ns=wall_ns))
