@@ -14,8 +14,9 @@ from docker.errors import APIError, NotFound
 
 from gpud.adapters.docker_activity import read_activity
 from gpud.adapters.docker_client import DockerClients, stream_items
+from gpud.adapters.docker_command import command_of
 from gpud.adapters.docker_errors import engine_errors, is_missing_network, launch_errors
-from gpud.adapters.docker_launch import ImageCommand, attach_for, create_body, mounts_for
+from gpud.adapters.docker_launch import attach_for, create_body, mounts_for
 from gpud.adapters.docker_network import ensure_network
 from gpud.adapters.docker_seen import LABEL_INSTALL, LABEL_WORKER, engine_info, seen_container
 from gpud.adapters.threads import Threads
@@ -119,8 +120,7 @@ class DockerRuntime:
     async def _launch(
         self, work: Callable[[WorkerLaunch, threading.Event], SeenContainer], launch: WorkerLaunch
     ) -> SeenContainer:
-        given_up = threading.Event()
-        limit_s = self._settings.call_timeout_s
+        given_up, limit_s = threading.Event(), self._settings.call_timeout_s
         try:
             with engine_errors(self._clients):
                 return await self._threads.run(work, launch, given_up, timeout_s=limit_s)
@@ -239,15 +239,7 @@ class DockerRuntime:
             attach=wanted,
             mounts=mounts_for(launch.volumes, roots=self._volume_roots, forbidden=self._socket),
             log_max_mib=self._settings.log_max_mib,
-            own=self._command_of(launch) if launch.hold is not None else None,
-        )
-
-    def _command_of(self, launch: WorkerLaunch) -> ImageCommand:
-        """What the launch's image runs by itself."""
-        with launch_errors(launch.image):
-            config = self._clients.get().inspect_image(launch.image.pin).get("Config") or {}
-        return ImageCommand(
-            entrypoint=tuple(config.get("Entrypoint") or ()), cmd=tuple(config.get("Cmd") or ())
+            own=command_of(self._clients.get(), launch.image) if launch.hold is not None else None,
         )
 
     def _create(
@@ -261,12 +253,16 @@ class DockerRuntime:
             try:
                 return client.create_container_from_config(body, name=name)["Id"], None
             except APIError as error:
-                if error.status_code != 409:
+                # 404: the image is gone, which a container that was made of it outlives.
+                if error.status_code not in (404, 409):
                     raise
+                refused = error
             try:
                 inspected = client.inspect_container(name)
                 return inspected["Id"], self._read(inspected, launch)
             except NotFound:
+                if refused.status_code == 404:
+                    raise refused from None
                 # The name is taken while a container is being made or removed; it shows soon or is free.
                 time.sleep(_PAUSE_S)
         raise LaunchFailed(f"The name {name} is still taken by a container that is being removed.")

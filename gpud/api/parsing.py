@@ -27,7 +27,6 @@ BODY_TIMEOUT_S = 30.0
 """How long a body may take to arrive."""
 
 _NOT_YET = {
-    "standby": "standby is not part of this version: workers start from their image; leave the section out",
     "secrets": "secrets are not part of this version; leave the list out",
 }
 

@@ -15,6 +15,7 @@ from gpud.api.schemas.fleet import (
     WorkersQuery,
     worker_document,
 )
+from gpud.api.schemas.standby import StandbyList, StandbysQuery, standby_document
 from gpud.api.services import SERVICES
 from gpud.errors import NotFound
 
@@ -59,7 +60,26 @@ async def stop_worker(request: web.Request) -> web.StreamResponse:
     return answer(worker_document(worker), status=202)
 
 
+async def list_standbys(request: web.Request) -> web.StreamResponse:
+    """Containers of the whole box that are kept for a fast start."""
+    query = query_of(request, StandbysQuery)
+    kept = [s for view in request.app[SERVICES].control.endpoints() for s in view.standbys]
+    shown = [s for s in kept if query.endpoint in ("", s.endpoint)]
+    return answer(StandbyList(items=tuple(standby_document(standby) for standby in shown)))
+
+
 OPERATIONS_HERE = (
+    Operation(
+        name="list_standbys",
+        method="GET",
+        path="/v1/standbys",
+        handler=list_standbys,
+        scope=Scope.READ,
+        summary="List containers kept for a fast start",
+        tag="workers",
+        query=StandbysQuery,
+        answer=StandbyList,
+    ),
     Operation(
         name="list_workers",
         method="GET",

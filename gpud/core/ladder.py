@@ -114,12 +114,13 @@ class _LadderPlanner:
         """Make one more for an endpoint that lacks one, if it can be had."""
         name, policy, standing = seen.endpoint.name, seen.endpoint.spec.standby, self._world.standing
         asked = _ASKED.get(policy.mode)
-        if asked is None or len(self._kept.get(name, ())) >= self._wanted(seen):
+        wanted = self._wanted(seen)
+        if asked is None or not wanted:
             return
         rung = rung_for(policy, standing, name, seen.endpoint.revision, now_s=self._world.now_s)
         if rung is not asked:
             self._explain_fault(seen, asked, rung)
-        if rung is None or not self._may_prepare(seen):
+        if rung is None or len(self._kept.get(name, ())) >= wanted or not self._may_prepare(seen):
             return
         if why := self._over_budget(cost_of(rung)):
             self.waits[name] = WaitReason(reason="standby_budget", detail=why)

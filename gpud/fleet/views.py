@@ -48,6 +48,12 @@ def view_endpoint(
         pull=pulls.get(endpoint.image.pin),
         serving=state.serving(endpoint).revision,
         rollout=rollout,
+        standbys=tuple(
+            sorted(
+                (s for s in state.standbys.values() if s.endpoint == name),
+                key=lambda s: (s.created_at_ms, s.id),
+            )
+        ),
     )
 
 

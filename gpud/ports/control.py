@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
     from gpud.core.revision import RevisionRecord
     from gpud.core.rollout import Rollout
+    from gpud.core.standby import Standby
     from gpud.core.waiting import WaitReason
     from gpud.core.worker import Worker
     from gpud.ports.images import LocalImage, PullProgress
@@ -44,6 +45,7 @@ class EndpointView:
         pull: Progress of its image's pull, while there is one.
         serving: The revision that serves; `endpoint.revision` is the one deployed.
         rollout: The way from one to the other, while there is one; else the last one.
+        standbys: Kept for a fast start, oldest first.
     """
 
     endpoint: Endpoint
@@ -58,6 +60,7 @@ class EndpointView:
     pull: PullProgress | None = None
     serving: Revision | None = None
     rollout: Rollout | None = None
+    standbys: tuple[Standby, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import pytest
 from docker.errors import NotFound
 
+from gpud.adapters.tier_parked import shipped_shim
 from tests.rig.engine import Engine, PrivateEngine, engine_obstacle, remove_abandoned_engines
 from tests.rig.images import ensure_base_image, ensure_static_image, ensure_worker_image
 from tests.rig.nvml_stand_in import NvmlStandIn, stand_in_gpus
@@ -20,10 +23,10 @@ from tests.rig.registry import Registry, registry_obstacle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from docker.models.containers import Container
 
+ROOT = Path(__file__).parents[2]
 RIG_LABEL = "gpud.rig"
 PRIVATE_REGISTRY_USERNAME = "alice"
 PRIVATE_REGISTRY_PASSWORD = "correct horse"
@@ -109,6 +112,13 @@ def private_registry() -> Iterator[Registry]:
         _missing(obstacle)
     with Registry(username=PRIVATE_REGISTRY_USERNAME, password=PRIVATE_REGISTRY_PASSWORD) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def shim() -> Path:
+    """The shim that holds parked workers, built for this machine."""
+    subprocess.run([str(ROOT / "scripts/build-shim")], check=True)
+    return shipped_shim()
 
 
 @pytest.fixture

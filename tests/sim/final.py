@@ -72,6 +72,10 @@ def _standbys_are_as_asked(sim: Sim) -> None:
     for name, endpoint in state.endpoints.items():
         policy, most = endpoint.spec.standby, endpoint.spec.scale.max_workers
         least = 0 if policy.mode is StandbyMode.NONE else min(policy.workers, max(most - serving[name], 0))
+        if endpoint.spec.gpus.count:
+            least = min(least, len(state.gpus) // endpoint.spec.gpus.count)
+        if endpoint.image.pin not in state.images_present:
+            continue  # It is pulled for a worker, not to have one stand by.
         waits = [wait.detail for wait in state.waits.get(name, ())]
         assert kept[name, policy.mode.value] == least, f"{name} keeps {dict(kept)}, not {least}: {waits}"
 

@@ -16,6 +16,7 @@ from gpud.api.schemas.base import (
 )
 from gpud.api.schemas.revisions import RolloutDocument, rollout_document
 from gpud.api.schemas.spec import EndpointSpecDocument, spec_document
+from gpud.api.schemas.standby import StandbyDocument, standby_document
 from gpud.core.gpu import GpuHealth
 from gpud.core.waiting import remedy
 from gpud.core.worker import Cause, WorkerState
@@ -115,6 +116,8 @@ class EndpointDocument(Document):
     """Requests at workers now."""
     workers: tuple[WorkerDocument, ...]
     """Live ones, oldest first."""
+    standbys: tuple[StandbyDocument, ...]
+    """Containers kept for a fast start, oldest first."""
     waits: tuple[WaitDocument, ...]
     """Unmet wishes; empty when all is as it should be."""
     last_error: str
@@ -290,6 +293,7 @@ def endpoint_document(view: EndpointView) -> EndpointDocument:
         waiting=view.waiting,
         in_flight=view.in_flight,
         workers=tuple(worker_document(worker) for worker in view.workers),
+        standbys=tuple(standby_document(standby) for standby in view.standbys),
         waits=tuple(
             WaitDocument(
                 reason=wait.reason,

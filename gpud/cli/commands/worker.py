@@ -46,9 +46,15 @@ COLUMNS = (
 
 def _ls(values: Values, context: Context) -> int:
     query = {"endpoint": values.text("endpoint"), "include_gone": "true" if values.flag("all") else ""}
-    rows = context.client.items("/v1/workers", query)
+    rows = [*context.client.items("/v1/workers", query), *_standbys(values, context)]
     context.print_table(COLUMNS, rows, empty="No workers. They start when requests come.")
     return exits.OK
+
+
+def _standbys(values: Values, context: Context) -> list[dict[str, object]]:
+    """Containers that may become workers, as rows beside them."""
+    found = context.client.items("/v1/standbys", {"endpoint": values.text("endpoint")})
+    return [{**row, "state": "standby", "cause": text_at(row, "rung"), "address": ""} for row in found]
 
 
 def _get(values: Values, context: Context) -> int:

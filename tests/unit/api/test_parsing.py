@@ -40,7 +40,7 @@ def faults_of(spec: object) -> dict[str, str]:
             "volumes.0.readonly",
             "did you mean 'read_only'?",
         ),
-        ({"standby": {"mode": "parked"}}, "standby", "standby is not part of this version"),
+        ({"standby": {"mode": "asleep"}}, "standby.mode", "must be "),
         ({"secrets": ["HF_TOKEN"]}, "secrets", "secrets are not part of this version"),
         ({"type": "queue"}, "type", "only 'http' endpoints can be deployed in this version"),
         (

@@ -19,6 +19,7 @@ from gpud.core.endpoint import (
 from gpud.core.ids import EndpointName
 from gpud.core.revision import revision_of
 from gpud.core.rollout_policy import RolloutPolicy, SmokeRequest
+from gpud.core.standby import StandbyMode, StandbyPolicy
 from gpud.errors import InvalidSpec
 from tests.unit.core.making import DIGEST, spec
 
@@ -42,6 +43,7 @@ _RESTARTS_NOTHING: dict[str, Any] = {
     "forward_authorization": True,
     "scale": ScalePolicy(max_workers=7, concurrency=1, balance=Balance.PACK),
     "rollout": RolloutPolicy(min_healthy_time_s=1.0),
+    "standby": StandbyPolicy(mode=StandbyMode.PARKED, workers=2),
 }
 _LIMITS_RESTART: dict[str, Any] = {"memory_mib": 64, "cpus": 1.5, "shm_mib": 64, "pids": 64}
 _LIMITS_RESTART_NOTHING: dict[str, Any] = {
@@ -126,6 +128,7 @@ def test_another_spelling_of_the_same_digest_is_not() -> None:
         ("rollout.smoke.body", {"rollout": RolloutPolicy(smoke=SmokeRequest(body="{}"))}),
         ("rollout.smoke.body", {"rollout": RolloutPolicy(smoke=SmokeRequest(path="/", body="x" * 70_000))}),
         ("rollout.smoke.timeout_s", {"rollout": RolloutPolicy(smoke=SmokeRequest(timeout_s=0))}),
+        ("standby.workers", {"standby": StandbyPolicy(workers=0)}),
         ("limits.memory_mib", {"limits": Limits(memory_mib=3)}),
         ("limits.shm_mib", {"limits": Limits(shm_mib=0)}),
         ("limits.pids", {"limits": Limits(pids=1)}),

@@ -23,7 +23,8 @@ def test_every_event_the_fleet_names_is_listed_and_every_listed_one_is_named() -
     for path in (*(ROOT / "gpud/fleet").glob("*.py"), ROOT / "gpud/adapters/sqlite/webhooks.py"):
         named |= set(
             re.findall(
-                r'"((?:daemon|endpoint|engine|gpu|image|rollout|webhook|worker)\.[a-z_]+)"', path.read_text()
+                r'"((?:daemon|endpoint|engine|gpu|image|rollout|standby|webhook|worker)\.[a-z_]+)"',
+                path.read_text(),
             )
         )
     moves = {f"worker.{verb}" for verb in VERBS.values()}
