@@ -1,0 +1,1 @@
+"""What worker images copy in; nothing of gpud imports it."""
