@@ -73,20 +73,23 @@ class Job:
     """What a handler gets.
 
     Args:
-        input: The request's JSON; bytes when it is of another type.
+        request: The request's JSON; bytes when it is of another type.
         headers: Of the request, with names in lower case.
 
     Attributes:
+        input: The member `input` of a job's request; of a plain request all of it.
         id: Of the job; empty when the request is no job.
         attempt: From 1 on; counts what the job itself was to blame for.
         delivery: From 1 on; counts every time it was handed to a worker.
         deadline_ms: Unix time by which it is stopped; 0 when nothing was said.
     """
 
-    def __init__(self, input: Any, headers: dict[str, str]) -> None:  # noqa: A002 - what it is called everywhere
-        self.input = input
+    def __init__(self, request: Any, headers: dict[str, str]) -> None:
+        self.request = request
         self.headers = headers
         self.id = headers.get("x-gpud-job-id", "")
+        inner = self.id and isinstance(request, dict) and "input" in request
+        self.input = request["input"] if inner else request
         self.attempt = _whole(headers.get("x-gpud-attempt", ""), 1)
         self.delivery = _whole(headers.get("x-gpud-delivery", ""), 1)
         self.deadline_ms = _whole(headers.get("x-gpud-deadline", ""), 0)

@@ -78,7 +78,7 @@ class GroupCommitter:
     """The one writer of a store.
 
     `failed` resolves, to the error, when the database cannot be trusted any more; whoever runs
-    the store must then end. Until `close` it owns one task.
+    the store must then end. `committed` is called after each commit. Until `close` it owns one task.
 
     Args:
         execute: Hop to the writing connection.
@@ -106,6 +106,7 @@ class GroupCommitter:
         self._commits = self._operations = self._refused = 0
         self._commit_s = self._commit_s_max = 0.0
         self._batch_began_s: float | None = None
+        self.committed: Callable[[], None] = lambda: None
         self.failed: asyncio.Future[StoreUnusable] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._commit_batches(), name="store-committer")
 
@@ -208,6 +209,7 @@ class GroupCommitter:
         self._commit_s_max = max(self._commit_s_max, took_s)
         for (_operation, future), outcome in zip(batch, outcomes, strict=True):
             self._settle(future, outcome)
+        self.committed()
         if checkpoint_due and self._checkpointer is not None:
             return await self._checkpoint(self._checkpointer)
         return True

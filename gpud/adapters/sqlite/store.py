@@ -19,6 +19,7 @@ from gpud.adapters.sqlite.datadir import DATABASE_NAME, claim
 from gpud.adapters.sqlite.failures import translate
 from gpud.adapters.sqlite.fleet import SqliteFleetStore
 from gpud.adapters.sqlite.hops import ReaderPool, inline, inline_reads, on_thread, open_connection
+from gpud.adapters.sqlite.job_calls import JobCalls
 from gpud.adapters.sqlite.jobs import SqliteJobStore
 from gpud.adapters.sqlite.reads import SqliteReadModel
 from gpud.adapters.sqlite.sealing import KEY_BYTES, Sealer, load_master_key
@@ -73,6 +74,8 @@ class Store:
         self.reads = SqliteReadModel(read, clock)
         self.access = SqliteAccessStore(committer, read, sealer)
         self.jobs = SqliteJobStore(committer, read, blobs)
+        self.jobs.writer.on_end = JobCalls(clock.at_ms, self.webhooks.note_in_batch).note_end
+        committer.committed = self.webhooks.batch_committed
         self.install_id = install_id
         self.failed: asyncio.Future[StoreUnusable] = committer.failed
 

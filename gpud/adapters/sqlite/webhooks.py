@@ -43,6 +43,7 @@ class SqliteWebhookStore:
         self._read = read
         self._sealer = sealer
         self._told: Callable[[], None] | None = None
+        self._put_in_batch = False
 
     def on_put(self, told: Callable[[], None]) -> None:
         """Have `told` called whenever the outbox got something new."""
@@ -52,6 +53,16 @@ class SqliteWebhookStore:
         """Say that so many messages were committed to the outbox."""
         if put and self._told is not None:
             self._told()
+
+    def note_in_batch(self) -> None:
+        """Say that the transaction that is open put messages in the outbox; from the store's thread."""
+        self._put_in_batch = True
+
+    def batch_committed(self) -> None:
+        """Tell what was put in the transactions that are committed now."""
+        if self._put_in_batch:
+            self._put_in_batch = False
+            self.note_put(1)
 
     async def add(self, webhook: Webhook, secret: str) -> None:
         """Store a subscription."""

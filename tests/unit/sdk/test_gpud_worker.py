@@ -136,6 +136,11 @@ def test_a_handler_gets_its_input_and_what_gpud_says_of_the_job(worker: Worker) 
     }
 
 
+def test_of_a_job_the_handler_gets_its_input(worker: Worker) -> None:
+    assert worker.run({"input": {"a": 1}, "policy": {}}, X_Gpud_Job_Id="job_1")[1]["echo"] == {"a": 1}
+    assert worker.run({"input": {"a": 1}})[1]["echo"] == {"input": {"a": 1}}
+
+
 @pytest.mark.parametrize("value", [None, 0, "", [], {}, [1, {"a": None}]])
 def test_every_json_value_is_an_input(worker: Worker, value: object) -> None:
     assert worker.run(value)[1]["echo"] == value
