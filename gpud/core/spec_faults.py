@@ -1,0 +1,132 @@
+"""What makes an endpoint's spec unusable?"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from gpud.core.ids import ENDPOINT_NAME
+from gpud.core.rollout_policy import require_rollout
+from gpud.core.windows import require_windows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gpud.core.endpoint import EndpointSpec
+
+    _Require = Callable[[bool, str, str], None]
+
+
+def spec_faults(spec: EndpointSpec) -> dict[str, str]:
+    """List what makes a spec unusable, by field path; empty when it is legal."""
+    faults: dict[str, str] = {}
+
+    def require(ok: bool, path: str, why: str) -> None:
+        if not ok and path not in faults:
+            faults[path] = why
+
+    require(
+        ENDPOINT_NAME.match(spec.name) is not None,
+        "name",
+        "must start with a letter and hold only a-z, 0-9 and '-', at most 40 characters",
+    )
+    require(
+        bool(spec.image.strip()) and not any(c.isspace() for c in spec.image),
+        "image",
+        "must be an image reference such as repository/name:tag",
+    )
+    require(
+        spec.type.value == "http",
+        "type",
+        "only 'http' endpoints can be deployed in this version",
+    )
+    require(0 <= spec.port <= 65535, "port", "must be 0 to 65535; 0 takes the image's only exposed port")
+    _require_scale(spec, require)
+    _require_health_and_limits(spec, require)
+    _require_env_and_volumes(spec, require)
+    require_rollout(spec.rollout, require)
+    return faults
+
+
+def _require_scale(spec: EndpointSpec, require: _Require) -> None:
+    scale, gpus = spec.scale, spec.gpus
+    require(0 <= gpus.count <= 64, "gpus.count", "must be 0 to 64")
+    require(gpus.memory_mib >= 0, "gpus.memory_mib", "must be 0 or more")
+    require(0 <= scale.max_workers <= 1000, "scale.max_workers", "must be 0 to 1000")
+    require(
+        0 <= scale.min_workers <= scale.max_workers,
+        "scale.min_workers",
+        "must be 0 to max_workers",
+    )
+    require(scale.target >= 0, "scale.target", "must be 0 (derived) or more")
+    require(1 <= scale.concurrency <= 10_000, "scale.concurrency", "must be 1 to 10000")
+    require(0 <= scale.idle_timeout_s <= 604_800, "scale.idle_timeout_s", "must be 0 to 604800 (7 days)")
+    require(0.1 <= scale.queue_delay_s <= 3600, "scale.queue_delay_s", "must be 0.1 to 3600")
+    require(0 <= scale.beta <= 1, "scale.beta", "must be 0 to 1")
+    require(1 <= scale.activation_workers <= 1000, "scale.activation_workers", "must be 1 to 1000")
+    require(0 <= scale.scale_down_delay_s <= 86_400, "scale.scale_down_delay_s", "must be 0 to 86400")
+    require(0.01 <= scale.weight <= 100, "scale.weight", "must be 0.01 to 100")
+    require(0 <= scale.quantum_s <= 86_400, "scale.quantum_s", "must be 0 (derived) to 86400")
+    require(-100 <= scale.priority <= 100, "scale.priority", "must be -100 to 100")
+    require_windows(scale.warm_windows, require, max_workers=scale.max_workers)
+    require(1 <= spec.standby.workers <= 64, "standby.workers", "must be 1 to 64")
+
+
+def _require_health_and_limits(spec: EndpointSpec, require: _Require) -> None:
+    health, limits = spec.health, spec.limits
+    require(_is_path(health.path), "health.path", "must start with '/' and hold only printable ASCII")
+    require(1 <= health.start_timeout_s <= 86_400, "health.start_timeout_s", "must be 1 to 86400")
+    require(
+        health.stall_timeout_s == 0 or 1 <= health.stall_timeout_s <= 86_400,
+        "health.stall_timeout_s",
+        "must be 0 (no limit) or 1 to 86400",
+    )
+    require(0.1 <= health.period_s <= 3600, "health.period_s", "must be 0.1 to 3600")
+    require(0.05 <= health.timeout_s <= 60, "health.timeout_s", "must be 0.05 to 60")
+    require(1 <= health.fail_threshold <= 100, "health.fail_threshold", "must be 1 to 100")
+    require(0 <= health.not_ready_timeout_s <= 86_400, "health.not_ready_timeout_s", "must be 0 to 86400")
+    require(0.1 <= limits.request_timeout_s <= 604_800, "limits.request_timeout_s", "must be 0.1 to 604800")
+    first_s, silent_s = limits.first_request_timeout_s, limits.stream_idle_timeout_s
+    require(0 <= first_s <= 604_800, "limits.first_request_timeout_s", "must be 0 to 604800")
+    require(0 <= silent_s <= 604_800, "limits.stream_idle_timeout_s", "must be 0 to 604800")
+    require(0 <= limits.max_queue <= 100_000, "limits.max_queue", "must be 0 to 100000")
+    require(0 <= limits.queue_timeout_s <= 86_400, "limits.queue_timeout_s", "must be 0 to 86400")
+    require(0 <= limits.drain_timeout_s <= 604_800, "limits.drain_timeout_s", "must be 0 to 604800")
+    require(0 <= limits.stop_grace_s <= 3600, "limits.stop_grace_s", "must be 0 to 3600")
+    require(limits.memory_mib == 0 or limits.memory_mib >= 6, "limits.memory_mib", "must be 0 or at least 6")
+    require(0 <= limits.cpus <= 4096, "limits.cpus", "must be 0 (no limit) to 4096")
+    require(1 <= limits.shm_mib <= 1_048_576, "limits.shm_mib", "must be 1 to 1048576")
+    require(16 <= limits.pids <= 4_194_304, "limits.pids", "must be 16 to 4194304")
+
+
+def _require_env_and_volumes(spec: EndpointSpec, require: _Require) -> None:
+    for key, value in spec.env:
+        require(
+            bool(key) and "=" not in key and "\0" not in key,
+            f"env.{key}",
+            "a variable's name must not be empty nor hold '='",
+        )
+        require("\0" not in value, f"env.{key}", "a variable's value must not hold a NUL")
+        require(
+            not key.startswith(("NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")),
+            f"env.{key}",
+            "gpud pins the GPUs itself; say gpus.count and gpus.model instead",
+        )
+    for i, volume in enumerate(spec.volumes):
+        require(
+            volume.target.startswith("/")
+            and volume.target != "/"
+            and ".." not in PurePosixPath(volume.target).parts,
+            f"volumes.{i}.target",
+            "must be an absolute path inside the container",
+        )
+        require(bool(volume.source), f"volumes.{i}.source", "must name a volume or a path")
+        require(
+            "docker.sock" not in volume.source,
+            f"volumes.{i}.source",
+            "the engine's socket is never given to a worker",
+        )
+
+
+def _is_path(path: str) -> bool:
+    return path.startswith("/") and path.isascii() and path.isprintable() and " " not in path
