@@ -238,6 +238,7 @@ class Daemon:
             idle_memory_mib_max=settings.gpus.idle_memory_mib_max,
             release_timeout_s=settings.gpus.release_timeout_s,
             history_days=settings.history.keep_days,
+            headroom_mib=settings.gpus.headroom_mib,
         )
         backoff = BackoffPolicy(
             base_s=settings.scaling.start_backoff_s,

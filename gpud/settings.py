@@ -80,7 +80,7 @@ class StaticGpu(_Section):
     name: str = "Static GPU"
     """Product name, for `gpus.model`."""
     memory_mib: Annotated[int, Field(ge=1)] = 24_576
-    """Memory in MiB, for `gpus.memory_mib`."""
+    """Memory in MiB, for `gpus.memory_mib` and `gpus.least_memory_mib`."""
 
 
 class GpuSettings(_Section):
@@ -96,6 +96,8 @@ class GpuSettings(_Section):
     """A GPU with more memory in use than this before a start is quarantined."""
     release_timeout_s: Annotated[float, Field(ge=0, le=600)] = 10.0
     """How long a stopped worker's GPU may take to show its memory back."""
+    headroom_mib: Annotated[int, Field(ge=0, le=1_048_576)] = 512
+    """Of every GPU that is shared by reserved memory, this much is reserved for nobody."""
 
 
 class ScalingSettings(_Section):

@@ -14,17 +14,18 @@ from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 from gpud.core.gpu import GpuHealth
-from gpud.core.placement import fits, nearest
-from gpud.core.reclaim import FREE, Claimant, Fairness, Hold, Offer, Tenant, TenantPhase, charged, offer_of
+from gpud.core.ledger import ON_THE_WAY_OUT, Ledger
+from gpud.core.placement import fits
+from gpud.core.reclaim import Claimant, Fairness, Hold, Offer, Tenant, TenantPhase, charged, offer_of
 from gpud.core.waiting import WaitReason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from gpud.core.gpu import Gpu, GpuStatus
+    from gpud.core.endpoint import GpuNeeds
+    from gpud.core.gpu import GpuStatus
     from gpud.core.ids import EndpointName, GpuUuid, WorkerId
-
-_ON_THE_WAY_OUT = frozenset({TenantPhase.DRAINING, TenantPhase.LEAVING, TenantPhase.STUCK})
+    from gpud.core.ledger import Way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,9 @@ class Allocation:
         kept: Workers that stay for their own endpoint; others stay while nobody claims theirs.
         grants: In the order they were decided.
         reclaims: Victims to drain now, each once.
-        claimed: GPUs that are not free for others, whoever holds them now, and whose they will be.
+        claimed: GPUs that are not free for others, whoever holds them now, and whose they will
+            be; of a shared one, whose claim came last.
+        left_mib: What a slice may still have of each healthy GPU.
         waits: Why an endpoint has fewer workers than it needs.
         ask_again_at_s: Loop time at which a victim's time comes; None when none is awaited.
         memory: For the next allocation.
@@ -77,6 +80,7 @@ class Allocation:
     grants: tuple[Grant, ...]
     reclaims: tuple[Reclaim, ...]
     claimed: Mapping[GpuUuid, EndpointName]
+    left_mib: Mapping[GpuUuid, int]
     waits: Mapping[EndpointName, WaitReason]
     ask_again_at_s: float | None
     memory: AllocationMemory
@@ -92,12 +96,14 @@ class Contest:
         tenants: Workers that hold GPUs, of whatever endpoint.
         gpus: All of the box.
         now_s: Loop time.
+        withheld_mib: Of each GPU, what no slice may have.
     """
 
     claimants: tuple[Claimant, ...]
     tenants: tuple[Tenant, ...]
     gpus: tuple[GpuStatus, ...]
     now_s: float
+    withheld_mib: Mapping[GpuUuid, int] = field(default_factory=dict)
 
 
 def allocate(contest: Contest, memory: AllocationMemory) -> Allocation:
@@ -124,16 +130,17 @@ class _Round:
         self.claimants = sorted(claimants, key=lambda c: c.name)
         self.known = {c.name: c for c in claimants}
         self.tenants = {t.worker_id: t for t in tenants}
-        self.healthy: dict[GpuUuid, Gpu] = {s.gpu.uuid: s.gpu for s in gpus if s.health is GpuHealth.HEALTHY}
+        self.ledger = Ledger(gpus, tenants, contest.withheld_mib)
+        self.accounts = self.ledger.accounts
         self.sick = [s for s in gpus if s.health is not GpuHealth.HEALTHY]
-        self.holder: dict[GpuUuid, Tenant] = {u: t for t in tenants for u in t.gpu_uuids}
-        self.unclaimed = set(self.healthy)
-        self.held: dict[EndpointName, int] = defaultdict(int)
+        self.held: dict[EndpointName, float] = defaultdict(float)
         self.own: dict[EndpointName, list[Tenant]] = defaultdict(list)
         for tenant in sorted(tenants, key=_staying_order):
-            self.held[tenant.endpoint] += len(tenant.gpu_uuids)
-            if tenant.phase not in _ON_THE_WAY_OUT and self.healthy.keys() >= set(tenant.gpu_uuids):
+            self.held[tenant.endpoint] += self.ledger.share_of(tenant)
+            if tenant.phase not in ON_THE_WAY_OUT and self.accounts.keys() >= set(tenant.gpu_uuids):
                 self.own[tenant.endpoint].append(tenant)
+        widths = {needs: self.ledger.width_of(needs) for needs in {c.gpus for c in claimants}}
+        self.width = {c.name: widths[c.gpus] for c in claimants}
         fairness = charged(memory.fairness, claimants, self.held, now_s=self.now_s)
         self.gpu_s = fairness.gpu_s
         self.fairness = fairness
@@ -144,15 +151,15 @@ class _Round:
         }
         self._patience_s = self._patience()
         self.claimed: dict[GpuUuid, EndpointName] = {}
-        self.kept: set[WorkerId] = set()
         self.units: dict[EndpointName, int] = defaultdict(int)
         self.grants: list[Grant] = []
         self.reclaims: dict[WorkerId, Reclaim] = {}
         self.promises: dict[WorkerId, EndpointName] = {}
         self.waits: dict[EndpointName, WaitReason] = {}
         self.later: set[WorkerId] = set()
+        self.serving: set[WorkerId] = set()
         self.later_s: list[float] = []
-        self._hopeless: set[tuple[int, int, int, str]] = set()
+        self._hopeless: set[tuple[int, GpuNeeds]] = set()
 
     # -- the passes ----------------------------------------------------------------------------
 
@@ -178,7 +185,7 @@ class _Round:
         """Give the rest to those who need more, the smallest share first."""
         waiting = [(self._share(c), c.name) for c in self.claimants if c.needed > self.units[c.name]]
         heapify(waiting)
-        while waiting and self.unclaimed:
+        while waiting and self.ledger.has_room:
             _share, name = heappop(waiting)
             claimant = self.known[name]
             if self._one_more(claimant, reserve=False) and claimant.needed > self.units[name]:
@@ -190,19 +197,21 @@ class _Round:
     def spare(self) -> None:
         """Start what is wanted beyond need on GPUs that are free and that nobody claimed."""
         for claimant in sorted(self.claimants, key=self._turn):
-            mine = [t for t in self.own[claimant.name] if t.worker_id not in self.kept]
-            warm = sum(self.unclaimed >= set(t.gpu_uuids) for t in mine)
-            while self.unclaimed and self.units[claimant.name] + warm < claimant.desired:
+            if not self.ledger.has_free:
+                break
+            warm = sum(map(self.ledger.may_stay, self.own[claimant.name]))
+            while self.units[claimant.name] + warm < claimant.desired:
                 if not self._take_free(claimant):
                     break
 
     def answer(self) -> Allocation:
         """Everything decided, in order."""
         return Allocation(
-            kept=frozenset(self.kept),
+            kept=frozenset(self.ledger.kept),
             grants=tuple(self.grants),
             reclaims=tuple(self.reclaims.values()),
             claimed=self.claimed,
+            left_mib=self.ledger.left_mib(),
             waits=self.waits,
             ask_again_at_s=min(self.later_s, default=None),
             memory=AllocationMemory(fairness=self.fairness, promises=self.promises, without_s=self.without_s),
@@ -218,65 +227,54 @@ class _Round:
             reserve: GPUs that come free only later may be claimed too.
         """
         for tenant in self.own[claimant.name]:
-            if tenant.worker_id not in self.kept and self.unclaimed.issuperset(tenant.gpu_uuids):
-                self.kept.add(tenant.worker_id)
+            if self.ledger.may_stay(tenant):
+                self.ledger.keep(tenant)
                 self._claim(claimant, tenant.gpu_uuids)
-                self.units[claimant.name] += 1
                 return True
         for tenant in self.own[claimant.name]:
-            if tenant.worker_id in self.later:  # it serves until its turn ends
-                self.later.discard(tenant.worker_id)
+            if tenant.worker_id in self.later - self.serving:  # until its turn ends
+                self.serving.add(tenant.worker_id)
                 self.units[claimant.name] += 1
                 return True
         return self._take_free(claimant) or self._take(claimant, reserve=reserve)
 
     def _take_free(self, claimant: Claimant) -> bool:
-        count = claimant.gpus.count
-        free = [
-            self.healthy[u]
-            for u in self.unclaimed
-            if u not in self.holder and fits(claimant.gpus, self.healthy[u])
-        ]
-        if len(free) < count:
-            return False
-        chosen = tuple(gpu.uuid for gpu in nearest(free, count))
-        self._claim(claimant, chosen)
-        self.grants.append(Grant(endpoint=claimant.name, gpu_uuids=chosen))
-        self.units[claimant.name] += 1
-        return True
+        chosen = self.ledger.take_free(claimant.gpus)
+        if chosen:
+            self._claim(claimant, chosen)
+            self.grants.append(Grant(endpoint=claimant.name, gpu_uuids=chosen))
+        return bool(chosen)
 
     def _claim(self, claimant: Claimant, uuids: tuple[GpuUuid, ...]) -> None:
-        self.unclaimed.difference_update(uuids)
         self.claimed.update(dict.fromkeys(uuids, claimant.name))
+        self.units[claimant.name] += 1
 
     def _take(self, claimant: Claimant, *, reserve: bool) -> bool:
         """Claim GPUs of others: all that are needed, or none."""
-        count, kind = claimant.gpus.count, (claimant.gpus.memory_mib, claimant.gpus.model)
-        hopeless = (claimant.priority, count, *kind)
+        hopeless = (claimant.priority, claimant.gpus)
         if hopeless in self._hopeless:
             self._wait(claimant, [])
             return False
-        offers = self._offers(claimant)
-        chosen = offers[:count]
-        if len(chosen) < count:
-            self._hopeless.add(hopeless)
-            self._wait(claimant, chosen)
-            return False
-        in_s = max(offer.in_s for offer, _gpu in chosen)
+        ways = self.ledger.ways(claimant.gpus, lambda tenant: self._offer(tenant, claimant))
+        chosen = ways[: claimant.gpus.count]
         self._wait(claimant, chosen)
+        if len(chosen) < claimant.gpus.count:
+            self._hopeless.add(hopeless)
+            return False
+        in_s = max(way.offer.in_s for way in chosen)
         if in_s > 0:
             self.later_s.append(self.now_s + in_s)
             if not reserve:
                 return False
-        self._claim(claimant, tuple(gpu.uuid for _offer, gpu in chosen))
-        self.units[claimant.name] += 1
-        for offer, _gpu in chosen:
-            if offer.worker_id is not None:
-                self._promise(self.tenants[offer.worker_id], offer.hold, claimant, now=in_s == 0)
+        self.ledger.claim(chosen, claimant.gpus)
+        self._claim(claimant, tuple(way.account.gpu.uuid for way in chosen))
+        for way in chosen:
+            for tenant, offer in way.leavers:
+                self._promise(tenant, offer.hold, claimant, now=in_s == 0)
         return True
 
     def _promise(self, tenant: Tenant, hold: Hold, claimant: Claimant, *, now: bool) -> None:
-        leaving = tenant.phase in _ON_THE_WAY_OUT
+        leaving = tenant.phase in ON_THE_WAY_OUT
         if not leaving and not now:
             if tenant.worker_id not in self.reclaims:
                 self.later.add(tenant.worker_id)
@@ -286,19 +284,6 @@ class _Round:
             self.later.discard(tenant.worker_id)
             reclaim = Reclaim(worker_id=tenant.worker_id, endpoint=claimant.name, hold=hold)
             self.reclaims.setdefault(tenant.worker_id, reclaim)
-
-    def _offers(self, claimant: Claimant) -> list[tuple[Offer, Gpu]]:
-        """Every unclaimed GPU the claimant could have, soonest and gentlest first."""
-        offers = []
-        for uuid in self.unclaimed:
-            gpu = self.healthy[uuid]
-            if not fits(claimant.gpus, gpu):
-                continue
-            tenant = self.holder.get(uuid)
-            offer = FREE if tenant is None else self._offer(tenant, claimant)
-            if offer is not None:
-                offers.append((offer, gpu))
-        return sorted(offers, key=lambda pair: (pair[0], pair[1].memory_mib, pair[1].index, pair[1].uuid))
 
     def _offer(self, tenant: Tenant, claimant: Claimant) -> Offer | None:
         holder = self.known.get(tenant.endpoint) or Claimant(name=tenant.endpoint, priority=claimant.priority)
@@ -318,11 +303,11 @@ class _Round:
         asked_gpu_s: dict[int, float] = defaultdict(float)
         for c in self.claimants:
             if c.needed:
-                asked_gpu_s[c.priority] += c.gpus.count * (c.turn_s + c.cold_start_s)
+                asked_gpu_s[c.priority] += self.width[c.name] * (c.turn_s + c.cold_start_s)
         patience_s, total_gpu_s = {}, 0.0
         for priority in sorted(asked_gpu_s, reverse=True):
             total_gpu_s += asked_gpu_s[priority]
-            patience_s[priority] = total_gpu_s / max(1, len(self.healthy))
+            patience_s[priority] = total_gpu_s / max(1, len(self.accounts))
         return patience_s
 
     def _turn(self, claimant: Claimant) -> tuple[float, float, float, float, str]:
@@ -333,13 +318,13 @@ class _Round:
         return (-claimant.priority, -passed_over_s, self.gpu_s[name], -claimant.oldest_wait_s, name)
 
     def _share(self, claimant: Claimant) -> tuple[float, float, float, str]:
-        share = self.units[claimant.name] * claimant.gpus.count / claimant.weight
+        share = self.units[claimant.name] * self.width[claimant.name] / claimant.weight
         return (-claimant.priority, share, self.gpu_s[claimant.name], claimant.name)
 
-    def _wait(self, claimant: Claimant, chosen: list[tuple[Offer, Gpu]]) -> None:
+    def _wait(self, claimant: Claimant, chosen: Sequence[Way]) -> None:
         """Say why the claimant has no GPUs now, and when that is expected to change."""
         needs = claimant.gpus
-        suitable = [gpu for gpu in self.healthy.values() if fits(needs, gpu)]
+        suitable = [account for account in self.accounts.values() if fits(needs, account.gpu)]
         if len(suitable) < needs.count:
             sick = [s for s in self.sick if fits(needs, s.gpu)]
             listed = ", ".join(f"{s.gpu.uuid} is {s.health} ({s.reason})" for s in sick)
@@ -347,21 +332,21 @@ class _Round:
             facts: dict[str, object] = {"gpus": [s.gpu.uuid for s in sick]}
             self.waits[claimant.name] = WaitReason(reason="gpu_unhealthy", detail=detail, facts=facts)
             return
-        awaited = [gpu.uuid for _offer, gpu in chosen] or [gpu.uuid for gpu in suitable]
-        holders = [self.holder[uuid] for uuid in awaited if uuid in self.holder]
-        names = sorted({tenant.endpoint for tenant in holders})
-        in_s = max((offer.in_s for offer, _gpu in chosen), default=None)
+        awaited = [way.account for way in chosen] or suitable
+        names = sorted({tenant.endpoint for account in awaited for tenant in account.tenants})
+        in_s = max((way.offer.in_s for way in chosen), default=None)
         until = ""
         if chosen and in_s is not None:
             until = f", whose turn ends in {in_s:.0f} s" if in_s else ", which give way now"
+        wanted = f"{needs.count} GPUs are needed"
+        facts = {"held_by": list(names), "needed": needs.count}
+        if needs.memory_mib:
+            wanted = f"{needs.memory_mib} MiB of a GPU are needed"
+            facts["needed_mib"] = needs.memory_mib
         self.waits[claimant.name] = WaitReason(
             reason="waiting_for_gpu",
-            detail=f"{needs.count} GPUs are needed; held by {', '.join(names) or 'nobody that fits'}{until}.",
-            facts={
-                "held_by": list(names),
-                "needed": needs.count,
-                "until_in_s": None if in_s is None else round(in_s, 1),
-            },
+            detail=f"{wanted}; held by {', '.join(names) or 'nobody that fits'}{until}.",
+            facts=facts | {"until_in_s": None if in_s is None else round(in_s, 1)},
         )
 
 

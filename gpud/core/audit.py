@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from gpud.core.gpu import WHOLE_PPM
 from gpud.core.usage import hours_of
 from gpud.core.worker import HOLDS_GPUS, WorkerState
 
@@ -21,13 +22,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRecord:
-    """One hold of one GPU, as it was written down; `released_boot_ns` is None while open."""
+    """One hold of one GPU, as it was written down; `released_boot_ns` is None while open.
+
+    Args:
+        memory_mib: The slice that it is; 0 for the whole GPU.
+        of_mib: The GPU's memory, with a slice.
+    """
 
     gpu_uuid: GpuUuid
     worker_id: WorkerId
     boot_id: str
     leased_boot_ns: int
     released_boot_ns: int | None
+    memory_mib: int = 0
+    of_mib: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +78,7 @@ def segment_breaches(segments: Sequence[Segment]) -> Iterator[str]:
 
 
 def lease_overlaps(leases: Iterable[LeaseRecord]) -> Iterator[str]:
-    """Check that no GPU ever had two holders.
+    """Check that no GPU ever had two holders, but those of slices that fit it together.
 
     Args:
         leases: In the order in which they were opened.
@@ -79,15 +87,38 @@ def lease_overlaps(leases: Iterable[LeaseRecord]) -> Iterator[str]:
     for lease in leases:
         of_gpu[lease.gpu_uuid].append(lease)
     for gpu_uuid, held in sorted(of_gpu.items()):
-        for before, after in pairwise(held):
-            if before.released_boot_ns is None:
-                yield f"GPU {gpu_uuid}: leased to {after.worker_id} while {before.worker_id} holds it."
-            elif before.boot_id == after.boot_id and after.leased_boot_ns < before.released_boot_ns:
-                overlap_ns = before.released_boot_ns - after.leased_boot_ns
-                yield (
-                    f"GPU {gpu_uuid}: the leases of {before.worker_id} and {after.worker_id} "
-                    f"overlap by {overlap_ns} ns."
-                )
+        others: list[LeaseRecord] = []
+        for lease in held:
+            others = [other for other in others if _still_held(other, lease)]
+            yield from _beside(gpu_uuid, others, lease)
+            others.append(lease)
+
+
+def _still_held(before: LeaseRecord, after: LeaseRecord) -> bool:
+    """Whether one hold had not ended when another began."""
+    if before.released_boot_ns is None:
+        return True
+    return before.boot_id == after.boot_id and after.leased_boot_ns < before.released_boot_ns
+
+
+def _beside(gpu_uuid: GpuUuid, others: Sequence[LeaseRecord], lease: LeaseRecord) -> Iterator[str]:
+    for other in others:
+        if other.memory_mib and lease.memory_mib:
+            continue
+        if other.released_boot_ns is None:
+            yield f"GPU {gpu_uuid}: leased to {lease.worker_id} while {other.worker_id} holds it."
+        else:
+            overlap_ns = other.released_boot_ns - lease.leased_boot_ns
+            yield (
+                f"GPU {gpu_uuid}: the leases of {other.worker_id} and {lease.worker_id} "
+                f"overlap by {overlap_ns} ns."
+            )
+    together_mib = lease.memory_mib + sum(other.memory_mib for other in others)
+    if lease.memory_mib and together_mib > lease.of_mib:
+        yield (
+            f"GPU {gpu_uuid}: {together_mib} MiB of {lease.of_mib} were leased at once when "
+            f"{lease.worker_id} got its slice."
+        )
 
 
 def lease_time_breaches(segments: Sequence[Segment], leases: Sequence[LeaseRecord]) -> Iterator[str]:
@@ -159,14 +190,14 @@ def worker_breaches(
 
 
 def total_breaches(groupings: Mapping[str, Sequence[UsageRow]]) -> Iterator[str]:
-    """Check that every grouping of the same usage has the same GPU time, phase by phase."""
+    """Check that every grouping of the same usage has the same GPU time, phase by phase, unrounded."""
     totals = {name: _phase_totals(lines) for name, lines in groupings.items()}
     for (name, total), (other, other_total) in pairwise(totals.items()):
         for phase in sorted(total.keys() | other_total.keys()):
             if total[phase] != other_total[phase]:
                 yield (
-                    f"GPU time in phase {phase} is {total[phase]} ns by {name} "
-                    f"but {other_total[phase]} ns by {other}."
+                    f"GPU time in phase {phase} is {_ns(total[phase])} ns by {name} "
+                    f"but {_ns(other_total[phase])} ns by {other}."
                 )
 
 
@@ -198,9 +229,14 @@ def _hold_of(run: list[Segment]) -> Iterator[tuple[GpuUuid, str, int, int | None
 def _phase_totals(lines: Sequence[UsageRow]) -> defaultdict[str, int]:
     totals: defaultdict[str, int] = defaultdict(int)
     for line in lines:
-        for phase, ns in line.phases_ns.items():
+        for phase, ns in line.phases_ppm_ns.items():
             totals[phase] += ns
     return totals
+
+
+def _ns(ppm_ns: int) -> str:
+    whole, part = divmod(ppm_ns, WHOLE_PPM)
+    return f"{whole}.{part:06}".rstrip("0").rstrip(".") if part else str(whole)
 
 
 def _end(end_ns: int | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from gpud.core.allocation import Contest
@@ -11,7 +12,7 @@ from gpud.core.worker import COUNTED, HOLDS_GPUS, STARTING_UP, Worker, WorkerSta
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from gpud.core.ids import EndpointName
+    from gpud.core.ids import EndpointName, GpuUuid
     from gpud.core.pacing import ScaleDecision
     from gpud.core.world import EndpointSeen, World
 
@@ -38,7 +39,32 @@ def contest_of(
         for worker in world.workers.values()
         if worker.gpu_uuids and worker.state in HOLDS_GPUS
     ]
-    return Contest(claimants=tuple(claimants), tenants=tuple(tenants), gpus=world.gpus, now_s=world.now_s)
+    return Contest(
+        claimants=tuple(claimants),
+        tenants=tuple(tenants),
+        gpus=world.gpus,
+        now_s=world.now_s,
+        withheld_mib=withheld_mib(world),
+    )
+
+
+def withheld_mib(world: World) -> dict[GpuUuid, int]:
+    """Say how much of each GPU no slice may have.
+
+    That is the headroom and, beside other slices, what is in use beyond all reservations: a worker
+    that takes more than it reserved, or somebody else's process. What is reserved and not used yet
+    is not lent out.
+    """
+    reserved: dict[GpuUuid, int] = defaultdict(int)
+    for worker in world.workers.values():
+        if worker.gpu_slice is not None and worker.state in HOLDS_GPUS:
+            for uuid in worker.gpu_uuids:
+                reserved[uuid] += worker.gpu_slice.memory_mib
+    withheld = {status.gpu.uuid: world.headroom_mib for status in world.gpus}
+    for uuid, reserved_mib in reserved.items():
+        if uuid in withheld:
+            withheld[uuid] += max(0, world.used_mib.get(uuid, 0) - reserved_mib)
+    return withheld
 
 
 def _claimant(
@@ -85,6 +111,7 @@ def _tenant(world: World, worker: Worker) -> Tenant:
         gpu_uuids=worker.gpu_uuids,
         phase=phase,
         busy=busy,
+        memory_mib=worker.gpu_slice.memory_mib if worker.gpu_slice else 0,
         held_since_s=held_since_s,
         ready_s=ready_s,
         idle_since_s=max(ready_s, world.idle_since_s.get(worker.id, ready_s)),

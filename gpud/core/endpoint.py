@@ -48,13 +48,15 @@ class GpuNeeds:
     """What a worker needs of the box's GPUs.
 
     Args:
-        count: Whole GPUs (or MIG devices) per worker; 0 is a CPU worker.
-        memory_mib: Least memory each GPU must have; 0 for any.
+        count: GPUs (or MIG devices) per worker; 0 is a CPU worker.
+        memory_mib: Reserved of one GPU, which others may share; 0 takes whole GPUs.
+        least_memory_mib: Least memory each GPU must have; 0 for any.
         model: Only GPUs whose name contains this, case-insensitively; empty for any.
     """
 
     count: int = 1
     memory_mib: int = 0
+    least_memory_mib: int = 0
     model: str = ""
 
 

@@ -71,6 +71,28 @@ class GpuUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GpuSlice:
+    """A part of one GPU's memory that one worker reserves, beside others on the same GPU.
+
+    Args:
+        memory_mib: Reserved.
+        of_mib: The GPU's total.
+    """
+
+    memory_mib: int
+    of_mib: int
+
+    @property
+    def share_ppm(self) -> int:
+        """The part it is, in millionths, rounded down: shares of one GPU never exceed it together."""
+        return min(WHOLE_PPM, self.memory_mib * WHOLE_PPM // max(1, self.of_mib))
+
+
+WHOLE_PPM = 1_000_000
+"""A whole GPU in millionths of one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GpuStatus:
     """A GPU's health and why.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, assert_never
 
+from gpud.core.gpu import WHOLE_PPM
 from gpud.core.worker import WorkerState
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Segment:
         end_boot_ns: CLOCK_BOOTTIME; None while open.
         start_wall_ms: Unix wall time: a label that says which hour, never a duration.
         estimated: The end was not observed but taken from the last heartbeat.
+        share_ppm: The part of each GPU that is the worker's, in millionths.
     """
 
     worker_id: WorkerId
@@ -66,6 +68,7 @@ class Segment:
     end_boot_ns: int | None = None
     close_reason: str = ""
     estimated: bool = False
+    share_ppm: int = WHOLE_PPM
 
     @property
     def duration_ns(self) -> int:
@@ -122,5 +125,6 @@ def whole_ms(ns: int) -> int:
 
 
 def gpu_ns(segments: Iterable[Segment], *, billable_only: bool) -> int:
-    """Sum closed segments' durations times their number of GPUs."""
-    return sum(s.duration_ns * len(s.gpu_uuids) for s in segments if not billable_only or s.phase in BILLABLE)
+    """Sum closed segments' durations times their number of GPUs, slices as parts of one; rounded down."""
+    counted = (s for s in segments if not billable_only or s.phase in BILLABLE)
+    return sum(s.duration_ns * len(s.gpu_uuids) * s.share_ppm for s in counted) // WHOLE_PPM

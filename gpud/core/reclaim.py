@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, assert_never
 from gpud.core.endpoint import GpuNeeds
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gpud.core.ids import EndpointName, GpuUuid, WorkerId
 
 _IDLE_MIN_S = 5.0
@@ -72,6 +74,7 @@ class Tenant:
 
     Args:
         busy: It has requests.
+        memory_mib: What it reserves of its one GPU; 0 when its GPUs are its own.
         held_since_s: Loop time from which it holds its GPUs.
         ready_s: Loop time of its readiness; for a starting one, when it is expected.
         idle_since_s: Loop time from which it has had no request; for one that never had, of
@@ -83,6 +86,7 @@ class Tenant:
     gpu_uuids: tuple[GpuUuid, ...]
     phase: TenantPhase
     busy: bool = False
+    memory_mib: int = 0
     held_since_s: float = 0.0
     ready_s: float = 0.0
     idle_since_s: float = 0.0
@@ -192,7 +196,7 @@ class Fairness:
 def charged(
     fairness: Fairness,
     claimants: tuple[Claimant, ...],
-    held: dict[EndpointName, int],
+    held: Mapping[EndpointName, float],
     *,
     now_s: float,
 ) -> Fairness:
@@ -205,7 +209,7 @@ def charged(
     Args:
         fairness: As it was.
         claimants: Every endpoint that wants or holds GPUs.
-        held: GPUs by endpoint.
+        held: GPUs by endpoint, slices as parts of one.
         now_s: Loop time.
     """
     passed_s = max(0.0, now_s - fairness.at_s) if math.isfinite(fairness.at_s) else 0.0

@@ -12,7 +12,7 @@ from gpud.core.gpu import GpuHealth
 from gpud.core.ladder import plan_ladder
 from gpud.core.overdue import due
 from gpud.core.pacing import PaceMemory, ScaleDecision, ScaleReason
-from gpud.core.placement import Placement, place
+from gpud.core.placement import Placement, place, placed
 from gpud.core.rolling import is_rolling, roll, scene_of, seat_of
 from gpud.core.rollout_moves import room_taken
 from gpud.core.scaling import desired_workers
@@ -91,6 +91,7 @@ class _Planner:
         self._by_endpoint: dict[EndpointName, list[Worker]] = defaultdict(list)
         for worker in sorted(world.workers.values(), key=lambda w: (w.created_at_ms, w.id)):
             self._by_endpoint[worker.endpoint].append(worker)
+        self._left_mib: dict[GpuUuid, int] = {}
         self._grants: dict[EndpointName, list[Placement]] = defaultdict(list)
         self._starting = sum(w.state in _STARTING for w in world.workers.values())
         self._claimed: set[WorkerId] = set()
@@ -125,7 +126,9 @@ class _Planner:
         self.sharing = allocate(contest, self.world.sharing)
         self._ask_at(self.sharing.ask_again_at_s)
         for grant in self.sharing.grants:
-            self._grants[grant.endpoint].append(Placement(gpu_uuids=grant.gpu_uuids))
+            needs = self.world.endpoints[grant.endpoint].endpoint.spec.gpus
+            self._grants[grant.endpoint].append(placed(needs, self.world.gpus, grant.gpu_uuids))
+        self._left_mib = dict(self.sharing.left_mib)
         if self.world.now_s < self.world.no_shrink_until_s:
             self._ask_at(self.world.no_shrink_until_s if self.sharing.reclaims else None)
             return
@@ -211,12 +214,17 @@ class _Planner:
             return
         standby = self._standby_at(able, placement)
         if standby is not None:
-            self._take(seen, standby.gpu_uuids)
+            self._take(seen, Placement(gpu_uuids=standby.gpu_uuids))
             self.changes.append(ClaimStandby(standby_id=standby.id, replaces=worker.id))
         elif image_present:
-            self._take(seen, placement.gpu_uuids)
+            self._take(seen, placement)
             self.changes.append(
-                WorkerEvent(worker_id=worker.id, cause=Cause.GPUS_RESERVED, gpu_uuids=placement.gpu_uuids)
+                WorkerEvent(
+                    worker_id=worker.id,
+                    cause=Cause.GPUS_RESERVED,
+                    gpu_uuids=placement.gpu_uuids,
+                    gpu_slice=placement.gpu_slice,
+                )
             )
 
     def _claim_for_new(self, seen: EndpointSeen) -> None:
@@ -227,7 +235,7 @@ class _Planner:
             standby = self._standby_at(able, placement) if placement else None
             if standby is None:
                 return
-            self._take(seen, standby.gpu_uuids)
+            self._take(seen, Placement(gpu_uuids=standby.gpu_uuids))
             self.changes.remove(new)
             self.changes.append(ClaimStandby(standby_id=standby.id))
 
@@ -246,11 +254,11 @@ class _Planner:
             return None
         return placement
 
-    def _take(self, seen: EndpointSeen, gpu_uuids: tuple[GpuUuid, ...]) -> None:
-        name, taken = seen.endpoint.name, set(gpu_uuids)
+    def _take(self, seen: EndpointSeen, placement: Placement) -> None:
+        name = seen.endpoint.name
         self._starting += 1
-        self._grants[name] = [g for g in self._grants[name] if taken.isdisjoint(g.gpu_uuids)]
-        self._held_by.update(dict.fromkeys(gpu_uuids, name))
+        self._book(name, placement)
+        self._held_by.update(dict.fromkeys(placement.gpu_uuids, name))
 
     def _claimable(self, seen: EndpointSeen) -> list[Standby]:
         standbys = self.world.standing.standbys.values()
@@ -276,7 +284,7 @@ class _Planner:
         replacing = any(w.revision != seen.endpoint.revision for w in self._by_endpoint[name])
         if needs.count == 0 or replacing or is_rolling(seen):
             others = {uuid: whose for uuid, whose in self.sharing.claimed.items() if whose != name}
-            return place(needs, self.world.gpus, others | self._held_by)
+            return place(needs, self.world.gpus, others | self._held_by, self._left_for(name))
         return self.sharing.waits.get(name) or _NOT_ITS_TURN
 
     def stand_by(self) -> None:
@@ -288,6 +296,29 @@ class _Planner:
         for name, wait in ladder.waits.items():
             self.waits[name].append(wait)
         self._ask_at(ladder.ask_again_at_s)
+
+    def _book(self, name: EndpointName, placement: Placement) -> None:
+        """Take what a worker gets from the endpoint's grants, or else from what nobody was granted."""
+        grants = self._grants[name]
+        if placement in grants:
+            grants.remove(placement)
+            return
+        self._left_mib = self._left_for(name)
+        taken = set(placement.gpu_uuids)
+        for grant in [grant for grant in grants if not taken.isdisjoint(grant.gpu_uuids)]:
+            grants.remove(grant)
+        for held in (placement, *grants):
+            for uuid in held.gpu_uuids:
+                took_mib = held.gpu_slice.memory_mib if held.gpu_slice else self._left_mib.get(uuid, 0)
+                self._left_mib[uuid] = self._left_mib.get(uuid, 0) - took_mib
+
+    def _left_for(self, name: EndpointName) -> dict[GpuUuid, int]:
+        """What a slice may have of each GPU, the endpoint's own grants of slices included."""
+        left_mib = dict(self._left_mib)
+        for grant in self._grants[name]:
+            if grant.gpu_slice:
+                left_mib[grant.gpu_uuids[0]] += grant.gpu_slice.memory_mib
+        return left_mib
 
     # -- one worker ----------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gpud.core.endpoint import Endpoint
-    from gpud.core.gpu import GpuStatus
+    from gpud.core.gpu import GpuSlice, GpuStatus
     from gpud.core.history import ArrivalBatch
     from gpud.core.ids import EndpointName, GpuUuid, WorkerId
     from gpud.core.metering import Segment
@@ -81,12 +81,13 @@ class StandbyForgotten:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseOpened:
-    """A GPU was leased; the unique partial index refuses a second holder."""
+    """A GPU was leased, whole or a slice of it; the store refuses what does not fit beside the others."""
 
     gpu_uuid: GpuUuid
     worker_id: WorkerId
     boot_id: str
     at_boot_ns: int
+    gpu_slice: GpuSlice | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

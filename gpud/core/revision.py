@@ -42,6 +42,8 @@ def revision_of(spec: EndpointSpec, image: PinnedImage) -> Revision:
         del facts["limits"][outside]
     for outside in _HEALTH_OUTSIDE:
         del facts["health"][outside]
+    if not spec.gpus.least_memory_mib:  # what is not said leaves revisions as they were before it could be
+        del facts["gpus"]["least_memory_mib"]
     facts["pin"] = image.pin
     canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"))
     return Revision(hashlib.sha256(canonical.encode()).hexdigest()[:12])

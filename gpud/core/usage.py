@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from gpud.core.gpu import WHOLE_PPM
 from gpud.core.metering import BILLABLE, billed_seconds
 
 if TYPE_CHECKING:
@@ -45,14 +46,16 @@ class UsageRow:
 
     Args:
         key: The endpoint, worker, GPU UUID, day (`2026-11-21`) or hour (`2026-11-21T14`), UTC.
-        gpu_ns: Billable GPU nanoseconds (time x GPUs).
+        gpu_ns: Billable GPU nanoseconds (time x GPUs, a slice as the part of a GPU that it is).
         wall_ns: Billable nanoseconds whatever the number of GPUs; what CPU workers have.
         billed_seconds: Sum over worker sessions of each rounded up once; a session's GPU
             time, or its plain time when it has no GPU. A session counts whole where it ended
             (an open one: where it is now), so a report over a period has the sessions that
             ended in it.
         sessions: Sessions that count into `billed_seconds`.
-        phases_ns: GPU nanoseconds by phase, unbilled ones included.
+        phases_ns: GPU nanoseconds by phase, unbilled ones included; a slice of a GPU counts as the
+            part it is, rounded down once a line.
+        phases_ppm_ns: The same in millionths of a GPU, where nothing is rounded.
     """
 
     key: str
@@ -61,6 +64,7 @@ class UsageRow:
     billed_seconds: int
     sessions: int
     phases_ns: dict[str, int]
+    phases_ppm_ns: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +113,7 @@ class Stretch:
     Args:
         at_ns: A Unix nanosecond in the hour or day it counts into.
         ns: How long, whatever the number of GPUs.
+        share_ppm: The part of each GPU that was the worker's, in millionths.
     """
 
     worker_id: WorkerId
@@ -117,6 +122,7 @@ class Stretch:
     phase: Phase
     at_ns: int
     ns: int
+    share_ppm: int = WHOLE_PPM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +132,7 @@ class Session:
     Args:
         billable_ns: Whatever the number of GPUs.
         ended_ns: Unix nanosecond of its end; of now while it is open.
+        share_ppm: The part of each GPU that was the worker's, in millionths.
     """
 
     worker_id: WorkerId
@@ -133,15 +140,16 @@ class Session:
     gpu_uuids: tuple[GpuUuid, ...]
     billable_ns: int
     ended_ns: int
+    share_ppm: int = WHOLE_PPM
 
 
 @dataclass(slots=True, kw_only=True)
 class _Sum:
-    gpu_ns: int = 0
+    gpu_ppm_ns: int = 0
     wall_ns: int = 0
     billed_seconds: int = 0
     sessions: int = 0
-    phases_ns: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    phases_ppm_ns: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
 
 
 def ended_by(segment: Segment, now: Moment) -> Segment:
@@ -205,6 +213,7 @@ def stretches_of(segment: Segment, period: Period) -> Iterator[Stretch]:
             phase=segment.phase,
             at_ns=bucket_ns,
             ns=ns,
+            share_ppm=segment.share_ppm,
         )
 
 
@@ -268,24 +277,26 @@ def usage_rows(
     for stretch in stretches:
         for key, gpus in _lines(stretch, stretch.at_ns, by):
             total = sums[key]
-            total.phases_ns[stretch.phase.value] += stretch.ns * gpus
+            total.phases_ppm_ns[stretch.phase.value] += stretch.ns * gpus * stretch.share_ppm
             if stretch.phase in BILLABLE:
-                total.gpu_ns += stretch.ns * gpus
+                total.gpu_ppm_ns += stretch.ns * gpus * stretch.share_ppm
                 total.wall_ns += stretch.ns
     for session in sessions:
         for key, gpus in _lines(session, session.ended_ns, by):
             total = sums[key]
             total.sessions += 1
             # A worker without GPUs is billed its plain time.
-            total.billed_seconds += billed_seconds(session.billable_ns * (gpus or 1))
+            weight_ppm = gpus * session.share_ppm or WHOLE_PPM
+            total.billed_seconds += billed_seconds(session.billable_ns * weight_ppm // WHOLE_PPM)
     return tuple(
         UsageRow(
             key=key,
-            gpu_ns=total.gpu_ns,
+            gpu_ns=total.gpu_ppm_ns // WHOLE_PPM,
             wall_ns=total.wall_ns,
             billed_seconds=total.billed_seconds,
             sessions=total.sessions,
-            phases_ns=dict(sorted(total.phases_ns.items())),
+            phases_ns={phase: ns // WHOLE_PPM for phase, ns in sorted(total.phases_ppm_ns.items())},
+            phases_ppm_ns=dict(sorted(total.phases_ppm_ns.items())),
         )
         for key, total in sorted(sums.items())
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from gpud.errors import InvariantBroken
 
 if TYPE_CHECKING:
+    from gpud.core.gpu import GpuSlice
     from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
 
 
@@ -229,6 +230,7 @@ class Worker:
         since_s: Loop time of the last change of state.
         created_at_ms: Unix wall time.
         gpu_uuids: Leased GPUs; empty before RESERVED and for CPU workers.
+        gpu_slice: The part of its one GPU that is its own; None when its GPUs are whole.
         address: `ip` of the container once started, else empty.
         port: Where the container listens.
         cause: Of the last change of state.
@@ -251,6 +253,7 @@ class Worker:
     created_at_ms: int
     port: int
     gpu_uuids: tuple[GpuUuid, ...] = ()
+    gpu_slice: GpuSlice | None = None
     address: str = ""
     cause: Cause = Cause.SCALE_UP
     detail: str = ""
@@ -272,6 +275,7 @@ class WorkerEvent:
         cause: What happened.
         detail: For a person; empty keeps what the worker has.
         gpu_uuids: With GPUS_RESERVED.
+        gpu_slice: With GPUS_RESERVED, of a shared GPU.
         address: With CONTAINER_STARTED.
         started_ns: With CONTAINER_STARTED and CONTAINER_STOPPED: the engine's StartedAt, Unix
             nanoseconds.
@@ -285,6 +289,7 @@ class WorkerEvent:
     cause: Cause
     detail: str = ""
     gpu_uuids: tuple[GpuUuid, ...] = ()
+    gpu_slice: GpuSlice | None = None
     address: str = ""
     started_ns: int = 0
     finished_ns: int = 0
@@ -326,6 +331,7 @@ def advance(worker: Worker, event: WorkerEvent, *, now_s: float) -> Worker | Non
         cause=event.cause,
         detail=event.detail or worker.detail,
         gpu_uuids=event.gpu_uuids or worker.gpu_uuids,
+        gpu_slice=event.gpu_slice or worker.gpu_slice,
         address=event.address or worker.address,
         adopted=worker.adopted or event.cause is Cause.ADOPTED,
         container_started_ns=event.started_ns or worker.container_started_ns,

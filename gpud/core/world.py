@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from gpud.core.endpoint import Endpoint, EndpointSpec
     from gpud.core.gpu import GpuStatus
-    from gpud.core.ids import EndpointName, Revision, WorkerId
+    from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
     from gpud.core.pacing import ScaleDecision
     from gpud.core.rollout import Rollout, RolloutSeen
     from gpud.core.stalls import StartProgress
@@ -83,6 +83,8 @@ class World:
         sharing: Left by the last sharing of GPUs.
         starts_max: Workers of the box that may be starting at once.
         endpoint_starts_max: Workers of one endpoint that may be starting at once.
+        headroom_mib: Of every shared GPU, reserved for nobody.
+        used_mib: Memory in use on GPUs that are shared, as last read.
         no_shrink_until_s: Nothing is scaled down before, so that a restarted daemon does not
             take a moment of silence for the end of demand.
         standing: Standbys, and what limits them.
@@ -103,6 +105,8 @@ class World:
     starts_max: int = 4
     endpoint_starts_max: int = 2
     standing: StandbySeen = field(default_factory=StandbySeen)
+    headroom_mib: int = 0
+    used_mib: Mapping[GpuUuid, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,11 @@ class Catalog:
 
     async def deploy(self, spec: EndpointSpec) -> tuple[Endpoint, bool]:
         """Create an endpoint or change it; True when it is new."""
-        fault = impossible(spec.gpus, tuple(self._hands.state.gpus.values()))
+        fault = impossible(
+            spec.gpus,
+            tuple(self._hands.state.gpus.values()),
+            headroom_mib=self._hands.settings.headroom_mib,
+        )
         if fault:
             raise InvalidSpec(f"Endpoint {spec.name} can never start here: {fault}.", fields={"gpus": fault})
         self._windows.refuse_faults(spec)
@@ -93,7 +97,9 @@ class Catalog:
         if before and before.spec.scale.guaranteed >= spec.scale.guaranteed and before.spec.gpus == spec.gpus:
             return  # it promises no more than it did
         others = [endpoint.spec for name, endpoint in state.endpoints.items() if name != spec.name]
-        fault = overbooked([*others, spec], tuple(state.gpus.values()))
+        fault = overbooked(
+            [*others, spec], tuple(state.gpus.values()), headroom_mib=self._hands.settings.headroom_mib
+        )
         if fault:
             raise Conflict(
                 f"Endpoint {spec.name} cannot have its workers for certain: {fault}. "

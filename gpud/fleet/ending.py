@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gpud.core.gpu import GpuHealth
 from gpud.core.worker import Cause, WorkerEvent
 from gpud.errors import DependencyDown
+from gpud.fleet.gpu_keeper import is_clean
 
 if TYPE_CHECKING:
     from gpud.core.gpu import GpuUse
-    from gpud.core.ids import GpuUuid, WorkerId
+    from gpud.core.ids import WorkerId
+    from gpud.core.worker import Worker
     from gpud.fleet.gpu_keeper import GpuKeeper
     from gpud.fleet.hands import Hands
 
@@ -63,7 +66,9 @@ class Ending:
         if not hands.verifies(worker.gpu_uuids):
             hands.reconciler.post(WorkerEvent(worker_id=worker_id, cause=Cause.RELEASED))
             return
-        holdouts = await self._await_release(worker.gpu_uuids)
+        holdouts = await self._await_release(worker)
+        if worker.gpu_slice and hands.state.holders_of(worker.gpu_uuids[0], but=worker_id):
+            holdouts = ()  # the ledger lends out nothing that is in use, whoever uses it
         for use in holdouts:
             pids = f", processes {', '.join(map(str, use.pids))}" if use.pids else ""
             why = f"{use.used_mib} MiB still in use after {worker_id} ended{pids}"
@@ -81,16 +86,20 @@ class Ending:
             exit_code=seen.exit_code if seen else None,
         )
 
-    async def _await_release(self, uuids: tuple[GpuUuid, ...]) -> tuple[GpuUse, ...]:
+    async def _await_release(self, worker: Worker) -> tuple[GpuUse, ...]:
         """Poll until the GPUs are clean; those that are not in time are returned."""
-        settings, clock = self._hands.settings, self._hands.clock
+        settings, clock, state = self._hands.settings, self._hands.clock, self._hands.state
         deadline_s = clock.now_s() + settings.release_timeout_s
         while True:
             try:
-                uses = await self._hands.gpus.usage(uuids)
+                uses = await self._hands.gpus.usage(worker.gpu_uuids)
             except DependencyDown:
                 return ()  # the driver hangs: the next start verifies before it takes them
-            dirty = tuple(u for u in uses if u.pids or u.used_mib > settings.idle_memory_mib_max)
+            for use in uses:
+                self._hands.reconciler.tell(partial(state.note_use, use))
+            others = {use.uuid: state.holders_of(use.uuid, but=worker.id) for use in uses}
+            limit_mib = settings.idle_memory_mib_max
+            dirty = tuple(use for use in uses if not is_clean(use, others[use.uuid], limit_mib=limit_mib))
             if not dirty or clock.now_s() >= deadline_s:
                 return dirty
             await asyncio.sleep(_RELEASE_POLL_S)

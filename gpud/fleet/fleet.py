@@ -91,7 +91,7 @@ class Fleet:
     ) -> None:
         self._ports = ports
         self._tasks = tasks
-        self.state = FleetState()
+        self.state = FleetState(headroom_mib=settings.headroom_mib)
         self.journal = Journal(ports.store, ports.clock)
         self.meter = Meter(ports.clock, self.journal.add)
         self.reconciler = Reconciler(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,7 +17,9 @@ from gpud.errors import DependencyDown, NotFound
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from gpud.core.gpu import GpuUse
     from gpud.core.ids import GpuUuid
+    from gpud.core.worker import Worker
     from gpud.fleet.journal import Journal
     from gpud.fleet.reconciler import Reconciler
     from gpud.ports.gpus import GpuInventory
@@ -117,6 +120,7 @@ class GpuKeeper:
         if new:
             self._reconciler.tell(lambda: self._add(new))
         await self._heal()
+        await self._look_at_shared()
 
     def mark(self, uuid: GpuUuid, health: GpuHealth, reason: str) -> None:
         """Note what was seen of a GPU's health, with the reason people will read.
@@ -162,7 +166,32 @@ class GpuKeeper:
             return
         now_s = self._clock.now_s()
         for use in await self._gpus.usage(quarantined):
-            if use.pids or use.used_mib > self._idle_memory_mib_max:
+            holders = self._reconciler.state.holders_of(use.uuid)
+            if not is_clean(use, holders, limit_mib=self._idle_memory_mib_max):
                 self._clean_since_s.pop(use.uuid, None)
             elif now_s - self._clean_since_s.setdefault(use.uuid, now_s) >= _CLEAN_FOR_S:
                 self.mark(use.uuid, GpuHealth.HEALTHY, "")  # which an operator's cordon outlasts
+
+    async def _look_at_shared(self) -> None:
+        """Note how much of the shared GPUs is in use, so that nobody is promised what is not there."""
+        state = self._reconciler.state
+        shared = {uuid for worker in state.workers.values() if worker.gpu_slice for uuid in worker.gpu_uuids}
+        asked = sorted(shared | state.used_mib.keys())
+        for use in await self._gpus.usage(asked) if asked else ():
+            self._reconciler.tell(partial(state.note_use, use))
+
+
+def is_clean(use: GpuUse, holders: tuple[Worker, ...], *, limit_mib: int) -> bool:
+    """Whether nothing is left on a GPU of those who are gone.
+
+    Beside workers that share it, their processes cannot be told from a leftover, and their memory
+    is taken to be what they reserve.
+
+    Args:
+        use: Of the GPU.
+        holders: Workers that have it, or parts of it.
+        limit_mib: What an idle GPU may have in use.
+    """
+    sharers = [worker.gpu_slice for worker in holders if worker.gpu_slice]
+    reserved_mib = sum(each.memory_mib for each in sharers)
+    return use.used_mib <= reserved_mib + limit_mib and (bool(sharers) or not use.pids)

@@ -31,6 +31,7 @@ class FleetSettings:
         idle_memory_mib_max: More than this in use before a start, and the GPU is quarantined.
         release_timeout_s: How long a GPU may take to show its memory back.
         history_days: How long the record of requests is kept; 0 keeps none.
+        headroom_mib: Of every shared GPU, reserved for nobody.
     """
 
     parallel_starts: int
@@ -38,6 +39,7 @@ class FleetSettings:
     idle_memory_mib_max: int
     release_timeout_s: float
     history_days: float = 8.0
+    headroom_mib: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

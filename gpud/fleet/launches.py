@@ -8,6 +8,7 @@ from gpud.ports.containers import WorkerLaunch
 
 if TYPE_CHECKING:
     from gpud.core.endpoint import Endpoint
+    from gpud.core.gpu import GpuSlice
     from gpud.core.ids import GpuUuid, Revision, WorkerId
     from gpud.fleet.hands import Hands
 
@@ -20,6 +21,7 @@ def launch_for(
     revision: Revision,
     port: int,
     gpu_uuids: tuple[GpuUuid, ...],
+    gpu_slice: GpuSlice | None = None,
 ) -> WorkerLaunch:
     """Compose what the engine is asked for.
 
@@ -30,6 +32,7 @@ def launch_for(
         revision: For the label.
         port: Where the container listens.
         gpu_uuids: The GPUs it can reach.
+        gpu_slice: The part of its one GPU that is its own; None when its GPUs are.
     """
     spec, limits = endpoint.spec, endpoint.spec.limits
     gpus = [hands.state.gpus[u].gpu for u in gpu_uuids if u in hands.state.gpus]
@@ -44,7 +47,12 @@ def launch_for(
         image=endpoint.image,
         port=port,
         command=spec.command,
-        env=(*spec.env, ("GPUD_ENDPOINT", endpoint.name), ("GPUD_WORKER", worker_id)),
+        env=(
+            *spec.env,
+            ("GPUD_ENDPOINT", endpoint.name),
+            ("GPUD_WORKER", worker_id),
+            *_slice_env(gpu_slice),
+        ),
         gpu_uuids=gpu_uuids,
         gpu_attach=hands.settings.gpu_attach,
         cpuset=",".join(dict.fromkeys(gpu.cpus for gpu in gpus if gpu.cpus)),
@@ -54,4 +62,14 @@ def launch_for(
         shm_mib=limits.shm_mib,
         pids=limits.pids,
         volumes=spec.volumes,
+    )
+
+
+def _slice_env(gpu_slice: GpuSlice | None) -> tuple[tuple[str, str], ...]:
+    """Tell a worker how much of its GPU is its own: nothing holds it to that but itself."""
+    if gpu_slice is None:
+        return ()
+    return (
+        ("GPUD_GPU_MEMORY_MIB", str(gpu_slice.memory_mib)),
+        ("GPUD_GPU_TOTAL_MIB", str(gpu_slice.of_mib)),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gpud.core.gpu import GpuHealth
@@ -13,7 +14,9 @@ from gpud.fleet.outcomes import ended_event
 from gpud.ports.containers import ContainerStatus
 
 if TYPE_CHECKING:
+    from gpud.core.gpu import GpuSlice
     from gpud.core.ids import WorkerId
+    from gpud.core.worker import Worker
     from gpud.fleet.gpu_keeper import GpuKeeper
     from gpud.fleet.hands import Hands
     from gpud.fleet.prewarmer import Prewarmer
@@ -62,6 +65,9 @@ class Launching:
         if worker is None:
             return
         limit_mib = hands.settings.idle_memory_mib_max
+        if worker.gpu_slice and hands.state.holders_of(worker.gpu_uuids[0], but=worker_id):
+            await self._verify_slice(worker, worker.gpu_slice)
+            return
         uses = {use.uuid: use for use in await hands.gpus.usage(worker.gpu_uuids)}
         for uuid in worker.gpu_uuids:
             use = uses.get(uuid)
@@ -79,6 +85,26 @@ class Launching:
             self._post(worker_id, Cause.GPU_BUSY, detail=f"{uuid}: {why}.")
             return
         self._post(worker_id, Cause.GPUS_VERIFIED)
+
+    async def _verify_slice(self, worker: Worker, gpu_slice: GpuSlice) -> None:
+        """Make sure that the reserved memory is there, beside what others on the GPU use."""
+        hands, (uuid,) = self._hands, worker.gpu_uuids
+        for use in await hands.gpus.usage(worker.gpu_uuids):
+            hands.reconciler.tell(partial(hands.state.note_use, use))
+            left_mib = gpu_slice.of_mib - use.used_mib
+            if left_mib >= gpu_slice.memory_mib:
+                self._post(worker.id, Cause.GPUS_VERIFIED)
+                return
+            others = ", ".join(other.id for other in hands.state.holders_of(uuid, but=worker.id))
+            why = (
+                f"{left_mib} MiB are left where {gpu_slice.memory_mib} MiB are reserved; {others}, or "
+                "somebody else, uses more than was reserved"
+            )
+            self._post(worker.id, Cause.GPU_BUSY, detail=f"{uuid}: {why}.")
+            return
+        why = "The driver no longer knows this GPU"
+        self._gpu_keeper.mark(uuid, GpuHealth.UNHEALTHY, why)
+        self._post(worker.id, Cause.GPU_BUSY, detail=f"{uuid}: {why}.")
 
     async def launch(self, worker_id: WorkerId) -> None:
         """Create and start the container."""
@@ -142,6 +168,7 @@ class Launching:
             revision=worker.revision,
             port=worker.port,
             gpu_uuids=worker.gpu_uuids,
+            gpu_slice=worker.gpu_slice,
         )
 
     async def _oust(self, address: str, worker_id: WorkerId) -> None:

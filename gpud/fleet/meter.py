@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from gpud.core.gpu import WHOLE_PPM
 from gpud.core.metering import Phase, Segment, phase_of
 from gpud.core.records import LeaseClosed, LeaseOpened, SegmentClosed, SegmentOpened
 from gpud.core.worker import Cause, WorkerState
@@ -300,6 +301,7 @@ class Meter:
             boot_id=self._clock.boot_id,
             start_boot_ns=at_ns,
             start_wall_ms=self._wall_ms_of(at_ns),
+            share_ppm=worker.gpu_slice.share_ppm if worker.gpu_slice else WHOLE_PPM,
         )
         self._open[worker.id] = opened
         self._signs[worker.id] = _Sign(at_ns, self._wall_ahead_ns())
@@ -308,7 +310,15 @@ class Meter:
     def _take_leases(self, worker: Worker, at_ns: int) -> None:
         boot_id = self._clock.boot_id
         for uuid in worker.gpu_uuids:
-            self._add(LeaseOpened(gpu_uuid=uuid, worker_id=worker.id, boot_id=boot_id, at_boot_ns=at_ns))
+            self._add(
+                LeaseOpened(
+                    gpu_uuid=uuid,
+                    worker_id=worker.id,
+                    boot_id=boot_id,
+                    at_boot_ns=at_ns,
+                    gpu_slice=worker.gpu_slice,
+                )
+            )
 
     def _give_back_leases(self, worker: Worker, at_ns: int) -> None:
         for uuid in worker.gpu_uuids:

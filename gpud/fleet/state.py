@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gpud.core.endpoint import Endpoint, PinnedImage
-    from gpud.core.gpu import GpuStatus
+    from gpud.core.gpu import GpuStatus, GpuUse
     from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
     from gpud.core.pacing import ScaleDecision
     from gpud.core.rollout import Rollout
@@ -135,7 +135,7 @@ class EndpointMemory:
 class FleetState:
     """Endpoints, workers, GPUs and what is remembered about them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, headroom_mib: int = 0) -> None:
         self.endpoints: dict[EndpointName, Endpoint] = {}
         self.workers: dict[WorkerId, Worker] = {}
         self.made_for: dict[WorkerId, Endpoint] = {}
@@ -155,6 +155,8 @@ class FleetState:
         self.rungs_unavailable: Mapping[Rung, str] = {}
         self.sharing = AllocationMemory()
         self.windows_open: Mapping[EndpointName, OpenWindow] = {}
+        self.headroom_mib = headroom_mib
+        self.used_mib: dict[GpuUuid, int] = {}
         # Nothing is started before the engine was asked what runs.
         self.engine_up = False
         self.engine_down_since_s: float | None = None
@@ -212,6 +214,8 @@ class FleetState:
             starts_max=starts.box,
             endpoint_starts_max=starts.endpoint,
             standing=standing,
+            headroom_mib=self.headroom_mib,
+            used_mib=dict(self.used_mib),
         )
 
     def serving(self, endpoint: Endpoint) -> Endpoint:
@@ -270,12 +274,25 @@ class FleetState:
         load = self.loads.get(name)
         return load.waiting + load.in_flight if load else 0
 
-    def holder_of(self, uuid: GpuUuid) -> Worker | None:
-        """The worker that holds a GPU."""
-        for worker in self.workers.values():
-            if uuid in worker.gpu_uuids and worker.state in HOLDS_GPUS:
-                return worker
-        return None
+    def holders_of(self, uuid: GpuUuid, *, but: WorkerId | None = None) -> tuple[Worker, ...]:
+        """The workers that hold a GPU: one, or those that share it.
+
+        Args:
+            uuid: Of the GPU.
+            but: Not this one.
+        """
+        return tuple(
+            worker
+            for worker in self.workers.values()
+            if uuid in worker.gpu_uuids and worker.state in HOLDS_GPUS and worker.id != but
+        )
+
+    def note_use(self, use: GpuUse) -> None:
+        """Keep how much of a shared GPU is in use; forget it of one that nobody shares."""
+        if any(worker.gpu_slice for worker in self.holders_of(use.uuid)):
+            self.used_mib[use.uuid] = use.used_mib
+        else:
+            self.used_mib.pop(use.uuid, None)
 
     def expected_start_s(self, name: EndpointName) -> float:
         """Median of the endpoint's recent cold starts; 0 when there was none."""

@@ -69,13 +69,7 @@ def view_gpus(state: FleetState, uses: Mapping[GpuUuid, GpuUse]) -> tuple[GpuVie
     """Show every GPU with its holder."""
     views = []
     for uuid, status in state.gpus.items():
-        holder = state.holder_of(uuid)
-        view = GpuView(
-            status=status,
-            worker_id=holder.id if holder else None,
-            endpoint=holder.endpoint if holder else None,
-            use=uses.get(uuid),
-        )
+        view = GpuView(status=status, holders=state.holders_of(uuid), use=uses.get(uuid))
         views.append(view)
     return tuple(views)
 

@@ -65,11 +65,15 @@ class EndpointView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuView:
-    """A GPU as it is now; `use` is None when the source cannot tell."""
+    """A GPU as it is now.
+
+    Args:
+        holders: None, one, or those that share it.
+        use: None when the source cannot tell.
+    """
 
     status: GpuStatus
-    worker_id: WorkerId | None
-    endpoint: EndpointName | None
+    holders: tuple[Worker, ...]
     use: GpuUse | None
 
 

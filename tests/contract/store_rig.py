@@ -19,6 +19,7 @@ from gpud.core.endpoint import (
     ScalePolicy,
     Volume,
 )
+from gpud.core.gpu import WHOLE_PPM, GpuSlice
 from gpud.core.ids import EndpointName, GpuUuid, WorkerId
 from gpud.core.metering import Phase, Segment
 from gpud.core.records import (
@@ -114,7 +115,7 @@ def a_full_endpoint() -> Endpoint:
         registry="ghcr",
         env=(("HF_HOME", "/models"), ("EMPTY", "")),
         public=True,
-        gpus=GpuNeeds(count=2, memory_mib=40_000, model="H100"),
+        gpus=GpuNeeds(count=2, least_memory_mib=40_000, model="H100"),
         scale=ScalePolicy(
             min_workers=1,
             max_workers=4,
@@ -192,15 +193,19 @@ class Life:
         )
         return self
 
-    async def reserve(self, *gpus: GpuUuid) -> None:
+    async def reserve(self, *gpus: GpuUuid, gpu_slice: GpuSlice | None = None) -> None:
         clock = self._clock
         leases: list[FleetChange] = [
             LeaseOpened(
-                gpu_uuid=gpu, worker_id=self.worker.id, boot_id=clock.boot_id, at_boot_ns=clock.boot_ns()
+                gpu_uuid=gpu,
+                worker_id=self.worker.id,
+                boot_id=clock.boot_id,
+                at_boot_ns=clock.boot_ns(),
+                gpu_slice=gpu_slice,
             )
             for gpu in gpus
         ]
-        self.worker, move = moved(self.worker, WorkerState.RESERVED, gpu_uuids=gpus)
+        self.worker, move = moved(self.worker, WorkerState.RESERVED, gpu_uuids=gpus, gpu_slice=gpu_slice)
         await self._store.fleet.record([move, *leases, self._open(Phase.SETUP)])
 
     async def go(self, state: WorkerState, phase: Phase, **changes: object) -> None:
@@ -221,10 +226,10 @@ class Life:
         self.worker, move = moved(self.worker, WorkerState.GONE)
         await self._store.fleet.record([move, self._close("end"), *leases])
 
-    async def run(self, *gpus: GpuUuid, ready_ns: int = 10 * S) -> None:
+    async def run(self, *gpus: GpuUuid, ready_ns: int = 10 * S, gpu_slice: GpuSlice | None = None) -> None:
         """A life from reservation to its end: 1 s set-up, 2 s start, `ready_ns`, 1 s stop, 1 s release."""
         clock = self._clock
-        await self.reserve(*gpus)
+        await self.reserve(*gpus, gpu_slice=gpu_slice)
         clock.advance(S)
         await self.go(WorkerState.CREATING, Phase.SETUP)
         await self.go(WorkerState.STARTING, Phase.START, address="10.0.0.9", container_started_ns=clock.wall)
@@ -248,6 +253,7 @@ class Life:
             boot_id=self._clock.boot_id,
             start_boot_ns=self._clock.boot_ns(),
             start_wall_ms=self._clock.at_ms(),
+            share_ppm=self.worker.gpu_slice.share_ppm if self.worker.gpu_slice else WHOLE_PPM,
         )
         self._seq += 1
         return SegmentOpened(segment=self.segment)

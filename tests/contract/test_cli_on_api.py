@@ -80,7 +80,7 @@ async def test_every_option_of_a_deploy_arrives(site: ApiSite, gpud: Gpud) -> No
     endpoint = await _deployed(
         gpud,
         "llm",
-        *("--port", "8001", "--gpus", "2", "--gpu-memory-mib", "1000", "--gpu-model", "Fake"),
+        *("--port", "8001", "--gpus", "2", "--gpu-least-memory-mib", "1000", "--gpu-model", "Fake"),
         *("--min-workers", "1", "--max-workers", "3", "--policy", "fixed", "--concurrency", "4"),
         *("--idle-timeout", "90s", "--priority", "5", "--env", "A=1", "--volume", "v:/v:ro"),
         *("--health-path", "/up", "--start-timeout", "2m", "--request-timeout", "1h", "--alias", "m"),
@@ -88,7 +88,7 @@ async def test_every_option_of_a_deploy_arrives(site: ApiSite, gpud: Gpud) -> No
     )
     spec = site.control.endpoint("llm").endpoint.spec
     assert (spec.command, spec.port, spec.aliases, spec.public) == (("serve", "--fast"), 8001, ("m",), True)
-    assert (spec.gpus.count, spec.gpus.memory_mib, spec.gpus.model) == (2, 1000, "Fake")
+    assert (spec.gpus.count, spec.gpus.least_memory_mib, spec.gpus.model) == (2, 1000, "Fake")
     assert (spec.scale.min_workers, spec.scale.max_workers, spec.scale.concurrency) == (1, 3, 4)
     assert (spec.scale.idle_timeout_s, spec.scale.priority) == (90, 5)
     assert (spec.health.path, spec.health.start_timeout_s) == ("/up", 120)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gpud.core.gpu import Gpu, GpuHealth, GpuStatus
+from gpud.core.gpu import Gpu, GpuHealth, GpuSlice, GpuStatus
 from gpud.core.ids import EndpointName, WorkerId
 from gpud.core.metering import Phase
 from gpud.core.records import (
@@ -168,6 +168,35 @@ async def test_a_gpu_has_one_holder_and_the_refusal_names_it(store: Store, clock
         first.worker.id: WorkerState.RESERVED,
         second.worker.id: WorkerState.PENDING,
     }
+
+
+async def test_slices_of_one_gpu_are_leased_as_long_as_they_fit_it_together(
+    store: Store, clock: HandClock
+) -> None:
+    first, second, third, fourth, fifth = [await Life(store, clock, n).begin() for n in range(1, 6)]
+    await first.reserve(GPU_A, gpu_slice=GpuSlice(memory_mib=600, of_mib=1000))
+    with pytest.raises(InvariantBroken, match=f"{first.worker.id} holds 600 MiB of it"):
+        await fourth.reserve(GPU_A, gpu_slice=GpuSlice(memory_mib=401, of_mib=1000))
+    await second.reserve(GPU_A, gpu_slice=GpuSlice(memory_mib=400, of_mib=1000))
+    with pytest.raises(InvariantBroken, match="holds 1000 MiB of it"):
+        await fifth.reserve(GPU_A)
+    await third.reserve(GPU_B)
+    rows = await store.fleet.load_fleet()
+    leases = {(GPU_A, first.worker.id), (GPU_A, second.worker.id), (GPU_B, third.worker.id)}
+    assert set(rows.leases) == leases
+    slices = {worker.id: worker.gpu_slice for worker in rows.workers}
+    assert slices[second.worker.id] == GpuSlice(memory_mib=400, of_mib=1000)
+    assert slices[third.worker.id] is None
+    assert await store.reads.audit() == ()
+
+
+async def test_a_whole_gpu_is_leased_beside_no_slice_and_no_slice_beside_it(
+    store: Store, clock: HandClock
+) -> None:
+    first, second = [await Life(store, clock, number).begin() for number in (1, 2)]
+    await first.reserve(GPU_A)
+    with pytest.raises(InvariantBroken, match=f"{first.worker.id} holds it"):
+        await second.reserve(GPU_A, gpu_slice=GpuSlice(memory_mib=1, of_mib=1000))
 
 
 async def test_of_a_hundred_workers_that_want_one_gpu_at_once_one_gets_it(

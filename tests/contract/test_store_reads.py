@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gpud.core.gpu import GpuSlice
 from gpud.core.metering import Phase
 from gpud.core.records import EndpointSaved, EventRecorded, HeartbeatWritten, WorkerInserted
 from gpud.core.worker import WorkerState
@@ -203,6 +204,24 @@ async def test_a_stepped_wall_clock_bills_nobody(store: Store, clock: HandClock)
     assert await store.reads.audit() == ()
 
 
+async def test_slices_of_a_gpu_are_metered_as_the_parts_they_are_and_sum_to_it(
+    store: Store, clock: HandClock
+) -> None:
+    for number, mib in enumerate((1, 2, 4), start=1):  # of 7: none is a round part
+        life = await Life(store, clock, number, an_endpoint(f"e{number}")).begin()
+        await life.run(GPU_A, ready_ns=7 * S, gpu_slice=GpuSlice(memory_mib=mib, of_mib=7))
+    by_endpoint = {row.key: row.gpu_ns for row in await store.reads.usage(by=UsageBy.ENDPOINT)}
+    billable_ns = 9 * S  # two of the start, seven ready
+    for number, mib in enumerate((1, 2, 4), start=1):
+        exact_ns = billable_ns * mib / 7
+        assert exact_ns - billable_ns * 1e-6 <= by_endpoint[f"e{number}"] <= exact_ns
+    (gpu,) = await store.reads.usage(by=UsageBy.GPU)
+    assert gpu.gpu_ns <= billable_ns, "shares of one GPU are never more than the GPU"
+    assert gpu.gpu_ns == pytest.approx(billable_ns, rel=3e-6)
+    assert gpu.billed_seconds == 2 + 3 + 6, "each session's part, rounded up once"
+    assert await store.reads.audit() == ()
+
+
 async def test_usage_by_every_line_has_the_same_total(store: Store, clock: HandClock) -> None:
     embed = an_endpoint("embed")
     for number, (endpoint, gpus) in enumerate(
@@ -331,6 +350,7 @@ async def test_the_audit_finds_what_was_tampered_with(
         assert await store.reads.audit() == ()
     other = sqlite3.connect(tmp_path / "data" / "gpud.db")
     other.execute("PRAGMA foreign_keys = OFF")
+    other.execute("DROP TRIGGER gpu_lease_stays")
     other.execute(statement)
     other.commit()
     other.close()

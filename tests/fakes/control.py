@@ -199,10 +199,9 @@ class FakeFleetControl:
         return endpoint
 
     def _gpu_view(self, status: GpuStatus) -> GpuView:
-        holder = next((w for w in self.workers.values() if status.gpu.uuid in w.gpu_uuids), None)
+        holders = tuple(w for w in self.workers.values() if status.gpu.uuid in w.gpu_uuids)
         return GpuView(
             status=status,
-            worker_id=holder.id if holder else None,
-            endpoint=holder.endpoint if holder else None,
-            use=GpuUse(uuid=status.gpu.uuid, used_mib=1000 if holder else 0),
+            holders=holders,
+            use=GpuUse(uuid=status.gpu.uuid, used_mib=1000 if holders else 0),
         )

@@ -29,6 +29,9 @@ T = TypeVar("T")
 
 _WRITES = re.compile(r"^\s*(INSERT|UPDATE|DELETE)\b", re.MULTILINE)
 
+GPU_MIB = 24_576
+"""Memory of each GPU of the box."""
+
 _OK = ProbeResult(outcome=ProbeOutcome.OK, status=200)
 _REFUSED = ProbeResult(outcome=ProbeOutcome.REFUSED)
 _TIMEOUT = ProbeResult(outcome=ProbeOutcome.TIMEOUT)
@@ -37,13 +40,17 @@ _SICK = ProbeResult(outcome=ProbeOutcome.BAD_STATUS, status=500)
 
 @dataclass(slots=True, eq=False)
 class Lifetime:
-    """When a container really ran, on the boot clock; `ended_ns` is None while it does."""
+    """When a container really ran, on the boot clock; `ended_ns` is None while it does.
+
+    `memory_mib` is what it was told is its own of a shared GPU; 0 when its GPUs are.
+    """
 
     worker_id: WorkerId
     endpoint: EndpointName
     gpu_uuids: tuple[GpuUuid, ...]
     boot_id: str
     started_ns: int
+    memory_mib: int = 0
     ended_ns: int | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -141,7 +148,7 @@ class Box:
         self.clock = FakeClock()
         self.ids = SeededIds(seed)
         self.images = FakeImages()
-        self.gpus = FakeGpus(fake_gpus(gpus))
+        self.gpus = FakeGpus(fake_gpus(gpus, memory_mib=GPU_MIB))
         self.runtime = FakeRuntime(
             wall_ns=self.clock.wall_ns,
             rng=random.Random(f"{seed}:runtime"),
@@ -188,9 +195,10 @@ class Box:
 
     def _container_started(self, found: FakeContainer) -> None:
         launch = found.launch
+        memory_mib = int(dict(launch.env).get("GPUD_GPU_MEMORY_MIB", 0))
         for other in self._running.values():
             shared = set(other.gpu_uuids) & set(launch.gpu_uuids)
-            if shared:
+            if shared and not (memory_mib and other.memory_mib):
                 self.breaches.append(
                     f"{launch.worker_id} of {launch.endpoint} started on {', '.join(sorted(shared))}, where "
                     f"{other.worker_id} of {other.endpoint} runs."
@@ -201,11 +209,16 @@ class Box:
             gpu_uuids=launch.gpu_uuids,
             boot_id=self.clock.boot_id,
             started_ns=self.clock.boot_ns(),
+            memory_mib=memory_mib,
         )
+        beside = [each for each in self._running.values() if set(each.gpu_uuids) & set(launch.gpu_uuids)]
+        together_mib = memory_mib + sum(each.memory_mib for each in beside)
+        if together_mib > GPU_MIB:
+            self.breaches.append(f"{launch.worker_id} started where {together_mib} MiB are reserved then.")
         self._running[launch.worker_id] = lifetime
         self.lifetimes.append(lifetime)
         for uuid in launch.gpu_uuids:
-            self.gpus.start_process(uuid, found.pid)
+            self.gpus.start_process(uuid, found.pid, used_mib=memory_mib or 1024)
         self.on_start(found)
 
     def _container_ended(self, found: FakeContainer) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tests.sim.box import Box
 
 BACKOFF = BackoffPolicy(base_s=1.0, max_s=30.0, circuit_failures=3)
+HEADROOM_MIB = 512
 RELEASE_TIMEOUT_S = 10.0
 
 
@@ -95,6 +96,7 @@ class Daemon:
             gpu_attach=GpuAttach.AUTO,
             idle_memory_mib_max=512,
             release_timeout_s=RELEASE_TIMEOUT_S,
+            headroom_mib=HEADROOM_MIB,
         )
         policy = ReconcilerPolicy(
             backoff=BACKOFF, settle_s=self._settle_s, verify_gpus=box.gpus.source == "nvml"

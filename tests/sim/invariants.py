@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from gpud.core.rollout import TRYING
 from gpud.core.worker import COUNTED, HOLDS_GPUS, STARTING_UP, WorkerState
+from tests.sim.box import GPU_MIB
+from tests.sim.daemon import HEADROOM_MIB
 
 if TYPE_CHECKING:
     from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
@@ -50,12 +52,17 @@ class Invariants:
 
     def _gpus_are_held_once(self, daemon: Daemon) -> None:
         holders: dict[GpuUuid, WorkerId] = {}
+        reserved_mib: defaultdict[GpuUuid, int] = defaultdict(int)
         for worker in daemon.fleet.state.workers.values():
             if worker.state not in HOLDS_GPUS:
                 continue
-            for uuid in worker.gpu_uuids:
+            for uuid in worker.gpu_uuids if worker.gpu_slice else ():
+                reserved_mib[uuid] += worker.gpu_slice.memory_mib if worker.gpu_slice else 0
+                assert reserved_mib[uuid] + HEADROOM_MIB <= GPU_MIB, f"{uuid} is over-committed."
+            for uuid in worker.gpu_uuids if not worker.gpu_slice else ():
                 assert uuid not in holders, f"{uuid} is held by {holders[uuid]} and by {worker.id}."
                 holders[uuid] = worker.id
+        assert not holders.keys() & reserved_mib.keys(), "A whole worker and a slice are on one GPU."
 
     def _workers_are_within_bounds(self, daemon: Daemon) -> None:
         """Nobody joins an endpoint that has `max_workers` of its present revision.

@@ -219,13 +219,14 @@ class Sim:
         env: tuple[tuple[str, str], ...] = (),
         health: HealthCheck | None = None,
         limits: Limits | None = None,
+        slice_mib: int = 0,
     ) -> EndpointSpec:
         """A spec that listens on port 8000."""
         return EndpointSpec(
             name=EndpointName(name),
             image=image,
             port=8000,
-            gpus=GpuNeeds(count=gpus),
+            gpus=GpuNeeds(count=gpus, memory_mib=slice_mib),
             scale=scale or ScalePolicy(),
             env=env,
             health=health or HealthCheck(),

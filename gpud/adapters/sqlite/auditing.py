@@ -104,6 +104,8 @@ def _leases(connection: sqlite3.Connection, statement: str, params: dict[str, st
             boot_id=row["boot_id"],
             leased_boot_ns=row["leased_boot_ns"],
             released_boot_ns=row["released_boot_ns"],
+            memory_mib=row["memory_mib"] or 0,
+            of_mib=row["of_mib"] or 0,
         )
 
 

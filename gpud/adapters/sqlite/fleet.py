@@ -155,16 +155,23 @@ def _open_lease(change: LeaseOpened, connection: sqlite3.Connection) -> None:
         "worker_id": change.worker_id,
         "boot_id": change.boot_id,
         "at_boot_ns": change.at_boot_ns,
+        "memory_mib": change.gpu_slice.memory_mib if change.gpu_slice else None,
+        "of_mib": change.gpu_slice.of_mib if change.gpu_slice else None,
     }
     try:
         connection.execute(SQL["lease_open"], params)
     except sqlite3.IntegrityError as error:
-        holder = connection.execute(SQL["lease_holder"], {"gpu_uuid": change.gpu_uuid}).fetchone()
-        if holder is None:
+        found = connection.execute(SQL["lease_holders"], {"gpu_uuid": change.gpu_uuid}).fetchone()
+        if found["holders"] is None:
             raise
+        part, holds = "", "holds it"
+        if change.gpu_slice:
+            part = f"with {change.gpu_slice.memory_mib} of {change.gpu_slice.of_mib} MiB "
+        if found["memory_mib"]:
+            holds = f"holds {found['memory_mib']} MiB of it"
         raise InvariantBroken(
-            f"GPU {change.gpu_uuid} was to be leased to {change.worker_id}, "
-            f"but {holder['worker_id']} holds it."
+            f"GPU {change.gpu_uuid} was to be leased {part}to {change.worker_id}, "
+            f"but {found['holders']} {holds}."
         ) from error
 
 

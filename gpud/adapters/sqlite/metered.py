@@ -110,6 +110,7 @@ def hour_stretches(
             phase=Phase(row["phase"]),
             at_ns=row["bucket"] * bucket_hours * HOUR_NS,
             ns=row["ns"],
+            share_ppm=row["share_ppm"],
         )
 
 
@@ -133,4 +134,5 @@ def _sessions(
             gpu_uuids=segment.gpu_uuids,
             billable_ns=billable_ns[segment.worker_id] + open_ns,
             ended_ns=ended_at(segment),
+            share_ppm=segment.share_ppm,
         )

@@ -120,10 +120,12 @@ FROM standby ORDER BY created_at_ms, id;
 -- name: worker_insert
 INSERT INTO worker (
     id, endpoint, revision, state, generation, since_s, created_at_ms, port, gpu_uuids, address, cause, detail,
-    container_started_ns, container_finished_ns, exit_code, ready_s, adopted, failed, force
+    container_started_ns, container_finished_ns, exit_code, ready_s, adopted, failed, force,
+    gpu_slice_mib, gpu_total_mib
 ) VALUES (
     :id, :endpoint, :revision, :state, :generation, :since_s, :created_at_ms, :port, :gpu_uuids, :address, :cause,
-    :detail, :container_started_ns, :container_finished_ns, :exit_code, :ready_s, :adopted, :failed, :force
+    :detail, :container_started_ns, :container_finished_ns, :exit_code, :ready_s, :adopted, :failed, :force,
+    :gpu_slice_mib, :gpu_total_mib
 );
 
 -- name: worker_move
@@ -134,6 +136,8 @@ UPDATE worker SET
     since_s = :since_s,
     port = :port,
     gpu_uuids = :gpu_uuids,
+    gpu_slice_mib = :gpu_slice_mib,
+    gpu_total_mib = :gpu_total_mib,
     address = :address,
     cause = :cause,
     detail = :detail,
@@ -175,34 +179,36 @@ ORDER BY created_at_ms DESC, id DESC
 LIMIT :limit;
 
 -- name: lease_open
-INSERT INTO gpu_lease (gpu_uuid, worker_id, boot_id, leased_boot_ns)
-VALUES (:gpu_uuid, :worker_id, :boot_id, :at_boot_ns);
+INSERT INTO gpu_lease (gpu_uuid, worker_id, boot_id, leased_boot_ns, memory_mib, of_mib)
+VALUES (:gpu_uuid, :worker_id, :boot_id, :at_boot_ns, :memory_mib, :of_mib);
 
 -- name: lease_close
 UPDATE gpu_lease SET released_boot_ns = :at_boot_ns
 WHERE gpu_uuid = :gpu_uuid AND worker_id = :worker_id AND released_boot_ns IS NULL;
 
--- name: lease_holder
-SELECT worker_id FROM gpu_lease WHERE gpu_uuid = :gpu_uuid AND released_boot_ns IS NULL;
+-- name: lease_holders
+SELECT group_concat(worker_id, ' and ') AS holders, sum(memory_mib) AS memory_mib
+FROM gpu_lease WHERE gpu_uuid = :gpu_uuid AND released_boot_ns IS NULL;
 
 -- name: leases_open
 SELECT gpu_uuid, worker_id FROM gpu_lease WHERE released_boot_ns IS NULL ORDER BY gpu_uuid;
 
 -- name: leases_all
-SELECT gpu_uuid, worker_id, boot_id, leased_boot_ns, released_boot_ns FROM gpu_lease ORDER BY id;
+SELECT gpu_uuid, worker_id, boot_id, leased_boot_ns, released_boot_ns, memory_mib, of_mib
+FROM gpu_lease ORDER BY id;
 
 -- name: leases_of_workers
-SELECT gpu_uuid, worker_id, boot_id, leased_boot_ns, released_boot_ns FROM gpu_lease
+SELECT gpu_uuid, worker_id, boot_id, leased_boot_ns, released_boot_ns, memory_mib, of_mib FROM gpu_lease
 WHERE worker_id > :after AND worker_id <= :last
 ORDER BY worker_id, id;
 
 -- name: segment_open
 INSERT INTO usage_segment (
     worker_id, seq, phase, endpoint, revision, gpu_uuids, boot_id, start_boot_ns, end_boot_ns, start_wall_ms,
-    close_reason, estimated
+    close_reason, estimated, share_ppm
 ) VALUES (
     :worker_id, :seq, :phase, :endpoint, :revision, :gpu_uuids, :boot_id, :start_boot_ns, :end_boot_ns,
-    :start_wall_ms, :close_reason, :estimated
+    :start_wall_ms, :close_reason, :estimated, :share_ppm
 );
 
 -- name: segment_close
@@ -234,13 +240,13 @@ WHERE (:endpoint = '' OR w.endpoint = :endpoint)
   AND (s.end_wall_ms IS NULL OR +s.end_wall_ms >= :since_ms);
 
 -- name: usage_hour_add
-INSERT INTO usage_hour (worker_id, hour, phase, endpoint, gpu_uuids, ns)
-VALUES (:worker_id, :hour, :phase, :endpoint, :gpu_uuids, :ns)
+INSERT INTO usage_hour (worker_id, hour, phase, endpoint, gpu_uuids, ns, share_ppm)
+VALUES (:worker_id, :hour, :phase, :endpoint, :gpu_uuids, :ns, :share_ppm)
 ON CONFLICT (worker_id, hour, phase) DO UPDATE SET ns = ns + excluded.ns;
 
 -- name: usage_hours
 -- By worker, phase and bucket of :bucket_hours hours.
-SELECT worker_id, endpoint, gpu_uuids, phase, hour / :bucket_hours AS bucket, sum(ns) AS ns
+SELECT worker_id, endpoint, gpu_uuids, share_ppm, phase, hour / :bucket_hours AS bucket, sum(ns) AS ns
 FROM usage_hour
 WHERE hour >= :first AND hour < :last AND (:endpoint = '' OR endpoint = :endpoint)
 GROUP BY worker_id, phase, bucket;

@@ -19,7 +19,7 @@ from gpud.core.endpoint import (
     ScalePolicy,
     Volume,
 )
-from gpud.core.gpu import Gpu, GpuHealth, GpuStatus
+from gpud.core.gpu import Gpu, GpuHealth, GpuSlice, GpuStatus
 from gpud.core.ids import EndpointName, GpuUuid, KeyId, Revision, WorkerId
 from gpud.core.metering import Phase, Segment
 from gpud.core.rollout_policy import RolloutPolicy, RolloutStrategy, SmokeRequest
@@ -135,6 +135,8 @@ def worker_params(worker: Worker) -> Params:
         "created_at_ms": worker.created_at_ms,
         "port": worker.port,
         "gpu_uuids": to_json(worker.gpu_uuids),
+        "gpu_slice_mib": worker.gpu_slice.memory_mib if worker.gpu_slice else 0,
+        "gpu_total_mib": worker.gpu_slice.of_mib if worker.gpu_slice else 0,
         "address": worker.address,
         "cause": worker.cause,
         "detail": worker.detail,
@@ -182,6 +184,11 @@ def worker_of(row: sqlite3.Row) -> Worker:
         created_at_ms=row["created_at_ms"],
         port=row["port"],
         gpu_uuids=_gpu_uuids(row["gpu_uuids"]),
+        gpu_slice=(
+            GpuSlice(memory_mib=row["gpu_slice_mib"], of_mib=row["gpu_total_mib"])
+            if row["gpu_slice_mib"]
+            else None
+        ),
         address=row["address"],
         cause=Cause(row["cause"]),
         detail=row["detail"],
@@ -210,6 +217,7 @@ def segment_params(segment: Segment) -> Params:
         "start_wall_ms": segment.start_wall_ms,
         "close_reason": segment.close_reason,
         "estimated": segment.estimated,
+        "share_ppm": segment.share_ppm,
     }
 
 
@@ -228,6 +236,7 @@ def segment_of(row: sqlite3.Row) -> Segment:
         start_wall_ms=row["start_wall_ms"],
         close_reason=row["close_reason"],
         estimated=bool(row["estimated"]),
+        share_ppm=row["share_ppm"],
     )
 
 

@@ -78,6 +78,8 @@ CREATE TABLE worker (
     adopted               INTEGER NOT NULL CHECK (adopted IN (0, 1)),
     failed                INTEGER NOT NULL CHECK (failed IN (0, 1)),
     force                 INTEGER NOT NULL CHECK (force IN (0, 1)),
+    gpu_slice_mib INTEGER NOT NULL DEFAULT 0 CHECK (gpu_slice_mib >= 0),
+    gpu_total_mib INTEGER NOT NULL DEFAULT 0 CHECK (gpu_total_mib >= 0),
     -- GPUs are held from RESERVED on, and only a worker with an address can be given requests.
     CHECK (state NOT IN ('pending', 'pulling') OR gpu_uuids = '[]'),
     CHECK (state <> 'ready' OR address <> ''),
@@ -94,11 +96,37 @@ CREATE TABLE gpu_lease (
     worker_id        TEXT    NOT NULL REFERENCES worker (id),
     boot_id          TEXT    NOT NULL,
     leased_boot_ns   INTEGER NOT NULL CHECK (leased_boot_ns >= 0),
-    released_boot_ns INTEGER CHECK (released_boot_ns >= leased_boot_ns)
+    released_boot_ns INTEGER CHECK (released_boot_ns >= leased_boot_ns),
+    memory_mib INTEGER CHECK (memory_mib > 0),
+    of_mib INTEGER CHECK (of_mib >= memory_mib)
 ) STRICT;
 
--- The promise that no GPU ever has two holders.
-CREATE UNIQUE INDEX gpu_lease_open ON gpu_lease (gpu_uuid) WHERE released_boot_ns IS NULL;
+-- The promise that a GPU has one holder, or holders of slices that fit it together. The index
+-- refuses a second whole holder, the trigger all else.
+CREATE UNIQUE INDEX gpu_lease_whole ON gpu_lease (gpu_uuid) WHERE released_boot_ns IS NULL AND memory_mib IS NULL;
+CREATE UNIQUE INDEX gpu_lease_open ON gpu_lease (gpu_uuid, worker_id) WHERE released_boot_ns IS NULL;
+
+CREATE TRIGGER gpu_lease_fits BEFORE INSERT ON gpu_lease WHEN NEW.released_boot_ns IS NULL
+BEGIN
+    SELECT RAISE(ABORT, 'the GPU has other holders')
+    WHERE EXISTS (
+        SELECT 1 FROM gpu_lease AS held
+        WHERE held.gpu_uuid = NEW.gpu_uuid AND held.released_boot_ns IS NULL
+          AND (NEW.memory_mib IS NULL OR held.memory_mib IS NULL)
+    );
+    SELECT RAISE(ABORT, 'the GPU has not so much memory left')
+    WHERE NEW.memory_mib IS NOT NULL AND NEW.memory_mib + (
+        SELECT ifnull(sum(held.memory_mib), 0) FROM gpu_lease AS held
+        WHERE held.gpu_uuid = NEW.gpu_uuid AND held.released_boot_ns IS NULL
+    ) > ifnull(NEW.of_mib, 0);
+END;
+
+CREATE TRIGGER gpu_lease_stays BEFORE UPDATE ON gpu_lease
+WHEN NEW.gpu_uuid <> OLD.gpu_uuid OR NEW.memory_mib IS NOT OLD.memory_mib OR NEW.of_mib IS NOT OLD.of_mib
+  OR (NEW.released_boot_ns IS NULL AND OLD.released_boot_ns IS NOT NULL)
+BEGIN
+    SELECT RAISE(ABORT, 'a lease changes only by being released');
+END;
 CREATE INDEX gpu_lease_of_worker ON gpu_lease (worker_id);
 
 CREATE TABLE usage_segment (
@@ -117,6 +145,7 @@ CREATE TABLE usage_segment (
     end_wall_ms   INTEGER GENERATED ALWAYS AS (start_wall_ms + (end_boot_ns - start_boot_ns) / 1000000) VIRTUAL,
     close_reason  TEXT    NOT NULL,
     estimated     INTEGER NOT NULL CHECK (estimated IN (0, 1)),
+    share_ppm INTEGER NOT NULL DEFAULT 1000000 CHECK (share_ppm BETWEEN 0 AND 1000000),
     CHECK (end_boot_ns IS NOT NULL OR (close_reason = '' AND estimated = 0)),
     PRIMARY KEY (worker_id, seq)
 ) STRICT;
@@ -134,6 +163,7 @@ CREATE TABLE usage_hour (
     endpoint  TEXT    NOT NULL,
     gpu_uuids TEXT    NOT NULL CHECK (gpu_uuids LIKE '[%]'),
     ns        INTEGER NOT NULL CHECK (ns > 0),
+    share_ppm INTEGER NOT NULL DEFAULT 1000000 CHECK (share_ppm BETWEEN 0 AND 1000000),
     PRIMARY KEY (worker_id, hour, phase)
 ) STRICT, WITHOUT ROWID;
 

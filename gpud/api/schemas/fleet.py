@@ -50,6 +50,8 @@ class WorkerDocument(Document):
     adopted: bool
     """A starting daemon found it running."""
     gpu_uuids: tuple[str, ...]
+    gpu_memory_mib: int
+    """What it reserves of its one GPU; 0 when its GPUs are its own."""
     address: str
     """Of the container; empty before it started."""
     port: int
@@ -132,6 +134,14 @@ class EndpointDocument(Document):
     updated_at: Timestamp
 
 
+class GpuShareDocument(Document):
+    """A part of a GPU that one worker reserves."""
+
+    worker_id: str
+    endpoint: str
+    memory_mib: int
+
+
 class GpuDocument(Document):
     """A GPU of the box as it is now."""
 
@@ -149,8 +159,11 @@ class GpuDocument(Document):
     since: Timestamp | None
     """When its health last changed."""
     worker_id: str | None
-    """The worker that holds it."""
+    """The worker that holds it; of several that share it, the eldest."""
     endpoint: str | None
+    """Of that worker."""
+    shared_by: tuple[GpuShareDocument, ...]
+    """Workers that reserve parts of it; empty while it is whole."""
     used_mib: int | None
     """Memory in use; null when the source cannot tell."""
     pids: tuple[int, ...] | None
@@ -252,6 +265,7 @@ def worker_document(worker: Worker) -> WorkerDocument:
         failed=worker.failed,
         adopted=worker.adopted,
         gpu_uuids=worker.gpu_uuids,
+        gpu_memory_mib=worker.gpu_slice.memory_mib if worker.gpu_slice else 0,
         address=worker.address,
         port=worker.port,
         created_at=timestamp(worker.created_at_ms),
@@ -315,6 +329,7 @@ def endpoint_document(view: EndpointView) -> EndpointDocument:
 def gpu_document(view: GpuView) -> GpuDocument:
     """Show a GPU."""
     gpu, use = view.status.gpu, view.use
+    holders = sorted(view.holders, key=lambda worker: (worker.created_at_ms, worker.id))
     return GpuDocument(
         uuid=gpu.uuid,
         name=gpu.name,
@@ -326,8 +341,13 @@ def gpu_document(view: GpuView) -> GpuDocument:
         health=view.status.health,
         reason=view.status.reason,
         since=timestamp_or_none(view.status.since_ms),
-        worker_id=view.worker_id,
-        endpoint=view.endpoint,
+        worker_id=holders[0].id if holders else None,
+        endpoint=holders[0].endpoint if holders else None,
+        shared_by=tuple(
+            GpuShareDocument(worker_id=w.id, endpoint=w.endpoint, memory_mib=w.gpu_slice.memory_mib)
+            for w in holders
+            if w.gpu_slice
+        ),
         used_mib=use.used_mib if use else None,
         pids=use.pids if use else None,
     )

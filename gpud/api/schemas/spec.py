@@ -56,9 +56,11 @@ class GpusSection(Document):
     """What a worker needs of the box's GPUs."""
 
     count: Annotated[int, Field(ge=0, le=64)] = _GPUS.count
-    """Whole GPUs (or MIG devices) per worker; 0 is a CPU worker."""
+    """GPUs (or MIG devices) per worker; 0 is a CPU worker."""
     memory_mib: Annotated[int, Field(ge=0, le=_MIB_MAX)] = _GPUS.memory_mib
-    """Least memory each GPU must have; 0 for any."""
+    """Reserved of one GPU, which others may share then; `count` must be 1. 0 takes whole GPUs."""
+    least_memory_mib: Annotated[int, Field(ge=0, le=_MIB_MAX)] = _GPUS.least_memory_mib
+    """Least memory each GPU must have in all; 0 for any."""
     model: Annotated[str, Field(max_length=200)] = _GPUS.model
     """Only GPUs whose name contains this, whatever the case; empty for any."""
 

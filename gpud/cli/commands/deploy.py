@@ -42,7 +42,18 @@ _OPTIONS = (
         field="gpus.count",
         default="1",
     ),
-    Option("gpu-memory-mib", "Least memory of each GPU.", kind=grammar.WHOLE, field="gpus.memory_mib"),
+    Option(
+        "gpu-memory-mib",
+        "Reserve this much of one GPU, which others may share.",
+        kind=grammar.WHOLE,
+        field="gpus.memory_mib",
+    ),
+    Option(
+        "gpu-least-memory-mib",
+        "Least memory of each GPU.",
+        kind=grammar.WHOLE,
+        field="gpus.least_memory_mib",
+    ),
     Option("gpu-model", "Only GPUs whose name contains this, such as H100.", field="gpus.model"),
     Option(
         "min-workers",

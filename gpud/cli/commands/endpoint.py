@@ -111,7 +111,9 @@ def _gpus_text(spec: Mapping[str, object]) -> str:
         return "none"
     words = [f"{count:g} per worker"]
     if number_at(spec, "gpus", "memory_mib"):
-        words.append(f"at least {mib(number_at(spec, 'gpus', 'memory_mib'))} each")
+        words.append(f"{mib(number_at(spec, 'gpus', 'memory_mib'))} of it, beside others")
+    if number_at(spec, "gpus", "least_memory_mib"):
+        words.append(f"at least {mib(number_at(spec, 'gpus', 'least_memory_mib'))} each")
     if text_at(spec, "gpus", "model"):
         words.append(f"model {text_at(spec, 'gpus', 'model')}")
     return ", ".join(words)

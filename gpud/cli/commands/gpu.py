@@ -25,14 +25,22 @@ def _memory(gpu: Mapping[str, object]) -> str:
     return f"{number_at(gpu, 'used_mib') / 1024:.1f} of {total}"
 
 
+def _holders(gpu: Mapping[str, object], name: str) -> str:
+    """Who has it: one, or those that share it, each once."""
+    sharers = value_at(gpu, "shared_by")
+    if not isinstance(sharers, list) or not sharers:
+        return text_at(gpu, name)
+    return ", ".join(dict.fromkeys(text_at(share, name) for share in sharers))
+
+
 COLUMNS = (
     Column("#", lambda row: text_at(row, "index"), right=True),
     Column("UUID", lambda row: text_at(row, "uuid"), shrink=True),
     Column("NAME", lambda row: text_at(row, "name"), shrink=True),
     Column("MEMORY", _memory, right=True),
     Column("HEALTH", lambda row: state_text(text_at(row, "health")), state=True),
-    Column("ENDPOINT", lambda row: text_at(row, "endpoint")),
-    Column("WORKER", lambda row: text_at(row, "worker_id")),
+    Column("ENDPOINT", lambda row: _holders(row, "endpoint")),
+    Column("WORKER", lambda row: _holders(row, "worker_id")),
 )
 
 

@@ -67,7 +67,7 @@ def spec(name: str = "llm", **scale: object) -> dict[str, object]:
         "registry": "",
         "env": {},
         "public": False,
-        "gpus": {"count": 1, "memory_mib": 24576, "model": "H100"},
+        "gpus": {"count": 1, "memory_mib": 0, "least_memory_mib": 24576, "model": "H100"},
         "scale": {
             "min_workers": 0,
             "max_workers": 4,

@@ -14,6 +14,8 @@ from gpud.core.reclaim import Claimant, Tenant, TenantPhase
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+TOTAL_MIB = 24_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Party:
@@ -22,6 +24,7 @@ class Party:
     Args:
         workers: Its load has use for so many, from `from_s` on, of every `period_s` for `for_s`.
         drain_s: What its longest request takes.
+        slice_mib: It reserves so much of one GPU of 24,000; 0 for whole GPUs.
     """
 
     name: EndpointName
@@ -31,6 +34,7 @@ class Party:
     drain_s: float = 5.0
     priority: int = 0
     guaranteed: int = 0
+    slice_mib: int = 0
     from_s: float = 0.0
     for_s: float = 1e9
     period_s: float = 1e9
@@ -53,7 +57,7 @@ class _Guest:
 
 def gpus(count: int) -> tuple[GpuStatus, ...]:
     return tuple(
-        GpuStatus(gpu=Gpu(uuid=GpuUuid(f"GPU-{i}"), name="GPU", memory_mib=24_000, index=i))
+        GpuStatus(gpu=Gpu(uuid=GpuUuid(f"GPU-{i}"), name="GPU", memory_mib=TOTAL_MIB, index=i))
         for i in range(count)
     )
 
@@ -97,13 +101,17 @@ class SharingBox:
         return [g for g in self.guests if g.party.name == name and g.gone_s is None]
 
     def _apply(self, answer: Allocation) -> None:
-        taken = {uuid for guest in self.guests for uuid in guest.gpu_uuids}
-        for grant in answer.grants:
-            assert not taken & set(grant.gpu_uuids), "a GPU was granted twice"
-            taken |= set(grant.gpu_uuids)
+        taken = {f"GPU-{i}": 0 for i in range(self.gpu_count)}
+        for guest in self.guests:
+            for uuid in guest.gpu_uuids:
+                taken[uuid] += guest.party.slice_mib or TOTAL_MIB
+        for turn, grant in enumerate(answer.grants):
             party = next(p for p in self.parties if p.name == grant.endpoint)
             assert len(grant.gpu_uuids) == party.gpus
-            number = WorkerId(f"wk-{len(taken)}-{self.now_s:g}-{'-'.join(grant.gpu_uuids)}")
+            for uuid in grant.gpu_uuids:
+                taken[uuid] += party.slice_mib or TOTAL_MIB
+                assert taken[uuid] <= TOTAL_MIB, "a GPU was granted twice"
+            number = WorkerId(f"wk-{turn}-{self.now_s:g}-{'-'.join(grant.gpu_uuids)}")
             ready_s = self.now_s + party.cold_start_s
             self.guests.append(
                 _Guest(number, party, grant.gpu_uuids, self.now_s, ready_s, idle_since_s=ready_s)
@@ -126,7 +134,8 @@ class SharingBox:
             else:
                 self.unserved_since_s.pop(party.name, None)
             for guest in self.of(party.name):
-                self.gpu_s[party.name] = self.gpu_s.get(party.name, 0.0) + len(guest.gpu_uuids)
+                share = party.slice_mib / TOTAL_MIB if party.slice_mib else len(guest.gpu_uuids)
+                self.gpu_s[party.name] = self.gpu_s.get(party.name, 0.0) + share
                 if party.needed(self.now_s):
                     guest.idle_since_s = self.now_s
 
@@ -138,7 +147,7 @@ class SharingBox:
             desired=max(needed, party.guaranteed),
             guaranteed=party.guaranteed,
             priority=party.priority,
-            gpus=GpuNeeds(count=party.gpus),
+            gpus=GpuNeeds(count=party.gpus, memory_mib=party.slice_mib),
             oldest_wait_s=self.now_s - self.unserved_since_s.get(party.name, self.now_s),
             cold_start_s=party.cold_start_s,
         )
@@ -152,6 +161,7 @@ class SharingBox:
             worker_id=guest.id,
             endpoint=guest.party.name,
             gpu_uuids=guest.gpu_uuids,
+            memory_mib=guest.party.slice_mib,
             phase=phase,
             busy=bool(guest.party.needed(self.now_s)) and phase is TenantPhase.READY,
             held_since_s=guest.held_since_s,

@@ -233,7 +233,13 @@ def test_a_gone_worker_without_holds_is_fine() -> None:
 def test_groupings_that_differ_are_found() -> None:
     def line(idle_ns: int) -> UsageRow:
         return UsageRow(
-            key="x", gpu_ns=0, wall_ns=0, billed_seconds=0, sessions=0, phases_ns={"idle": idle_ns}
+            key="x",
+            gpu_ns=0,
+            wall_ns=0,
+            billed_seconds=0,
+            sessions=0,
+            phases_ns={},
+            phases_ppm_ns={"idle": idle_ns * 1_000_000},
         )
 
     assert list(total_breaches({"endpoint": (line(3), line(4)), "day": (line(7),)})) == []

@@ -37,7 +37,7 @@ def boxes(draw: st.DrawFn) -> tuple[GpuStatus, ...]:
 needs_of = st.builds(
     GpuNeeds,
     count=st.integers(0, 4),
-    memory_mib=st.sampled_from([0, 20_000, 80_000]),
+    least_memory_mib=st.sampled_from([0, 20_000, 80_000]),
     model=st.sampled_from(["", "h100", "L4"]),
 )
 held = st.sets(st.integers(0, 7))
@@ -82,7 +82,7 @@ def test_what_is_impossible_is_never_placed_and_the_rest_is_on_a_healthy_empty_b
 
 def test_the_smallest_gpu_that_will_do_is_taken() -> None:
     box = tuple(GpuStatus(gpu=gpu(n, memory_mib=mib)) for n, mib in enumerate((81_920, 16_384, 24_576)))
-    assert place(GpuNeeds(memory_mib=20_000), box, {}) == Placement(gpu_uuids=(gpu_uuid(2),))
+    assert place(GpuNeeds(least_memory_mib=20_000), box, {}) == Placement(gpu_uuids=(gpu_uuid(2),))
 
 
 def test_several_gpus_come_from_one_node_where_one_has_enough() -> None:
@@ -115,7 +115,7 @@ def test_who_waits_for_a_sick_gpu_is_told_what_ails_it() -> None:
     [
         (GpuNeeds(count=3), "3 GPUs; this box has 2 such of 2 in all"),
         (GpuNeeds(model="H200"), "whose name contains 'H200'"),
-        (GpuNeeds(memory_mib=99_999), "with at least 99999 MiB"),
+        (GpuNeeds(least_memory_mib=99_999), "with at least 99999 MiB"),
     ],
 )
 def test_what_can_never_be_is_said_in_words(needs: GpuNeeds, words: str) -> None:
@@ -158,7 +158,7 @@ def test_only_those_who_suit_no_other_gpus_are_weighed_against_each_other() -> N
     picky = EndpointSpec(
         name=EndpointName("picky"),
         image="a/b",
-        gpus=GpuNeeds(memory_mib=40_000),
+        gpus=GpuNeeds(least_memory_mib=40_000),
         scale=ScalePolicy(min_workers=1, max_workers=1),
     )
     easy = spec("easy", ScalePolicy(min_workers=1, max_workers=1))

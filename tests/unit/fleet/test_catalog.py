@@ -168,7 +168,7 @@ def test_an_endpoint_is_shown_as_it_is(sim: Sim) -> None:
     view = _catalog(sim).endpoint("echo")
     assert (view.condition, view.waiting, view.in_flight) == (EndpointCondition.READY, 2, 1)
     held, free = sim.do(_catalog(sim).gpus())
-    assert (held.endpoint, free.endpoint) == (_ECHO, None)
+    assert ([w.endpoint for w in held.holders], free.holders) == ([_ECHO], ())
 
 
 def test_prewarming_answers_at_once_and_pulls_behind(sim: Sim) -> None:

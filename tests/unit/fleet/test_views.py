@@ -68,5 +68,5 @@ def test_a_gpu_is_shown_with_its_holder_and_its_use_where_that_is_known() -> Non
     state.workers[worker_id(1)] = worker(1, _S.GONE, gpu_uuids=(gpu_uuid(1),))
     use = GpuUse(uuid=gpu_uuid(0), used_mib=5)
     held, given_back, free = view_gpus(state, {gpu_uuid(0): use})
-    assert (held.worker_id, held.endpoint, held.use) == (worker_id(0), _ECHO, use)
-    assert (given_back.worker_id, free.worker_id, free.use) == (None, None, None)
+    assert ([w.id for w in held.holders], held.use) == ([worker_id(0)], use)
+    assert (given_back.holders, free.holders, free.use) == ((), (), None)

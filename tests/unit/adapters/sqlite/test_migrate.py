@@ -30,7 +30,9 @@ def shape(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
     rows = connection.execute(
         "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
     ).fetchall()
-    return [tuple(re.sub(r"\s+", " ", str(value)) for value in row) for row in rows]
+    # A column that a migration adds comes without the line breaks of those before it.
+    closed = [tuple(re.sub(r"\s*([(),])\s*", r"\1", str(value)) for value in row) for row in rows]
+    return [tuple(re.sub(r"\s+", " ", value) for value in row) for row in closed]
 
 
 @pytest.fixture
