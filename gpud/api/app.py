@@ -12,6 +12,7 @@ from aiohttp import web
 from gpud.api import (
     endpoints,
     events,
+    forecasts,
     gpus,
     images,
     keys,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 ALL_OPERATIONS = (
     *endpoints.OPERATIONS_HERE,
     *revisions.OPERATIONS_HERE,
+    *forecasts.OPERATIONS_HERE,
     *workers.OPERATIONS_HERE,
     *gpus.OPERATIONS_HERE,
     *images.OPERATIONS_HERE,

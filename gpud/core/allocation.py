@@ -72,6 +72,7 @@ class Allocation:
             be; of a shared one, whose claim came last.
         left_mib: What a slice may still have of each healthy GPU.
         waits: Why an endpoint has fewer workers than it needs.
+        awaited: For whom endpoints wait, and for how many seconds until its turn to leave.
         ask_again_at_s: Loop time at which a victim's time comes; None when none is awaited.
         memory: For the next allocation.
     """
@@ -82,6 +83,7 @@ class Allocation:
     claimed: Mapping[GpuUuid, EndpointName]
     left_mib: Mapping[GpuUuid, int]
     waits: Mapping[EndpointName, WaitReason]
+    awaited: Mapping[EndpointName, Mapping[WorkerId, float]]
     ask_again_at_s: float | None
     memory: AllocationMemory
 
@@ -156,6 +158,7 @@ class _Round:
         self.reclaims: dict[WorkerId, Reclaim] = {}
         self.promises: dict[WorkerId, EndpointName] = {}
         self.waits: dict[EndpointName, WaitReason] = {}
+        self.awaited: dict[EndpointName, dict[WorkerId, float]] = defaultdict(dict)
         self.later: set[WorkerId] = set()
         self.serving: set[WorkerId] = set()
         self.later_s: list[float] = []
@@ -213,6 +216,7 @@ class _Round:
             claimed=self.claimed,
             left_mib=self.ledger.left_mib(),
             waits=self.waits,
+            awaited=self.awaited,
             ask_again_at_s=min(self.later_s, default=None),
             memory=AllocationMemory(fairness=self.fairness, promises=self.promises, without_s=self.without_s),
         )
@@ -262,6 +266,8 @@ class _Round:
             self._hopeless.add(hopeless)
             return False
         in_s = max(way.offer.in_s for way in chosen)
+        leavers = ((tenant.worker_id, offer.in_s) for way in chosen for tenant, offer in way.leavers)
+        self.awaited[claimant.name].update(leavers)
         if in_s > 0:
             self.later_s.append(self.now_s + in_s)
             if not reserve:

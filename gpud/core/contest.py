@@ -12,6 +12,7 @@ from gpud.core.worker import COUNTED, HOLDS_GPUS, STARTING_UP, Worker, WorkerSta
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gpud.core.endpoint import ScalePolicy
     from gpud.core.ids import EndpointName, GpuUuid
     from gpud.core.pacing import ScaleDecision
     from gpud.core.world import EndpointSeen, World
@@ -83,13 +84,20 @@ def _claimant(
         needed=min(decision.needed, most),
         desired=most,
         guaranteed=min(guaranteed, most),
-        priority=scale.priority,
+        priority=_priority(scale, seen.oldest_wait_s),
         weight=scale.weight,
         gpus=spec.gpus,
         oldest_wait_s=seen.oldest_wait_s,
         cold_start_s=seen.cold_start_s,
         quantum_s=scale.quantum_s,
     )
+
+
+def _priority(scale: ScalePolicy, oldest_wait_s: float) -> int:
+    """Its priority, raised by one for each so long a wait where the spec says so."""
+    if not scale.priority_aging_s:
+        return scale.priority
+    return scale.priority + int(oldest_wait_s // scale.priority_aging_s)
 
 
 def _tenant(world: World, worker: Worker) -> Tenant:

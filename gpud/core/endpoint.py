@@ -35,6 +35,13 @@ class PolicyName(StrEnum):
     FIXED = "fixed"
 
 
+class Preempt(StrEnum):
+    """What becomes of a worker that gives way to a higher priority and exceeds its drain timeout."""
+
+    DRAIN = "drain"
+    KILL = "kill"
+
+
 class Balance(StrEnum):
     """Which ready worker gets the next request."""
 
@@ -77,11 +84,15 @@ class ScalePolicy:
         activation_workers: Started at once when there is none.
         scale_down_delay_s: How long a smaller wish must last; counts up to `idle_timeout_s`.
         idle_timeout_s: How long the busiest recent moment is remembered before shrinking.
+        idle_timeout_auto: It is the usual cold start instead, 30 s to 600 s.
+        scale_to_zero_delay_s: The same for the last worker; 0 for no difference.
         priority: Larger goes first when GPUs are scarce.
         weight: Share of scarce GPUs beside others of the same priority.
         quantum_s: How long a worker may hold its GPUs before an equal may have them; 0 for
             three cold starts, 60 s at least.
         exclusive: Its idle workers give way to nobody.
+        priority_aging_s: Waiting for this long raises its priority by one; 0 for never.
+        preempt: What it does to a worker of lower priority that does not finish in time.
         balance: Which ready worker gets the next request.
         warm_windows: When workers are kept though nobody calls; a wish, not a guarantee.
     """
@@ -97,10 +108,14 @@ class ScalePolicy:
     activation_workers: int = 1
     scale_down_delay_s: float = 30.0
     idle_timeout_s: float = 60.0
+    idle_timeout_auto: bool = False
+    scale_to_zero_delay_s: float = 0.0
     priority: int = 0
     weight: float = 1.0
     quantum_s: float = 0.0
     exclusive: bool = False
+    priority_aging_s: float = 0.0
+    preempt: Preempt = Preempt.DRAIN
     balance: Balance = Balance.ROUND_ROBIN
     warm_windows: tuple[WarmWindow, ...] = ()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gpud.core.endpoint import HealthCheck, Limits
+from gpud.core.endpoint import HealthCheck, Limits, Preempt
 from gpud.core.gpu import GpuHealth
 from gpud.core.stalls import stalled
 from gpud.core.worker import COUNTED, Cause, WorkerEvent, WorkerState
@@ -30,7 +30,8 @@ def due(worker: Worker, world: World) -> tuple[list[WorkerEvent], float | None]:
     if limit is not None:
         limit_s, cause, detail = limit
         if world.now_s >= worker.since_s + limit_s:
-            events.append(WorkerEvent(worker_id=worker.id, cause=cause, detail=detail))
+            force = cause is Cause.DRAIN_TIMEOUT and _is_preempted(worker, world)
+            events.append(WorkerEvent(worker_id=worker.id, cause=cause, detail=detail, force=force))
         else:
             ask_again_at_s = worker.since_s + limit_s
     sick = _sick_gpus(worker, world)
@@ -59,6 +60,16 @@ def _limit_of(worker: Worker, world: World) -> tuple[float, Cause, str] | None:
             return grace_s + STOP_UNANSWERED_AFTER_S, Cause.STOP_UNANSWERED, ""
         case _:
             return None
+
+
+def _is_preempted(worker: Worker, world: World) -> bool:
+    """Whether a higher priority that allows it takes the worker's GPUs without grace."""
+    holder = world.endpoints.get(worker.endpoint)
+    seeker = world.endpoints.get(world.sharing.promises.get(worker.id, worker.endpoint))
+    if worker.cause is not Cause.RECLAIMED or holder is None or seeker is None:
+        return False
+    taking, giving = seeker.endpoint.spec.scale, holder.endpoint.spec.scale
+    return taking.preempt is Preempt.KILL and taking.priority > giving.priority
 
 
 def _limit_of_start(worker: Worker, health: HealthCheck, world: World) -> tuple[float, Cause, str]:

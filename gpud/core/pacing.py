@@ -211,6 +211,8 @@ class _Steps:
             return
         per_worker = requests_per_worker(self.pace.rules, concurrency=self.pace.concurrency)
         warm = min(self.workers, math.ceil(self.demand.load_peak / per_worker - _ROUNDING))
+        if warm <= 1 and self.demand.load_peak_of_last is not None:  # the last has a patience of its own
+            warm = min(self.workers, 1 if self.demand.load_peak_of_last > 0 else 0)
         if warm > self.desired:
             self._set(warm, ScaleReason.IDLE_TIMEOUT)
 

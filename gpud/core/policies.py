@@ -45,6 +45,7 @@ class Demand:
         load_stable: Average of waiting plus in flight over the stable window.
         load_panic: The same over the panic window.
         load_peak: Largest load of the last idle timeout, now included.
+        load_peak_of_last: The same over the idle timeout of the last worker; None when it is no other.
         arrivals: In the last `arrival_window_s(cold_start_s)`.
         observed_s: For how long arrivals have been watched.
         service_s: Usual duration of one request.
@@ -60,6 +61,7 @@ class Demand:
     load_stable: float = 0.0
     load_panic: float = 0.0
     load_peak: int = 0
+    load_peak_of_last: int | None = None
     arrivals: int = 0
     observed_s: float = 1.0
     service_s: float = 10.0

@@ -107,8 +107,8 @@ class _Planner:
         self.decisions[endpoint.name], self.paces[endpoint.name] = decision, pace
         self._ask_at(decision.ask_again_at_s)
         self._ask_at(seen.window_open.edge_s)
-        span_s = endpoint.spec.scale.idle_timeout_s
-        self._ask_at(seen.window.falls_at_s(now_s=now_s, span_s=span_s))
+        for span_s in {seen.patience_s, seen.last_patience_s}:
+            self._ask_at(seen.window.falls_at_s(now_s=now_s, span_s=span_s))
         if not seen.starts.may_start(now_s=now_s):
             self._ask_at(seen.starts.next_try_s)
         current = [w for w in counted if w.revision == endpoint.revision]
@@ -177,10 +177,10 @@ class _Planner:
             self._ask_at(world.no_shrink_until_s)
             return
         cause = Cause.SCALE_DOWN if seen.load else Cause.IDLE
-        for worker in victims(current, world.in_flight)[:surplus]:
-            idle_timeout_s = seen.endpoint.spec.scale.idle_timeout_s
+        for number, worker in enumerate(victims(current, world.in_flight)[:surplus], start=1):
             if worker.ready_s is not None and not paused:
-                stays_until_s = worker.ready_s + idle_timeout_s
+                patience_s = seen.last_patience_s if number == len(current) else seen.patience_s
+                stays_until_s = worker.ready_s + patience_s
                 if world.now_s < stays_until_s:
                     self._ask_at(stays_until_s)
                     continue

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from gpud.core.endpoint import PolicyName, ScalePolicy
 from gpud.core.pacing import Pace, PaceMemory, ScaleDecision, ScaleReason, decide
+from gpud.core.patience import patience_s
 from gpud.core.policies import (
     PANIC_WINDOW_S,
     STABLE_WINDOW_S,
@@ -54,7 +55,7 @@ def desired_workers(
         probing = any(worker.state not in _SERVING for worker in workers)
         starts_max = int(seen.starts.may_start(now_s=now_s) and not probing)
     return decide(
-        pace_of(scale, warm_workers=seen.window_open.workers),
+        pace_of(scale, cold_start_s=seen.cold_start_s, warm_workers=seen.window_open.workers),
         demand_of(seen, workers, in_flight, now_s=now_s),
         seen.pace,
         workers=len(workers),
@@ -78,11 +79,12 @@ def _sleeps_on(seen: EndpointSeen, workers: Sequence[Worker]) -> bool:
     )
 
 
-def pace_of(scale: ScalePolicy, *, warm_workers: int = 0) -> Pace:
+def pace_of(scale: ScalePolicy, *, cold_start_s: float = 60.0, warm_workers: int = 0) -> Pace:
     """What an endpoint's scale policy means for the decision.
 
     Args:
         scale: The policy.
+        cold_start_s: Usual time of a start.
         warm_workers: Asked for by its windows now.
     """
     return Pace(
@@ -92,7 +94,7 @@ def pace_of(scale: ScalePolicy, *, warm_workers: int = 0) -> Pace:
         warm_workers=warm_workers,
         max_workers=scale.max_workers,
         activation_scale=scale.activation_workers,
-        scale_down_delay_s=min(scale.scale_down_delay_s, scale.idle_timeout_s),
+        scale_down_delay_s=min(scale.scale_down_delay_s, patience_s(scale, cold_start_s)),
     )
 
 
@@ -131,7 +133,12 @@ def demand_of(
         oldest_wait_s=seen.oldest_wait_s if seen.waiting else 0.0,
         load_stable=seen.average.average(now_s=now_s, window_s=STABLE_WINDOW_S),
         load_panic=seen.average.average(now_s=now_s, window_s=PANIC_WINDOW_S),
-        load_peak=max(seen.load, seen.window.peak(now_s=now_s, span_s=scale.idle_timeout_s)),
+        load_peak=max(seen.load, seen.window.peak(now_s=now_s, span_s=seen.patience_s)),
+        load_peak_of_last=(
+            max(seen.load, seen.window.peak(now_s=now_s, span_s=scale.scale_to_zero_delay_s))
+            if scale.scale_to_zero_delay_s
+            else None
+        ),
         arrivals=seen.arrivals.count(now_s=now_s, window_s=arrival_window_s(cold_start_s)),
         observed_s=seen.arrivals.observed_s(now_s=now_s),
         service_s=seen.service_s,

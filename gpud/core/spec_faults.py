@@ -72,6 +72,12 @@ def _require_scale(spec: EndpointSpec, require: _Require) -> None:
     require(scale.target >= 0, "scale.target", "must be 0 (derived) or more")
     require(1 <= scale.concurrency <= 10_000, "scale.concurrency", "must be 1 to 10000")
     require(0 <= scale.idle_timeout_s <= 604_800, "scale.idle_timeout_s", "must be 0 to 604800 (7 days)")
+    require(
+        0 <= scale.scale_to_zero_delay_s <= 604_800,
+        "scale.scale_to_zero_delay_s",
+        "must be 0 (as idle_timeout_s) to 604800 (7 days)",
+    )
+    require(0 <= scale.priority_aging_s <= 86_400, "scale.priority_aging_s", "must be 0 (never) to 86400")
     require(0.1 <= scale.queue_delay_s <= 3600, "scale.queue_delay_s", "must be 0.1 to 3600")
     require(0 <= scale.beta <= 1, "scale.beta", "must be 0 to 1")
     require(1 <= scale.activation_workers <= 1000, "scale.activation_workers", "must be 1 to 1000")

@@ -9,6 +9,7 @@ from gpud.core.allocation import AllocationMemory
 from gpud.core.averages import ArrivalCount, LoadAverage
 from gpud.core.demand import LoadWindow
 from gpud.core.pacing import PaceMemory
+from gpud.core.patience import last_patience_s, patience_s
 from gpud.core.standby import StandbySeen
 from gpud.core.starts import StartRecord
 from gpud.core.windows import NO_WINDOW, OpenWindow
@@ -62,6 +63,16 @@ class EndpointSeen:
     image_present: bool = False
     window_open: OpenWindow = NO_WINDOW
     rollout: RolloutSeen | None = None
+
+    @property
+    def patience_s(self) -> float:
+        """How long its busiest recent moment keeps workers."""
+        return patience_s(self.endpoint.spec.scale, self.cold_start_s)
+
+    @property
+    def last_patience_s(self) -> float:
+        """How long any load keeps the last worker."""
+        return last_patience_s(self.endpoint.spec.scale, self.cold_start_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

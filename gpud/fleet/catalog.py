@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gpud import __version__
 from gpud.core.endpoint import Endpoint, EndpointSpec, PinnedImage
+from gpud.core.forecast import forecast
 from gpud.core.gpu import GpuHealth
 from gpud.core.ids import EndpointName, GpuUuid, WorkerId
 from gpud.core.placement import impossible, overbooked
@@ -17,10 +18,12 @@ from gpud.core.starts import StartRecord
 from gpud.core.worker import Cause, Worker, WorkerEvent
 from gpud.errors import Conflict, DependencyDown, InvalidSpec, NotFound
 from gpud.fleet.revisions import find_revision
+from gpud.fleet.state import StartLimits
 from gpud.fleet.views import view_endpoint, view_gpus
 from gpud.ports.control import DaemonHealth, EndpointView, GpuView
 
 if TYPE_CHECKING:
+    from gpud.core.forecast import Forecast
     from gpud.core.revision import RevisionRecord
     from gpud.fleet.gpu_keeper import GpuKeeper
     from gpud.fleet.hands import Hands
@@ -56,29 +59,16 @@ class Catalog:
 
     async def deploy(self, spec: EndpointSpec) -> tuple[Endpoint, bool]:
         """Create an endpoint or change it; True when it is new."""
-        fault = impossible(
-            spec.gpus,
-            tuple(self._hands.state.gpus.values()),
-            headroom_mib=self._hands.settings.headroom_mib,
-        )
-        if fault:
-            raise InvalidSpec(f"Endpoint {spec.name} can never start here: {fault}.", fields={"gpus": fault})
-        self._windows.refuse_faults(spec)
+        self._refuse_impossible(spec)
         image = await self._pin(spec)
         spec = await self._with_port(spec, image)
 
         def apply() -> tuple[Endpoint, bool]:
-            state, now_ms = self._hands.state, self._hands.clock.at_ms()
+            state = self._hands.state
             self._refuse_taken_aliases(spec)
             self._refuse_overbooking(spec)
             before = state.endpoints.get(spec.name)
-            endpoint = Endpoint(
-                spec=spec,
-                image=image,
-                revision=revision_of(spec, image),
-                created_at_ms=before.created_at_ms if before else now_ms,
-                updated_at_ms=now_ms,
-            )
+            endpoint = self._endpoint_of(spec, image)
             state.endpoints[spec.name] = endpoint
             self._journal.add(EndpointSaved(endpoint=endpoint))
             facts = {"image": image.reference, "pin": image.pin, "revision": endpoint.revision}
@@ -90,6 +80,52 @@ class Catalog:
         endpoint, is_new = await self._hands.reconciler.change(apply)
         self._prewarmer.start(endpoint.image, endpoint.spec.registry)
         return endpoint, is_new
+
+    async def forecast(self, spec: EndpointSpec) -> Forecast:
+        """Say what deploying a spec would do; writes and pulls nothing, and refuses what a deploy would."""
+        hands, state = self._hands, self._hands.state
+        self._refuse_impossible(spec)
+        image = await self._pin(spec)
+        is_here = await hands.images.present(image)
+        # Without its image a port may be known only after a pull, which a forecast does not make.
+        if is_here or image.exposed_ports:
+            spec = await self._with_port(spec, image)
+        self._refuse_taken_aliases(spec)
+        self._refuse_overbooking(spec)
+        in_flight = {worker_id: hands.traffic.worker_in_flight(worker_id) for worker_id in state.workers}
+        world = state.world(
+            now_s=hands.clock.now_s(),
+            in_flight=in_flight,
+            verify_gpus=True,
+            no_shrink_until_s=0.0,
+            starts=StartLimits(),
+        )
+        memory = state.memory.get(spec.name)
+        return forecast(
+            world,
+            self._endpoint_of(spec, image),
+            state.decisions,
+            image_present=is_here,
+            cold_start_measured=bool(memory and memory.from_gpus_s),
+        )
+
+    def _endpoint_of(self, spec: EndpointSpec, image: PinnedImage) -> Endpoint:
+        """The endpoint as it would be if it were deployed now."""
+        before, now_ms = self._hands.state.endpoints.get(spec.name), self._hands.clock.at_ms()
+        return Endpoint(
+            spec=spec,
+            image=image,
+            revision=revision_of(spec, image),
+            created_at_ms=before.created_at_ms if before else now_ms,
+            updated_at_ms=now_ms,
+        )
+
+    def _refuse_impossible(self, spec: EndpointSpec) -> None:
+        gpus, headroom_mib = tuple(self._hands.state.gpus.values()), self._hands.settings.headroom_mib
+        fault = impossible(spec.gpus, gpus, headroom_mib=headroom_mib)
+        if fault:
+            raise InvalidSpec(f"Endpoint {spec.name} can never start here: {fault}.", fields={"gpus": fault})
+        self._windows.refuse_faults(spec)
 
     def _refuse_overbooking(self, spec: EndpointSpec) -> None:
         state = self._hands.state

@@ -11,6 +11,7 @@ from gpud.core.allocation import AllocationMemory
 from gpud.core.averages import ArrivalCount, LoadAverage, usual_service_s
 from gpud.core.demand import LoadWindow
 from gpud.core.pacing import PaceMemory
+from gpud.core.patience import last_patience_s, patience_s
 from gpud.core.policies import STABLE_WINDOW_S, arrival_window_s
 from gpud.core.prediction import Prediction
 from gpud.core.revision import at_present
@@ -178,7 +179,8 @@ class FleetState:
             memory.note_load(load, now_s=now_s)
             if load.answers:
                 memory.answers = tallied(memory.answers, load.answers, self.workers)
-            span_s = endpoint.spec.scale.idle_timeout_s
+            scale, cold_start_s = endpoint.spec.scale, memory.cold_start_s
+            span_s = max(patience_s(scale, cold_start_s), last_patience_s(scale, cold_start_s))
             current = load.waiting + load.in_flight
             # The busy moment lies between two looks: it is dated to when the load was last seen
             # above zero, so that an idle timeout counts from the last request's end.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from gpud.core.endpoint import Endpoint, EndpointSpec
+    from gpud.core.forecast import Forecast
     from gpud.core.gpu import GpuStatus, GpuUse
     from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
     from gpud.core.revision import RevisionRecord
@@ -104,6 +105,14 @@ class FleetControl(Protocol):
         Raises:
             InvalidSpec: The box can never run it (more GPUs than there are, no port known).
             ImageNotFound, RegistryDenied, ImagePullFailed, NotFound (unknown registry name).
+        """
+        ...
+
+    async def forecast(self, spec: EndpointSpec) -> Forecast:
+        """Say what `deploy` would do, without doing it.
+
+        Raises:
+            What `deploy` raises.
         """
         ...
 

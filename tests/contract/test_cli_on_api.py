@@ -76,6 +76,30 @@ async def _deployed(gpud: Gpud, name: str = "llm", *words: str) -> Any:
     return ran.document
 
 
+async def test_a_dry_run_tells_what_would_be_and_deploys_nothing(site: ApiSite, gpud: Gpud) -> None:
+    words = ("deploy", "repo/image:1", "--name", "llm", "--dry-run")
+    ran = await gpud(*words)
+    assert ran.code == 0
+    assert site.control.deployed == {}
+    for told in (
+        "llm would be created",
+        "The image would be pulled first.",
+        "A worker would start at once on GPU-0.",
+        "wk_bbbbbbbbbbbbbbbb of other would give way in 12 s, and finishes its requests first.",
+        "Held by other.",
+        "A first worker is expected in 40 s (as it usually takes).",
+    ):
+        assert told in ran.out
+    found = (await gpud(*words, "--json")).document
+    assert found["evictions"] == [
+        {"worker_id": "wk_bbbbbbbbbbbbbbbb", "endpoint": "other", "in_s": 12.3, "busy": True}
+    ]
+    assert (found["expected_ready_in_s"], found["wait"]["reason"]) == (40.0, "waiting_for_gpu")
+    refused = await gpud("deploy", "missing:1", "--name", "llm", "--dry-run")
+    assert refused.code != 0
+    assert "There is no image missing:1" in refused.err
+
+
 async def test_every_option_of_a_deploy_arrives(site: ApiSite, gpud: Gpud) -> None:
     endpoint = await _deployed(
         gpud,

@@ -8,9 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gpud.core.endpoint import Endpoint, EndpointSpec, PinnedImage
+from gpud.core.forecast import Forecast, Leaver
 from gpud.core.gpu import Gpu, GpuHealth, GpuStatus, GpuUse
 from gpud.core.ids import EndpointName, GpuUuid, WorkerId
 from gpud.core.revision import revision_of
+from gpud.core.waiting import WaitReason
 from gpud.core.worker import Cause, Worker, WorkerState
 from gpud.errors import Conflict, ImageNotFound, InvalidSpec, NotFound
 from gpud.ports.control import DaemonHealth, EndpointCondition, EndpointView, GpuView
@@ -74,6 +76,32 @@ class FakeFleetControl:
         )
         self.deployed[spec.name] = endpoint
         return endpoint, present is None
+
+    async def forecast(self, spec: EndpointSpec) -> Forecast:
+        before = dict(self.deployed)
+        endpoint, is_new = await self.deploy(spec)
+        self.deployed = before
+        wait = WaitReason(reason="waiting_for_gpu", detail="Held by other.", facts={"held_by": ["other"]})
+        return Forecast(
+            endpoint=endpoint,
+            change="create" if is_new else "restart",
+            workers=2,
+            present=0,
+            placements=((GpuUuid("GPU-0"),),),
+            leavers=(
+                Leaver(
+                    worker_id=WorkerId("wk_bbbbbbbbbbbbbbbb"),
+                    endpoint=EndpointName("other"),
+                    in_s=12.3,
+                    busy=True,
+                ),
+            ),
+            wait=wait,
+            image_present=False,
+            gpu_wait_s=0.0,
+            cold_start_s=40.0,
+            cold_start_measured=True,
+        )
 
     async def delete_endpoint(self, name: EndpointName) -> None:
         self._maybe_raise()

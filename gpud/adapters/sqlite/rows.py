@@ -16,6 +16,7 @@ from gpud.core.endpoint import (
     Limits,
     PinnedImage,
     PolicyName,
+    Preempt,
     ScalePolicy,
     Volume,
 )
@@ -85,6 +86,8 @@ def spec_of(stored: Params) -> EndpointSpec:
     if "more_policies" in scale:
         scale["more_policies"] = tuple(map(PolicyName, scale["more_policies"]))
     scale["warm_windows"] = tuple(WarmWindow(**window) for window in scale.get("warm_windows", ()))
+    if "preempt" in scale:
+        scale["preempt"] = Preempt(scale["preempt"])
     if "balance" in scale:
         scale["balance"] = Balance(scale["balance"])
     return EndpointSpec(

@@ -18,6 +18,7 @@ from gpud.core.endpoint import (
     HealthCheck,
     Limits,
     PolicyName,
+    Preempt,
     ScalePolicy,
     Volume,
 )
@@ -107,6 +108,10 @@ class ScaleSection(Document):
     """Seconds for which a smaller wish must last; counts up to `idle_timeout_s`."""
     idle_timeout_s: Annotated[float, Field(ge=0, le=604_800)] = _SCALE.idle_timeout_s
     """Seconds for which the busiest recent moment is remembered before workers are taken away."""
+    idle_timeout_auto: bool = _SCALE.idle_timeout_auto
+    """Instead of `idle_timeout_s` the usual cold start counts, but at least 30 and at most 600 seconds."""
+    scale_to_zero_delay_s: Annotated[float, Field(ge=0, le=604_800)] = _SCALE.scale_to_zero_delay_s
+    """The idle timeout of the last worker; 0 for the same as of all. `scale_down_delay_s` holds before it."""
     priority: Annotated[int, Field(ge=-100, le=100)] = _SCALE.priority
     """The larger goes first when GPUs are scarce."""
     weight: Annotated[float, Field(ge=0.01, le=100)] = _SCALE.weight
@@ -115,6 +120,11 @@ class ScaleSection(Document):
     """Seconds for which a worker keeps its GPUs from equals; 0 for three cold starts, at least 60."""
     exclusive: bool = _SCALE.exclusive
     """Its idle workers give way to nobody."""
+    priority_aging_s: Annotated[float, Field(ge=0, le=86_400)] = _SCALE.priority_aging_s
+    """Every so many seconds that its oldest request waits raise its priority by one; 0 for never."""
+    preempt: Preempt = _SCALE.preempt
+    """A busy worker of lower priority that gives way to this endpoint and has not finished after its
+    `drain_timeout_s` is stopped with its grace (`drain`) or without (`kill`)."""
     balance: Balance = _SCALE.balance
     """Which one of several ready workers gets the next request."""
     warm_windows: Annotated[tuple[WarmWindowSection, ...], Field(max_length=WINDOWS_MAX)] = ()

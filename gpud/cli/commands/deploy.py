@@ -98,6 +98,48 @@ _OPTIONS = (
         field="scale.queue_delay_s",
         default="4s",
     ),
+    Option(
+        "beta",
+        "Share of a cold start that queue_delay lets pass as wait, 0 to 1.",
+        kind=grammar.NUMBER,
+        field="scale.beta",
+        default="0.25",
+    ),
+    Option(
+        "target",
+        "Requests per worker that concurrency and request_count aim for.",
+        kind=grammar.NUMBER,
+        field="scale.target",
+        default="derived from --concurrency",
+    ),
+    Option(
+        "activation-workers",
+        "Started at once when there is none.",
+        kind=grammar.WHOLE,
+        field="scale.activation_workers",
+        default="1",
+    ),
+    Option(
+        "scale-down-delay",
+        "How long a smaller wish must last.",
+        kind=grammar.DURATION,
+        field="scale.scale_down_delay_s",
+        default="30s",
+    ),
+    Option(
+        "idle-timeout-auto",
+        "Take the usual cold start for --idle-timeout, 30s to 10m.",
+        kind=grammar.FLAG,
+        negatable=True,
+        field="scale.idle_timeout_auto",
+    ),
+    Option(
+        "scale-to-zero-delay",
+        "How long without load until the last worker stops.",
+        kind=grammar.DURATION,
+        field="scale.scale_to_zero_delay_s",
+        default="as --idle-timeout",
+    ),
     Option("priority", "Larger goes first when GPUs are scarce.", kind=grammar.WHOLE, field="scale.priority"),
     Option(
         "weight",
@@ -119,6 +161,27 @@ _OPTIONS = (
         kind=grammar.FLAG,
         negatable=True,
         field="scale.exclusive",
+    ),
+    Option(
+        "priority-aging",
+        "Raise the priority by one for each so long a wait.",
+        kind=grammar.DURATION,
+        field="scale.priority_aging_s",
+        default="never",
+    ),
+    Option(
+        "preempt",
+        "What becomes of a worker of lower priority that does not finish in time.",
+        choices=("drain", "kill"),
+        field="scale.preempt",
+        default="drain",
+    ),
+    Option(
+        "balance",
+        "Which ready worker gets the next request.",
+        choices=("round_robin", "pack", "least_inflight"),
+        field="scale.balance",
+        default="round_robin",
     ),
     Option(
         "warm-window",
@@ -191,6 +254,11 @@ _OPTIONS = (
         negatable=True,
         default="for a new revision, or with --min-workers above 0",
     ),
+    Option(
+        "dry-run",
+        "Only say what would be placed where, who would give way, and how soon.",
+        kind=grammar.FLAG,
+    ),
     Option("wait-timeout", "Longest wait.", kind=grammar.DURATION, default="30m"),
 )
 
@@ -206,6 +274,10 @@ def _deploy(values: Values, context: Context) -> int:
             "gpud deploy needs an IMAGE, or a --file that names one.", todo="See gpud deploy --help."
         )
     try:
+        if values.flag("dry-run"):
+            from gpud.cli import forecast  # noqa: PLC0415 - a deploy does without
+
+            return forecast.show(context, spec)
         endpoint = context.client.call("PUT", path_of("v1", "endpoints", str(spec["name"])), spec)
     except CommandFailed as failure:
         raise specs.with_options_named(failure, _PARTS) from None

@@ -141,7 +141,7 @@ def test_a_command_line_that_cannot_be_meant_asks_nothing_of_the_daemon(
         ("gpus.memory_mib", "--gpu-memory-mib"),
         ("scale.max_workers", "--max-workers"),
         ("scale.idle_timeout_s", "--idle-timeout"),
-        ("scale.balance", "scale.balance"),
+        ("limits.pids", "limits.pids"),
         ("health.path", "--health-path"),
         ("limits.memory_mib", "--memory-mib"),
         ("env.CUDA_VISIBLE_DEVICES", "--env CUDA_VISIBLE_DEVICES"),

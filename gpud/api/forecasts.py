@@ -1,0 +1,38 @@
+"""Would it fit? What a deploy would do, without doing it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gpud.api.operations import Operation, Scope
+from gpud.api.parsing import body_of
+from gpud.api.rendering import answer
+from gpud.api.schemas.forecast import ForecastDocument, forecast_document
+from gpud.api.schemas.spec import EndpointSpecDocument
+from gpud.api.services import SERVICES
+from gpud.errors import Conflict, ImagePullFailed, InvalidSpec, NotFound, RegistryDenied
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+
+async def make_forecast(request: web.Request) -> web.StreamResponse:
+    """Say what deploying a spec would do; nothing is written or pulled."""
+    document = await body_of(request, EndpointSpecDocument, error=InvalidSpec)
+    return answer(forecast_document(await request.app[SERVICES].control.forecast(document.to_spec())))
+
+
+OPERATIONS_HERE = (
+    Operation(
+        name="make_forecast",
+        method="POST",
+        path="/v1/forecasts",
+        handler=make_forecast,
+        scope=Scope.WRITE,
+        summary="Say what deploying a spec would do, without doing it",
+        tag="endpoints",
+        body=EndpointSpecDocument,
+        answer=ForecastDocument,
+        problems=(Conflict, NotFound, InvalidSpec, ImagePullFailed, RegistryDenied),
+    ),
+)
