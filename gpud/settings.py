@@ -81,6 +81,10 @@ class StaticGpu(_Section):
     """Product name, for `gpus.model`."""
     memory_mib: Annotated[int, Field(ge=1)] = 24_576
     """Memory in MiB, for `gpus.memory_mib` and `gpus.least_memory_mib`."""
+    numa_node: Annotated[int, Field(ge=-1, le=4095)] = -1
+    """Node it hangs on; -1 when unknown."""
+    nvlinks: tuple[str, ...] = ()
+    """UUIDs of GPUs it is linked to by NVLink; workers of several GPUs get linked ones first."""
 
 
 class GpuSettings(_Section):

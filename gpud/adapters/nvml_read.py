@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import pynvml
 
 from gpud.core.gpu import Gpu, GpuUse
 from gpud.core.ids import GpuUuid
+from gpud.core.topology import Distance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,7 +106,7 @@ def read_boards(online_cpus: frozenset[int]) -> tuple[tuple[Board, ...], tuple[U
             raise
         except pynvml.NVMLError as error:
             unreadable.append(Unreadable(index=index, uuid=uuid, why=str(error)))
-    return tuple(boards), tuple(unreadable)
+    return tuple(_with_neighbours(boards)), tuple(unreadable)
 
 
 def read_use(uuid: GpuUuid) -> GpuUse:
@@ -168,6 +169,41 @@ def _board(handle: Handle, uuid: str, index: int, online_cpus: frozenset[int]) -
             )
         )
     return Board(uuid=uuid, handle=handle, gpus=tuple(gpus), instances=tuple(instances))
+
+
+def _with_neighbours(boards: list[Board]) -> Iterator[Board]:
+    """Tell each whole GPU how far the others are; MIG devices know their parent, which says enough."""
+    for board in boards:
+        if board.gpus and board.gpus[0].mig_parent is None:
+            others = [other for other in boards if other is not board]
+            near = tuple(
+                (GpuUuid(other.uuid), far)
+                for other in others
+                if (far := _distance(board.handle, other.handle)) is not None
+            )
+            board = replace(board, gpus=tuple(replace(gpu, near=near) for gpu in board.gpus))  # noqa: PLW2901
+        yield board
+
+
+def _distance(one: Handle, other: Handle) -> int | None:
+    """How far apart two GPUs are; None when the driver does not tell."""
+    try:
+        if _are_linked(one, other):
+            return Distance.NVLINK
+        return int(pynvml.nvmlDeviceGetTopologyCommonAncestor(one, other))
+    except SESSION_ERRORS:
+        raise
+    except pynvml.NVMLError:  # of a GPU that is failing; that is told elsewhere
+        return None
+
+
+def _are_linked(one: Handle, other: Handle) -> bool:
+    """Whether they reach each other by NVLink, directly or through a switch of such links."""
+    try:
+        status = pynvml.nvmlDeviceGetP2PStatus(one, other, pynvml.NVML_P2P_CAPS_INDEX_NVLINK)
+    except _CANNOT_TELL:
+        return False
+    return bool(status == pynvml.NVML_P2P_STATUS_OK)
 
 
 def _in_mig_mode(handle: Handle) -> bool:

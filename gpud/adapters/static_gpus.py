@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from gpud.core.gpu import Gpu
 from gpud.core.ids import GpuUuid
+from gpud.core.topology import Distance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,14 @@ class StaticGpus:
 
     def __init__(self, declared: Sequence[StaticGpu]) -> None:
         self._gpus = tuple(
-            Gpu(uuid=GpuUuid(gpu.uuid), name=gpu.name, memory_mib=gpu.memory_mib, index=index)
+            Gpu(
+                uuid=GpuUuid(gpu.uuid),
+                name=gpu.name,
+                memory_mib=gpu.memory_mib,
+                index=index,
+                numa_node=gpu.numa_node,
+                near=tuple((GpuUuid(uuid), int(Distance.NVLINK)) for uuid in gpu.nvlinks),
+            )
             for index, gpu in enumerate(declared)
         )
 

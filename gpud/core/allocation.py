@@ -14,7 +14,7 @@ from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 from gpud.core.gpu import GpuHealth
-from gpud.core.ledger import ON_THE_WAY_OUT, Ledger
+from gpud.core.ledger import ON_THE_WAY_OUT, Ledger, nearest_ways
 from gpud.core.placement import fits
 from gpud.core.reclaim import Claimant, Fairness, Hold, Offer, Tenant, TenantPhase, charged, offer_of
 from gpud.core.waiting import WaitReason
@@ -260,7 +260,7 @@ class _Round:
             self._wait(claimant, [])
             return False
         ways = self.ledger.ways(claimant.gpus, lambda tenant: self._offer(tenant, claimant))
-        chosen = ways[: claimant.gpus.count]
+        chosen = nearest_ways(ways, claimant.gpus.count)
         self._wait(claimant, chosen)
         if len(chosen) < claimant.gpus.count:
             self._hopeless.add(hopeless)

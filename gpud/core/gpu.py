@@ -44,6 +44,7 @@ class Gpu:
         numa_node: Node the GPU hangs on; -1 when unknown.
         cpus: CPUs near the GPU, in cpuset spelling such as `0-15,32`; empty when unknown.
         mig_parent: UUID of the parent GPU, for a MIG device.
+        near: Other GPUs and how far they are (`core.topology.Distance`), as far as that is known.
     """
 
     uuid: GpuUuid
@@ -53,6 +54,7 @@ class Gpu:
     numa_node: int = -1
     cpus: str = ""
     mig_parent: GpuUuid | None = None
+    near: tuple[tuple[GpuUuid, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from gpud.core.gpu import GpuHealth
 from gpud.core.placement import fits, nearest
 from gpud.core.reclaim import FREE, Offer, Tenant, TenantPhase
+from gpud.core.topology import together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,6 +74,21 @@ class Way:
     offer: Offer
     account: Account
     leavers: tuple[tuple[Tenant, Offer], ...] = ()
+
+
+def nearest_ways(ways: Sequence[Way], count: int) -> list[Way]:
+    """Choose GPUs for one worker: the soonest and gentlest, and neighbours among those had alike.
+
+    Args:
+        ways: In `way_order`.
+        count: How many GPUs; fewer ways are all taken.
+    """
+    if len(ways) <= count or count == 1:
+        return list(ways[:count])
+    last = ways[count - 1].offer
+    sure = [way for way in ways[:count] if way.offer != last]
+    alike = [way for way in ways if way.offer == last]
+    return sure + together(alike, count - len(sure), lambda way: way.account.gpu, sure)
 
 
 def way_order(way: Way) -> tuple[object, ...]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from gpud.core.gpu import GpuHealth, GpuSlice
+from gpud.core.topology import together
 from gpud.core.waiting import WaitReason
 
 if TYPE_CHECKING:
@@ -51,8 +51,9 @@ def place(
 ) -> Placement | WaitReason:
     """Choose GPUs for one worker.
 
-    Best fit: the GPUs with the least memory that will do, so that the large ones stay free for
-    those who need them; several GPUs come from one NUMA node where one has enough.
+    Several GPUs are neighbours as far as there are such, by NVLink, PCIe and NUMA node. Then best
+    fit: the GPUs with the least memory that will do, so that the large ones stay free for those
+    who need them.
 
     Args:
         needs: Of the worker.
@@ -179,13 +180,6 @@ def _suitable(needs: GpuNeeds, gpus: Sequence[GpuStatus], headroom_mib: int = 0)
 
 
 def nearest(free: Sequence[Gpu], count: int) -> Sequence[Gpu]:
-    """Choose among free GPUs that fit: the smallest that do, several from one NUMA node if possible."""
+    """Choose among free GPUs that fit: neighbours where several are needed, then the smallest that do."""
     best_fit = sorted(free, key=lambda gpu: (gpu.memory_mib, gpu.index, gpu.uuid))
-    if count == 1:
-        return best_fit[:1]
-    by_node = sorted(best_fit, key=lambda gpu: gpu.numa_node)
-    for node, group in groupby(by_node, key=lambda gpu: gpu.numa_node):
-        together = list(group)
-        if node >= 0 and len(together) >= count:
-            return together[:count]
-    return best_fit[:count]
+    return together(best_fit, count, lambda gpu: gpu)

@@ -14,6 +14,7 @@ from gpud.core.ids import EndpointName, GpuUuid, WorkerId
 from gpud.core.placement import impossible, overbooked
 from gpud.core.records import EndpointDeleted, EndpointSaved
 from gpud.core.revision import RevisionState, revision_of
+from gpud.core.standby import StandbySeen
 from gpud.core.starts import StartRecord
 from gpud.core.worker import Cause, Worker, WorkerEvent
 from gpud.errors import Conflict, DependencyDown, InvalidSpec, NotFound
@@ -99,6 +100,7 @@ class Catalog:
             verify_gpus=True,
             no_shrink_until_s=0.0,
             starts=StartLimits(),
+            standing=StandbySeen(),
         )
         memory = state.memory.get(spec.name)
         return forecast(

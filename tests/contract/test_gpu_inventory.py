@@ -15,6 +15,7 @@ import pytest
 from gpud.adapters.nvml_gpus import NvmlGpus
 from gpud.adapters.static_gpus import NoGpus, StaticGpus
 from gpud.core.ids import GpuUuid
+from gpud.core.topology import Distance
 from gpud.errors import DependencyDown
 from gpud.settings import StaticGpu
 from tests.fakes.gpus import FakeGpus, fake_gpus
@@ -23,6 +24,7 @@ from tests.rig.nvml_stand_in import (
     ERROR_NOT_SUPPORTED,
     ERROR_UNKNOWN,
     GIB,
+    TOPOLOGY_SINGLE_SWITCH,
     NvmlStandIn,
     StandInMig,
     StandInProcess,
@@ -187,6 +189,13 @@ async def test_a_uuid_nobody_knows_has_no_usage(inventory: GpuInventory) -> None
 async def test_a_box_that_is_well_has_no_faults(inventory: GpuInventory) -> None:
     await inventory.list_gpus()
     assert await inventory.faults() == ()
+
+
+async def test_declared_gpus_may_declare_their_neighbours() -> None:
+    gpus = StaticGpus([StaticGpu(uuid="card-0", numa_node=1, nvlinks=("card-1",)), StaticGpu(uuid="card-1")])
+    first, second = await gpus.list_gpus()
+    assert (first.numa_node, first.near) == (1, ((second.uuid, Distance.NVLINK),))
+    assert (second.numa_node, second.near) == (-1, ())
 
 
 async def test_declared_gpus_are_as_declared_and_cannot_be_verified() -> None:
@@ -362,6 +371,24 @@ async def test_cpus_and_numa_node_near_a_gpu_are_told_as_far_as_they_are_online(
     one, other = await nvml.inventory.list_gpus()
     assert (one.cpus, one.numa_node) == ("0", 3)
     assert (other.cpus, other.numa_node) == ("", -1)
+
+
+async def test_neighbours_are_told_by_nvlink_and_by_what_they_share_of_pcie(nvml: NvmlBox) -> None:
+    nvml.nvml.set_gpus(stand_in_gpus(4, numa_node=0))
+    first, second, third, fourth = (gpu.uuid for gpu in nvml.nvml.gpus)
+    nvml.nvml.change(first, nvlinks=((0, third),), topology=((TOPOLOGY_SINGLE_SWITCH, second),))
+    nvml.nvml.change(fourth, numa_node=1)
+    gpus = {gpu.uuid: dict(gpu.near) for gpu in await nvml.inventory.list_gpus()}
+    assert gpus[GpuUuid(first)] == {
+        second: Distance.SWITCH,
+        third: Distance.NVLINK,
+        fourth: Distance.SYSTEM,
+    }
+    assert gpus[GpuUuid(third)][GpuUuid(first)] == Distance.NVLINK
+    assert gpus[GpuUuid(second)][GpuUuid(third)] == Distance.NODE
+    nvml.nvml.fail("nvmlDeviceGetP2PStatus", ERROR_NOT_SUPPORTED)
+    nvml.nvml.fail("nvmlDeviceGetTopologyCommonAncestor", ERROR_NOT_SUPPORTED)
+    assert all(not gpu.near for gpu in await nvml.inventory.list_gpus())
 
 
 async def test_a_driver_that_is_not_loaded_is_told_and_asked_again(nvml: NvmlBox) -> None:
