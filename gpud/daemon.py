@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from gpud.adapters.docker_images import DockerImages
 from gpud.adapters.docker_runtime import DockerRuntime
 from gpud.adapters.gpu_choice import choose_gpus
 from gpud.adapters.http_probe import SocketProbe
+from gpud.adapters.job_carrier import HttpJobCarrier
 from gpud.adapters.nvml_gpus import NvmlGpus
 from gpud.adapters.sockets import address_of, open_tcp, open_unix
 from gpud.adapters.sqlite.store import open_store
@@ -38,6 +40,7 @@ from gpud.core.standby import StandbyBudget
 from gpud.core.starts import BackoffPolicy
 from gpud.core.webhook_guard import GuardRules
 from gpud.errors import BadSettings
+from gpud.fleet.fates import Fates
 from gpud.fleet.fleet import Fleet, FleetPorts
 from gpud.fleet.hands import FleetSettings
 from gpud.fleet.reconciler import ReconcilerPolicy
@@ -45,6 +48,9 @@ from gpud.fleet.state import StartLimits
 from gpud.gateway.dispatch import Dispatcher
 from gpud.gateway.server import Gateway
 from gpud.gateway.tuning import tune_process
+from gpud.jobs.bounds import free_share, limits_of, retention_of
+from gpud.jobs.jobs import Jobs
+from gpud.jobs.load import LoadWithJobs
 from gpud.settings import load_settings
 from gpud.telemetry import set_up_logging
 from gpud.webhooks.control import WebhookControl
@@ -150,6 +156,17 @@ class Daemon:
         self._keyring = ApiKeyRing(store.access, clock, ids)
         self._sender = WebhookSender(_guard(settings), clock)
         self._signer = StandardSigner()
+        self._carrier = HttpJobCarrier()
+        self._jobs = Jobs(
+            store.jobs,
+            self._dispatcher,
+            self._carrier,
+            clock=clock,
+            ids=ids,
+            kept=retention_of(settings.jobs),
+            limits=limits_of(settings.jobs),
+            free_share=partial(free_share, settings.paths.data_dir),
+        )
 
     async def run(
         self,
@@ -172,6 +189,8 @@ class Daemon:
             fleet = self._fleet(tasks)
             self._dispatcher.watch(fleet.reconciler)
             await fleet.load()
+            await self._jobs.load()
+            self._jobs.queue.on_load.append(fleet.reconciler.load_changed)
             runner = await self._start_api(fleet)
             gateway = Gateway(
                 dispatcher=self._dispatcher,
@@ -190,6 +209,7 @@ class Daemon:
             if certificates is not None:
                 watching.append(tasks.create_task(certificates.keep_looking(), name="certificates"))
             fleet.start()
+            await self._jobs.start(tasks, Fates(fleet.reconciler), fleet.spec_of)
             await gateway.start([*tcp, *local], certificates.context if certificates is not None else None)
             tune_process()
             log.info(
@@ -203,19 +223,28 @@ class Daemon:
             )
             self._notifier.ready(f"Serving on {address_of(tcp[0])}")
             await stop.wait()
-            log.info("daemon.stopping")
-            self._notifier.stopping("Waiting for running requests")
-            await gateway.stop(settings.server.shutdown_timeout_s)
+            await self._drain(gateway)
             await fleet.stop(drain=settings.docker.stop_policy == "drain")
             await runner.cleanup()
             for task in watching:
                 task.cancel()
+        await self._close_adapters()
+
+    async def _close_adapters(self) -> None:
         await self._sender.close()
+        await self._carrier.close()
         await self._images.close()
         await self._runtime.close()
         await self._threads.close()
         if isinstance(self._gpus, NvmlGpus):
             await self._gpus.close()
+
+    async def _drain(self, gateway: Gateway) -> None:
+        """Take nothing more; what runs has a while to end."""
+        log.info("daemon.stopping")
+        self._notifier.stopping("Waiting for running requests")
+        drain_s = self._settings.server.shutdown_timeout_s
+        await asyncio.gather(gateway.stop(drain_s), self._jobs.stop(drain_s))
 
     def _fleet(self, tasks: asyncio.TaskGroup) -> Fleet:
         settings = self._settings
@@ -226,7 +255,7 @@ class Daemon:
             probe=SocketProbe(),
             store=self._store.fleet,
             access=self._store.access,
-            traffic=self._dispatcher,
+            traffic=LoadWithJobs(self._dispatcher, self._jobs.queue, self._clock),
             clock=self._clock,
             ids=self._ids,
             calendar=CronCalendar(),
@@ -269,6 +298,7 @@ class Daemon:
             reads=self._store.reads,
             access=self._store.access,
             keyring=self._keyring,
+            jobs_=self._jobs,
             settings=self._settings,
             clock=self._clock,
             ids=self._ids,

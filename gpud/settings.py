@@ -150,6 +150,25 @@ class StandbySettings(_Section):
     """Host memory for them in MiB. A parked container counts as 18, a created one as none."""
 
 
+class JobSettings(_Section):
+    """Jobs: how many may wait, and how long they are kept."""
+
+    max_waiting: Annotated[int, Field(ge=1, le=100_000_000)] = 1_000_000
+    """Jobs of one endpoint that may wait; more are refused with 429."""
+    max_waiting_bytes: Annotated[int, Field(ge=1024, le=1 << 50)] = 64 << 30
+    """Bytes of their inputs together."""
+    free_disk_share: Annotated[float, Field(ge=0, le=0.9)] = 0.05
+    """With less of the data directory's disk free than this, new jobs are refused with 507."""
+    result_retention_s: Annotated[float, Field(ge=1, le=31_536_000)] = 86_400.0
+    """How long a job is kept after its end."""
+    sync_retention_s: Annotated[float, Field(ge=1, le=31_536_000)] = 86_400.0
+    """The same for jobs whose caller waited (`runsync`)."""
+    cancelled_retention_s: Annotated[float, Field(ge=1, le=31_536_000)] = 60.0
+    """The same for cancelled ones. Short, because RunPod's Python client polls one until it is gone."""
+    dead_retention_s: Annotated[float, Field(ge=1, le=31_536_000)] = 1_209_600.0
+    """How long a dead letter is kept."""
+
+
 class PriceSettings(_Section):
     """What GPU time costs."""
 
@@ -185,6 +204,7 @@ class Settings(_Section):
 
     history: HistorySettings = HistorySettings()
     standby: StandbySettings = StandbySettings()
+    jobs: JobSettings = JobSettings()
     prices: PriceSettings = PriceSettings()
     log: LogSettings = LogSettings()
 

@@ -15,9 +15,11 @@ from gpud.api import (
     forecasts,
     gpus,
     images,
+    jobs,
     keys,
     registries,
     revisions,
+    runpod,
     system,
     usage,
     webhooks,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from gpud.api.auth import ApiKeyRing
+    from gpud.jobs.jobs import Jobs
     from gpud.ports.control import FleetControl
     from gpud.ports.store import AccessStore, ReadModel
     from gpud.ports.time import Clock, IdSource
@@ -49,6 +52,8 @@ ALL_OPERATIONS = (
     *images.OPERATIONS_HERE,
     *registries.OPERATIONS_HERE,
     *keys.OPERATIONS_HERE,
+    *jobs.OPERATIONS_HERE,
+    *runpod.OPERATIONS_HERE,
     *usage.OPERATIONS_HERE,
     *events.OPERATIONS_HERE,
     *webhooks.OPERATIONS_HERE,
@@ -70,6 +75,7 @@ def build_api(
     reads: ReadModel,
     access: AccessStore,
     keyring: ApiKeyRing,
+    jobs_: Jobs,
     settings: Settings,
     clock: Clock,
     ids: IdSource,
@@ -86,6 +92,7 @@ def build_api(
         control: The fleet's door.
         reads: Rows for lists and reports.
         access: Registry credentials and replayed answers.
+        jobs_: The job queue.
         keyring: Loaded; the application writes its last uses once a minute.
         settings: For prices and for show.
         clock: For labels and expiry.
@@ -102,6 +109,7 @@ def build_api(
         reads=reads,
         access=access,
         keyring=keyring,
+        jobs=jobs_,
         settings=settings,
         clock=clock,
         ids=ids,
@@ -110,6 +118,7 @@ def build_api(
     default_uids = frozenset({0, os.geteuid()})
     app[ADMINISTRATOR_UIDS] = default_uids if administrator_uids is None else administrator_uids
     app[events.FOLLOWERS] = set()
+    app[runpod.DRAINED] = {}
     app[system.OPENAPI] = openapi_document(ALL_OPERATIONS, version=control.health().version)
     add_operations(app, ALL_OPERATIONS)
     app.on_response_prepare.append(_add_headers)

@@ -35,7 +35,7 @@ async def idempotency_middleware(request: web.Request, handler: Handler) -> web.
     """Run a mutation once for each Idempotency-Key of a caller."""
     operation = operation_of(request)
     key = request.headers.get(IDEMPOTENCY_KEY)
-    if operation is None or not operation.mutates or key is None:
+    if operation is None or not operation.mutates or operation.repeats_itself or key is None:
         return await handler(request)
     if not _LEGAL.match(key):
         raise InvalidRequest(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from aiohttp import hdrs, web
 
 from gpud.api.operations import Scope, operation_of
+from gpud.api.problems import RUNPOD_PREFIX
 from gpud.api.services import SERVICES
 from gpud.core import keys
 from gpud.errors import Forbidden, GpudError, Unauthenticated
@@ -49,7 +50,9 @@ async def identity_middleware(request: web.Request, handler: Handler) -> web.Str
         if request.match_info.http_exception is None:
             raise Forbidden("This route asks for no scope, so nobody may use it.")
         return await handler(request)
-    if operation.scope is not Scope.OPEN:
+    if operation.scope is Scope.INVOKE:
+        request[CALLER] = caller_of(request, keys.invoke_scope(request.match_info["endpoint"]))
+    elif operation.scope is not Scope.OPEN:
         request[CALLER] = caller_of(request, operation.scope)
     return await handler(request)
 
@@ -82,6 +85,8 @@ def _bearer_token(request: web.Request) -> str | None:
     header = request.headers.get(hdrs.AUTHORIZATION)
     if header is None:
         return None
+    if request.path.startswith(RUNPOD_PREFIX) and " " not in header.strip():
+        return header.strip()  # RunPod's workers and curl samples send the bare key
     if header[: len(_BEARER)].lower() != _BEARER:
         raise Unauthenticated(
             "The Authorization header is of another kind. Send Authorization: Bearer gpud_…."

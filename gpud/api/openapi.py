@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from gpud.api.endpoints import MERGE_PATCH
 from gpud.api.operations import Operation, Scope
+from gpud.api.problems import RUNPOD_PREFIX
 from gpud.api.schemas.problem import ProblemDocument
 from gpud.core.problem import PROBLEM_TYPE
 from gpud.errors import (
@@ -56,6 +57,16 @@ _TAGS = {
     "usage": "GPU time, its price, and the audit of both.",
     "events": "What happened.",
     "system": "The daemon itself.",
+    "jobs": "Work that outlives its request: what is known of it, dead letters, streams.",
+    "webhooks": "Who is called when something happens, and what became of each call.",
+    "runpod": "RunPod's job API: clients of RunPod Serverless work with it unchanged.",
+}
+
+
+_RUNPOD_ERROR: Json = {
+    "type": "object",
+    "properties": {"error": {"type": "string"}},
+    "required": ["error"],
 }
 
 
@@ -143,6 +154,10 @@ def _operation(operation: Operation, schemas: dict[str, Json]) -> Json:
 def _about_scope(operation: Operation) -> str:
     if operation.scope is Scope.OPEN:
         return "Needs no key."
+    if operation.scope is Scope.ANY:
+        return "Needs a key, of any scope."
+    if operation.scope is Scope.INVOKE:
+        return "Needs the scope `invoke:<endpoint>`."
     return f"Needs the scope `{operation.scope.value}`."
 
 
@@ -194,7 +209,8 @@ def _responses(operation: Operation) -> Json:
         if operation.answer is not None:
             responses[str(status)]["content"] = {"application/json": {"schema": _ref(operation.answer)}}
         elif status == 200:
-            responses[str(status)]["content"] = {operation.media_type: {"schema": {"type": "string"}}}
+            shape = "object" if operation.media_type == "application/json" else "string"
+            responses[str(status)]["content"] = {operation.media_type: {"schema": {"type": shape}}}
         if operation.streams:
             responses[str(status)]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     by_status: dict[int, list[str]] = {}
@@ -204,10 +220,10 @@ def _responses(operation: Operation) -> Json:
             titles.append(kind.title)
     for status, titles in sorted(by_status.items()):
         if str(status) not in responses:
-            responses[str(status)] = {
-                "description": "; ".join(titles),
-                "content": {PROBLEM_TYPE: {"schema": _ref(ProblemDocument)}},
-            }
+            problem: Json = {PROBLEM_TYPE: {"schema": _ref(ProblemDocument)}}
+            if operation.path.startswith(RUNPOD_PREFIX):
+                problem = {"application/json": {"schema": _RUNPOD_ERROR}}
+            responses[str(status)] = {"description": "; ".join(titles), "content": problem}
     return responses
 
 

@@ -25,9 +25,14 @@ if TYPE_CHECKING:
 
 
 class Scope(StrEnum):
-    """What a caller must be allowed to do; `OPEN` asks for no key."""
+    """What a caller must be allowed to do; `OPEN` asks for no key, `ANY` for one, whatever it allows.
+
+    `INVOKE` asks for the scope of the endpoint that the path names.
+    """
 
     OPEN = "open"
+    ANY = keys.ANY
+    INVOKE = "invoke"
     READ = keys.READ
     WRITE = keys.WRITE
     ADMIN = keys.ADMIN
@@ -51,6 +56,7 @@ class Operation:
         pattern: Path in aiohttp's spelling, where it differs.
         media_type: Of its answer.
         streams: Its answer may be server-sent events instead.
+        repeats_itself: Its handler knows repeated requests by their Idempotency-Key.
         keeps_secret: Its answer holds a secret, so a replay is answered without it.
     """
 
@@ -69,6 +75,7 @@ class Operation:
     pattern: str = ""
     media_type: str = "application/json"
     streams: bool = False
+    repeats_itself: bool = False
     keeps_secret: bool = False
 
     @property

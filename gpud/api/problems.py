@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 BODY_BYTES_MAX = 1 << 20
 """Largest body the API reads."""
 
+RUNPOD_PREFIX = "/v2/"
+"""Paths of RunPod's job API, whose errors have a form of their own."""
+
 REQUEST_ID = web.RequestKey("REQUEST_ID", str)
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -42,11 +45,11 @@ async def problems_middleware(request: web.Request, handler: Handler) -> web.Str
             _log.exception("request.failed", request_id=request_id, method=request.method, path=request.path)
         else:
             _note_refusal(request, error)
-        return problem_response(error, request_id=request_id)
+        return _refusal(request, error)
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        return problem_response(_translated(error, request), request_id=request_id)
+        return _refusal(request, _translated(error, request))
     except ConnectionResetError:
         raise  # The client went away: there is nobody to answer.
     except Exception:  # noqa: BLE001 the last resort of every request: logged, answered, never told
@@ -55,7 +58,27 @@ async def problems_middleware(request: web.Request, handler: Handler) -> web.Str
             f"gpud failed while answering; the request changed something or nothing. "
             f"Its log tells more under request {request_id}."
         )
-        return problem_response(unknown, request_id=request_id)
+        return _refusal(request, unknown)
+
+
+def _refusal(request: web.Request, error: GpudError) -> web.Response:
+    """Answer in the caller's dialect: a problem document, or the short form RunPod's clients read."""
+    if request.path.startswith(RUNPOD_PREFIX):
+        return web.Response(
+            status=error.status,
+            body=_json({"error": error.detail}),
+            content_type="application/json",
+            headers=_headers(error),
+        )
+    return problem_response(error, request_id=request[REQUEST_ID])
+
+
+def _headers(error: GpudError) -> dict[str, str]:
+    headers = problem_headers(error)
+    allowed = error.extra.get("allowed")
+    if isinstance(error, MethodNotAllowed) and isinstance(allowed, list):
+        headers[hdrs.ALLOW] = ", ".join(allowed)
+    return headers
 
 
 def _note_refusal(request: web.Request, error: GpudError) -> None:
@@ -75,15 +98,11 @@ def _note_refusal(request: web.Request, error: GpudError) -> None:
 
 def problem_response(error: GpudError, *, request_id: str) -> web.Response:
     """Render an error."""
-    headers = problem_headers(error)
-    allowed = error.extra.get("allowed")
-    if isinstance(error, MethodNotAllowed) and isinstance(allowed, list):
-        headers[hdrs.ALLOW] = ", ".join(allowed)
     return web.Response(
         status=error.status,
         body=_json(problem_document(error, request_id=request_id)),
         content_type=PROBLEM_TYPE,
-        headers=headers,
+        headers=_headers(error),
     )
 
 

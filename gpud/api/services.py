@@ -11,6 +11,7 @@ from aiohttp import web
 
 if TYPE_CHECKING:
     from gpud.api.auth import ApiKeyRing
+    from gpud.jobs.jobs import Jobs
     from gpud.ports.control import FleetControl
     from gpud.ports.store import AccessStore, ReadModel
     from gpud.ports.time import Clock, IdSource
@@ -27,6 +28,7 @@ class Services:
         reads: Rows for lists and reports.
         access: Registry credentials and replayed answers.
         keyring: API keys, in memory.
+        jobs: The job queue.
         settings: The daemon's settings, for prices and for show.
         clock: For rows, labels and expiry.
         ids: For request ids.
@@ -38,6 +40,7 @@ class Services:
     reads: ReadModel
     access: AccessStore
     keyring: ApiKeyRing
+    jobs: Jobs
     settings: Settings
     clock: Clock
     ids: IdSource

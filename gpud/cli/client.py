@@ -207,11 +207,20 @@ class Client:
         for text in wire.sse_messages(answer):
             yield _document(text.encode())
 
+    def payloads(self, path: str) -> Iterator[str]:
+        """The data of each server-sent event of an answer, as it comes."""
+        answer = self.send("GET", path, headers={"Accept": "text/event-stream"}, timeout_s=None)
+        if answer.status >= 400:
+            raise self.problem(answer, answer.read())
+        yield from wire.sse_messages(answer)
+
     def problem(self, answer: wire.Answer, content: bytes) -> Problem:
         """The failure a refusing answer stands for."""
         document: dict[str, object] = {}
         if "json" in answer.headers.get("content-type", ""):
             document = _document(content)
+            if isinstance(document.get("error"), str):  # the short form of RunPod's job API
+                document = {"title": "The daemon refused", "detail": document["error"]}
         if not document:
             excerpt = content[:200].decode("utf-8", "replace").strip()
             document = {"title": f"The daemon answered {answer.status} {answer.reason}", "detail": excerpt}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from gpud.core.job_spec import JobNeeds
 from gpud.core.rollout_policy import RolloutPolicy
 from gpud.core.spec_faults import spec_faults
 from gpud.core.standby import StandbyPolicy
@@ -224,6 +225,7 @@ class EndpointSpec:
     scale: ScalePolicy = field(default_factory=ScalePolicy)
     health: HealthCheck = field(default_factory=HealthCheck)
     limits: Limits = field(default_factory=Limits)
+    jobs: JobNeeds = field(default_factory=JobNeeds)
     volumes: tuple[Volume, ...] = ()
     rollout: RolloutPolicy = field(default_factory=RolloutPolicy)
     standby: StandbyPolicy = field(default_factory=StandbyPolicy)

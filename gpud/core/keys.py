@@ -18,6 +18,8 @@ ADMIN = "admin"
 READ = "read"
 WRITE = "write"
 METRICS = "metrics"
+ANY = "any"
+"""What every valid key may do, such as seeing its own jobs. Not a scope that a key can have."""
 INVOKE_PREFIX = "invoke:"
 INVOKE_ANY = "invoke:*"
 
@@ -60,6 +62,6 @@ def scope_fault(scope: str) -> str:
 def allows(scopes: Iterable[str], wanted: str) -> bool:
     """Whether scopes cover a wanted one: `admin` covers all, `invoke:*` every endpoint, others themselves."""
     held = frozenset(scopes)
-    if ADMIN in held or wanted in held:
+    if ADMIN in held or wanted in held or wanted == ANY:
         return True
     return wanted.startswith(INVOKE_PREFIX) and INVOKE_ANY in held

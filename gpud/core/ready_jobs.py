@@ -73,6 +73,15 @@ class ReadyJobs:
                 return head
         return None
 
+    def ahead_of(self, seq: int, waiting: int) -> int:
+        """How many jobs come first, this one included; an upper bound when it is behind the head."""
+        if seq not in self._known:
+            return max(1, waiting)
+        mine = next((e for e in self._heap if e.seq == seq), None)
+        if mine is None:
+            return max(1, waiting)
+        return sum(1 for e in self._heap if e <= mine)
+
     @property
     def must_refill(self) -> bool:
         """Whether the next job may be on disk only."""

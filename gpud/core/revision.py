@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gpud.core.endpoint import EndpointSpec, PinnedImage
     from gpud.core.ids import EndpointName
 
-_OUTSIDE = ("scale", "aliases", "public", "forward_authorization", "rollout", "standby")
+_OUTSIDE = ("jobs", "scale", "aliases", "public", "forward_authorization", "rollout", "standby")
 _LIMITS_OUTSIDE = (
     "request_timeout_s",
     "first_request_timeout_s",

@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from gpud.core.ids import ENDPOINT_NAME
+from gpud.core.job_spec import require_jobs
 from gpud.core.rollout_policy import require_rollout
 from gpud.core.windows import require_windows
 
@@ -43,6 +44,7 @@ def spec_faults(spec: EndpointSpec) -> dict[str, str]:
     require(0 <= spec.port <= 65535, "port", "must be 0 to 65535; 0 takes the image's only exposed port")
     _require_scale(spec, require)
     _require_health_and_limits(spec, require)
+    require_jobs(spec.jobs, require)
     _require_env_and_volumes(spec, require)
     require_rollout(spec.rollout, require)
     return faults

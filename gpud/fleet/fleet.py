@@ -34,8 +34,9 @@ from gpud.fleet.windows import WindowWatch
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from gpud.core.endpoint import EndpointSpec
     from gpud.core.gpu import Gpu
-    from gpud.core.ids import WorkerId
+    from gpud.core.ids import EndpointName, WorkerId
     from gpud.ports.calendar import Calendar
     from gpud.ports.containers import ContainerRuntime
     from gpud.ports.gpus import GpuInventory
@@ -138,6 +139,11 @@ class Fleet:
             windows=windows,
             store=self._ports.store,
         )
+
+    def spec_of(self, name: EndpointName) -> EndpointSpec | None:
+        """The present spec of an endpoint; None when there is none."""
+        endpoint = self.state.endpoints.get(name)
+        return None if endpoint is None else endpoint.spec
 
     async def load(self) -> None:
         """Take over from the daemon before: rows, GPUs, then what still runs."""

@@ -20,16 +20,17 @@ from gpud.errors import NotFound, WorkerUnreachable
 from gpud.gateway import refusals
 from gpud.gateway.hold import Held, HoldState, Waiter
 from gpud.gateway.inflight import LoadBook
-from gpud.gateway.lane import RETRY_BUDGET, Lane, Slot
+from gpud.gateway.lane import RETRY_BUDGET, Lane, Slot, WholeWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from gpud.core.ids import EndpointName, WorkerId
     from gpud.core.routing import RouteWorker
     from gpud.errors import GpudError
     from gpud.ports.time import Clock
     from gpud.ports.traffic import EndpointLoad, TrafficWatcher
+    from gpud.ports.work import JobSlot
 
 _log = structlog.get_logger()
 RETRIES_MAX = 2
@@ -57,6 +58,7 @@ class Dispatcher:
         self._lanes: dict[EndpointName, Lane] = {}
         self._stopping = False
         self._emptied: list[asyncio.Future[None]] = []
+        self._slot_freed: Callable[[EndpointName], None] | None = None
         self.table = RoutingTable()
 
     def watch(self, watcher: TrafficWatcher) -> None:
@@ -87,6 +89,29 @@ class Dispatcher:
             if route.refusal is not None and not route.workers:
                 for held in known.held:
                     self._refuse(known, held, refusals.refused(route.refusal))
+            if self._slot_freed is not None and route.workers and not known.held:
+                self._slot_freed(name)
+
+    def watch_slots(self, freed: Callable[[EndpointName], None]) -> None:
+        """Set who is told, synchronously, of endpoints that may have a slot no request waits for."""
+        self._slot_freed = freed
+
+    def take_job_slot(self, endpoint: EndpointName, *, alone: bool) -> JobSlot | None:
+        """Reserve a slot for a job, or the whole of an idle worker; None when requests need them."""
+        lane = self._lanes.get(endpoint)
+        if lane is None or lane.held or self._stopping:
+            return None
+        skip = self._book.by_worker.keys() if alone else ()
+        worker = self._pick(lane, frozenset(skip))
+        if worker is None:
+            return None
+        places = lane.route.concurrency if alone else 1
+        now_s = self._clock.now_s()
+        slots = []
+        for _ in range(places):
+            self._book.job_began(lane.count, worker.worker_id)
+            slots.append(Slot(self, lane, worker, now_s, arrived_s=now_s))
+        return slots[0] if not alone else WholeWorker(slots)
 
     def take_load(self, endpoint: EndpointName) -> EndpointLoad:
         """Load of an endpoint; resets its peak."""
@@ -252,6 +277,8 @@ class Dispatcher:
         self._book.released(lane.count, worker_id, now_s)
         if lane.held:
             self._dispatch_held(lane)
+        elif self._slot_freed is not None:
+            self._slot_freed(lane.name)
         if self._lanes.get(lane.name) is not lane:
             self._book.forget(lane.name)
         if self._emptied and not self._book.by_worker:

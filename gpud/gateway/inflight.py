@@ -111,6 +111,14 @@ class LoadBook:
         if at_worker == 0:
             self.watcher.worker_busy(worker_id)
 
+    def job_began(self, count: EndpointCount, worker_id: WorkerId) -> None:
+        """A job took a slot of a worker; it was load before, and is counted as such by its queue."""
+        count.in_flight += 1
+        at_worker = self.by_worker.get(worker_id, 0)
+        self.by_worker[worker_id] = at_worker + 1
+        if at_worker == 0:
+            self.watcher.worker_busy(worker_id)
+
     def released(self, count: EndpointCount, worker_id: WorkerId, now_s: float) -> None:
         """A slot of a worker was given back."""
         count.in_flight -= 1

@@ -112,6 +112,33 @@ def spares_of(route: Route) -> frozenset[WorkerId]:
     return frozenset(worker.worker_id for worker in route.workers if worker.spare)
 
 
+class WholeWorker:
+    """Every slot of one worker, for a job that must run alone (port `JobSlot`).
+
+    Args:
+        slots: All of them; at least one.
+    """
+
+    __slots__ = ("_slots", "worker")
+
+    def __init__(self, slots: list[Slot]) -> None:
+        self._slots = slots
+        self.worker = slots[0].worker
+
+    def release(self, now_s: float | None = None) -> None:
+        """Give all places back; safe to repeat."""
+        for slot in self._slots:
+            slot.release(now_s)
+
+    def judge(self, now_s: float, *, failed: bool) -> None:
+        """Say how the job went as far as the worker is concerned."""
+        self._slots[0].judge(now_s, failed=failed)
+
+    def broke(self, now_s: float, detail: str) -> None:
+        """The worker broke the connection before answering; the fleet is told."""
+        self._slots[0].broke(now_s, detail)
+
+
 class Lane:
     """One endpoint: its route, who waits, and who was chosen last."""
 

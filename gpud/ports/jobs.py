@@ -91,12 +91,14 @@ class JobsAtStart:
         anchor: Of the job timeline in this boot.
         waiting: Of each endpoint with any.
         totals: Jobs that ever ended, by endpoint and ending.
+        scheduled: Of each endpoint, the seqs of those that count and wait for their time.
         group_holders: By endpoint and group key, the job that holds it.
         given_back: What another run of the daemon had under way, now waiting again (or over).
     """
 
     anchor: Anchor
     waiting: dict[EndpointName, WaitingTotals]
+    scheduled: dict[EndpointName, tuple[int, ...]]
     totals: dict[tuple[EndpointName, str], int]
     group_holders: dict[tuple[EndpointName, str], int]
     given_back: tuple[Change, ...]
@@ -196,9 +198,15 @@ class JobStore(Protocol):
         ...
 
     async def cancel_waiting(
-        self, endpoint: EndpointName, decide: Callable[[Job], Job | None], *, now_ms: int, limit: int
+        self,
+        endpoint: EndpointName,
+        decide: Callable[[Job], Job | None],
+        *,
+        now_ms: int,
+        after_seq: int,
+        limit: int,
     ) -> tuple[Change, ...]:
-        """Apply a transition to jobs of an endpoint that wait."""
+        """Apply a transition to jobs of an endpoint that wait, from a place on; tells unchanged ones too."""
         ...
 
     async def purge_due(self, now_ms: int, *, limit: int) -> tuple[JobId, ...]:

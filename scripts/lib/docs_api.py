@@ -48,9 +48,17 @@ _SPEC_SECTIONS = (
     "WarmWindowSection",
     "HealthSection",
     "LimitsSection",
+    "JobsSection",
     "VolumeSection",
 )
 _TITLES = {"WarmWindowSection": "`[[scale.warm_windows]]`", "VolumeSection": "`[[volumes]]`"}
+
+
+_NEEDS = {
+    "open": "Needs no key.",
+    "any": "Needs a key, of any scope.",
+    "invoke": "Needs the scope `invoke:<endpoint>`.",
+}
 
 
 def api_files() -> dict[Path, str]:
@@ -75,14 +83,14 @@ def _api(document: dict[str, Any]) -> str:
 
 
 def _operation(operation: OperationText) -> str:
-    need = "Needs no key." if operation.scope == "open" else f"Needs the scope `{operation.scope}`."
+    need = _NEEDS.get(operation.scope, f"Needs the scope `{operation.scope}`.")
     lines = [f"### `{operation.method} {operation.path}`", "", f"{operation.summary}. {need}", ""]
     if operation.parameters:
         lines += [*_fields("parameter", operation.parameters), ""]
     if operation.body:
         lines += [f"Body: {operation.body}", ""]
-    good = [one for one in operation.answers if one.shape != "Problem"]
-    bad = [one.status for one in operation.answers if one.shape == "Problem"]
+    good = [one for one in operation.answers if int(one.status) < 400]
+    bad = [one.status for one in operation.answers if int(one.status) >= 400]
     told = [f"{one.status} {one.text}" + (f" ({one.shape})" if one.shape else "") for one in good]
     lines += [f"Answers: {'; '.join(told)}. Problems: {', '.join(bad)}.", ""]
     return "\n".join(lines)

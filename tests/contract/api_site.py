@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 from aiohttp import ClientSession, UnixConnector, web
 from aiohttp.test_utils import TestClient, TestServer
 
+from gpud.adapters.job_carrier import HttpJobCarrier
 from gpud.adapters.sqlite.store import memory_database, open_inline_store
 from gpud.adapters.webhook_sender import WebhookSender
 from gpud.adapters.webhook_signer import StandardSigner
 from gpud.api.app import build_api
 from gpud.api.auth import ApiKeyRing
 from gpud.core.webhook_guard import GuardRules
+from gpud.gateway.dispatch import Dispatcher
+from gpud.jobs.jobs import Jobs
 from gpud.settings import Settings
 from gpud.webhooks.control import WebhookControl
 from tests.fakes.clock import FakeClock, SeededIds
@@ -38,6 +41,8 @@ class ApiSite:
     control: FakeFleetControl
     store: Store
     keyring: ApiKeyRing
+    jobs: Jobs
+    dispatcher: Dispatcher
     clock: FakeClock
     client: TestClient[web.Request, web.Application]
     admin: dict[str, str]
@@ -71,11 +76,15 @@ async def running_api(
             clock=clock,
             ids=ids,
         )
+        dispatcher = Dispatcher(clock)
+        jobs = Jobs(store.jobs, dispatcher, HttpJobCarrier(), clock=clock, ids=ids)
+        await jobs.load()
         app = build_api(
             control=control,
             reads=store.reads,
             access=store.access,
             keyring=keyring,
+            jobs_=jobs,
             settings=settings or Settings(),
             clock=clock,
             ids=ids,
@@ -89,6 +98,8 @@ async def running_api(
             control=control,
             store=store,
             keyring=keyring,
+            jobs=jobs,
+            dispatcher=dispatcher,
             clock=clock,
             client=client,
             admin={"Authorization": f"Bearer {token}"},

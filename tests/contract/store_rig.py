@@ -21,6 +21,7 @@ from gpud.core.endpoint import (
 )
 from gpud.core.gpu import WHOLE_PPM, GpuSlice
 from gpud.core.ids import EndpointName, GpuUuid, WorkerId
+from gpud.core.job_spec import JobNeeds, OnAdopt
 from gpud.core.metering import Phase, Segment
 from gpud.core.records import (
     EndpointSaved,
@@ -144,6 +145,13 @@ def a_full_endpoint() -> Endpoint:
             cpus=1.5,
             shm_mib=64,
             pids=100,
+        ),
+        jobs=JobNeeds(
+            path="/jobs",
+            cancel_path="/cancel",
+            execution_timeout_s=60.0,
+            max_attempts=5,
+            on_adopt=OnAdopt.WAIT,
         ),
         volumes=(
             Volume(source="models", target="/models"),

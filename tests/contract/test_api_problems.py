@@ -38,7 +38,7 @@ async def problem_of(site: ApiSite, method: str, path: str | URL, **options: Any
 
 
 async def test_a_path_that_is_none_is_not_found(site: ApiSite) -> None:
-    for path in ("/nonsense", "/v1", "/v1/", "/v1/endpoints/", "/v2/x/run"):
+    for path in ("/nonsense", "/v1", "/v1/", "/v1/endpoints/", "/v3/x/run"):
         status, problem, _ = await problem_of(site, "GET", path)
         assert (status, problem["type"]) == (404, "/problems/not-found")
 

@@ -153,6 +153,7 @@ class JobWriter:
         return JobsAtStart(
             anchor=anchor,
             waiting=_waiting(connection),
+            scheduled=_scheduled(connection),
             totals={
                 (EndpointName(row["endpoint"]), row["ending"]): row["count"]
                 for row in connection.execute(SQL["job_totals"])
@@ -195,4 +196,12 @@ def _waiting(connection: sqlite3.Connection) -> dict[EndpointName, WaitingTotals
             low_priority=known.low_priority + (row["count"] if low else 0),
             input_bytes=known.input_bytes + row["input_bytes"],
         )
+    return found
+
+
+def _scheduled(connection: sqlite3.Connection) -> dict[EndpointName, tuple[int, ...]]:
+    found: dict[EndpointName, tuple[int, ...]] = {}
+    for row in connection.execute(SQL["jobs_scheduled"]):
+        name = EndpointName(row["endpoint"])
+        found[name] = (*found.get(name, ()), row["seq"])
     return found

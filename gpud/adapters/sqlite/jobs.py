@@ -182,10 +182,10 @@ class SqliteJobStore:
         return await self._each("jobs_expired", params, decide, now_ms)
 
     async def cancel_waiting(
-        self, endpoint: EndpointName, decide: Decide, *, now_ms: int, limit: int
+        self, endpoint: EndpointName, decide: Decide, *, now_ms: int, after_seq: int, limit: int
     ) -> tuple[Change, ...]:
-        """Apply a transition to jobs of an endpoint that wait."""
-        params: dict[str, object] = {"endpoint": endpoint, "limit": limit}
+        """Apply a transition to jobs of an endpoint that wait, from a place on; tells unchanged ones too."""
+        params: dict[str, object] = {"endpoint": endpoint, "after": after_seq, "limit": limit}
         return await self._each("jobs_waiting_of_endpoint", params, decide, now_ms)
 
     async def purge_due(self, now_ms: int, *, limit: int) -> tuple[JobId, ...]:

@@ -87,6 +87,9 @@ SELECT endpoint, ending, count FROM job_total;
 SELECT endpoint, low_priority, count(*) AS count, sum(input_bytes) AS input_bytes FROM job
 WHERE state = 'IN_QUEUE' GROUP BY endpoint, low_priority;
 
+-- name: jobs_scheduled
+SELECT endpoint, seq FROM job INDEXED BY job_scheduled WHERE scheduled = 1 AND low_priority = 0;
+
 -- name: jobs_running
 SELECT * FROM job WHERE state = 'IN_PROGRESS' ORDER BY seq;
 
@@ -154,7 +157,8 @@ UPDATE job SET effective_priority = effective_priority + 1 WHERE seq IN (
     ORDER BY available_at_ms LIMIT :limit);
 
 -- name: jobs_waiting_of_endpoint
-SELECT * FROM job INDEXED BY job_of_endpoint WHERE endpoint = :endpoint AND state = 'IN_QUEUE' LIMIT :limit;
+SELECT * FROM job INDEXED BY job_of_endpoint WHERE endpoint = :endpoint AND seq > :after AND state = 'IN_QUEUE'
+ORDER BY seq LIMIT :limit;
 
 -- name: job_chunk_put
 INSERT INTO job_chunk (job_seq, n, delivery, content)

@@ -22,6 +22,7 @@ from gpud.core.endpoint import (
 )
 from gpud.core.gpu import Gpu, GpuHealth, GpuSlice, GpuStatus
 from gpud.core.ids import EndpointName, GpuUuid, KeyId, Revision, WorkerId
+from gpud.core.job_spec import JobNeeds, OnAdopt
 from gpud.core.metering import Phase, Segment
 from gpud.core.rollout_policy import RolloutPolicy, RolloutStrategy, SmokeRequest
 from gpud.core.standby import Rung, Standby, StandbyMode, StandbyPolicy, StandbyState
@@ -100,6 +101,7 @@ def spec_of(stored: Params) -> EndpointSpec:
         scale=ScalePolicy(**scale),
         health=HealthCheck(**spec.pop("health", {})),
         limits=Limits(**spec.pop("limits", {})),
+        jobs=_jobs_of(spec.pop("jobs", {})),
         volumes=tuple(Volume(**volume) for volume in spec.pop("volumes", ())),
         rollout=_rollout_policy_of(spec.pop("rollout", {})),
         standby=_standby_policy_of(spec.pop("standby", {})),
@@ -117,6 +119,13 @@ def _rollout_policy_of(stored: Params) -> RolloutPolicy:
 def _standby_policy_of(stored: Params) -> StandbyPolicy:
     mode = StandbyMode(stored.get("mode", StandbyMode.NONE))
     return StandbyPolicy(**{**stored, "mode": mode})
+
+
+def _jobs_of(stored: Params) -> JobNeeds:
+    needs = dict(stored)
+    if "on_adopt" in needs:
+        needs["on_adopt"] = OnAdopt(needs["on_adopt"])
+    return JobNeeds(**needs)
 
 
 def image_of(stored: Params) -> PinnedImage:

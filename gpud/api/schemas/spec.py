@@ -23,6 +23,7 @@ from gpud.core.endpoint import (
     Volume,
 )
 from gpud.core.ids import ENDPOINT_NAME, EndpointName
+from gpud.core.job_spec import JobNeeds, OnAdopt
 from gpud.core.rollout_policy import RolloutPolicy, RolloutStrategy, SmokeRequest
 from gpud.core.standby import StandbyMode, StandbyPolicy
 from gpud.core.windows import WINDOWS_MAX, WarmWindow
@@ -34,6 +35,7 @@ _LIMITS = Limits()
 _SMOKE = SmokeRequest()
 _ROLLOUT = RolloutPolicy()
 _STANDBY = StandbyPolicy()
+_JOBS = JobNeeds()
 
 _MIB_MAX = 1 << 30
 Text = Annotated[str, Field(max_length=65_536)]
@@ -207,6 +209,22 @@ class RolloutSection(Document):
     """One request that must go well."""
 
 
+class JobsSection(Document):
+    """How jobs reach the workers. A change applies at once, to the next delivery."""
+
+    path: Annotated[str, Field(max_length=2000)] = _JOBS.path
+    """Jobs are POSTed to this path of a worker with a free slot."""
+    cancel_path: Annotated[str, Field(max_length=2000)] = _JOBS.cancel_path
+    """A worker is asked here to stop a job; empty when it cannot be asked, and is replaced instead."""
+    execution_timeout_s: Annotated[float, Field(ge=5, le=604_800)] = _JOBS.execution_timeout_s
+    """Seconds for one attempt, unless the job says otherwise."""
+    max_attempts: Annotated[int, Field(ge=1, le=25)] = _JOBS.max_attempts
+    """Attempts that failed until a job is dead, unless the job says otherwise."""
+    on_adopt: OnAdopt = _JOBS.on_adopt
+    """A worker that ran a job when the daemon was killed is replaced (`recycle`) or used on (`wait`); `auto`
+    replaces those with one slot, so that no job runs twice at once on one GPU."""
+
+
 class VolumeSection(Document):
     """A named volume, or a path below an allowed root, mounted into the container."""
 
@@ -262,6 +280,8 @@ class EndpointSpecDocument(Document):
     """What requests and workers may take."""
     standby: StandbySection = StandbySection()
     """What is kept for a fast return."""
+    jobs: JobsSection = JobsSection()
+    """How jobs reach the workers."""
     volumes: Annotated[tuple[VolumeSection, ...], Field(max_length=100)] = ()
     """Mounted into each worker's container."""
     rollout: RolloutSection = RolloutSection()
@@ -289,6 +309,7 @@ class EndpointSpecDocument(Document):
             health=HealthCheck(**dict(self.health)),
             limits=Limits(**dict(self.limits)),
             standby=StandbyPolicy(**dict(self.standby)),
+            jobs=JobNeeds(**dict(self.jobs)),
             volumes=tuple(Volume(**dict(volume)) for volume in self.volumes),
             rollout=RolloutPolicy(
                 **{**dict(self.rollout), "smoke": SmokeRequest(**dict(self.rollout.smoke))}
@@ -322,6 +343,7 @@ def spec_document(spec: EndpointSpec) -> EndpointSpecDocument:
         standby=StandbySection.model_construct(
             **{n: getattr(spec.standby, n) for n in StandbySection.model_fields}
         ),
+        jobs=JobsSection.model_construct(**{n: getattr(spec.jobs, n) for n in JobsSection.model_fields}),
         volumes=tuple(
             VolumeSection.model_construct(source=v.source, target=v.target, read_only=v.read_only)
             for v in spec.volumes

@@ -17,6 +17,7 @@ from gpud.core.endpoint import (
     Volume,
 )
 from gpud.core.ids import EndpointName
+from gpud.core.job_spec import JobNeeds
 from gpud.core.revision import revision_of
 from gpud.core.rollout_policy import RolloutPolicy, SmokeRequest
 from gpud.core.standby import StandbyMode, StandbyPolicy
@@ -44,6 +45,7 @@ _RESTARTS_NOTHING: dict[str, Any] = {
     "scale": ScalePolicy(max_workers=7, concurrency=1, balance=Balance.PACK),
     "rollout": RolloutPolicy(min_healthy_time_s=1.0),
     "standby": StandbyPolicy(mode=StandbyMode.PARKED, workers=2),
+    "jobs": JobNeeds(path="/jobs"),
 }
 _LIMITS_RESTART: dict[str, Any] = {"memory_mib": 64, "cpus": 1.5, "shm_mib": 64, "pids": 64}
 _LIMITS_RESTART_NOTHING: dict[str, Any] = {

@@ -1,0 +1,1 @@
+"""Work that outlives its request: the queue, its delivery to workers, and its upkeep."""

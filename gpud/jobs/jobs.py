@@ -1,0 +1,104 @@
+"""Everything about jobs, built once: the queue, what delivers it, what keeps it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from typing import TYPE_CHECKING
+
+from gpud.jobs.by_hand import ByHand
+from gpud.jobs.push import Push
+from gpud.jobs.queue import JobQueue
+from gpud.jobs.tokens import JobTokens
+from gpud.jobs.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gpud.core.endpoint import EndpointSpec
+    from gpud.core.ids import EndpointName
+    from gpud.core.job import Retention
+    from gpud.jobs.submission import QueueLimits
+    from gpud.ports.jobs import Change, JobStore
+    from gpud.ports.time import Clock, IdSource
+    from gpud.ports.work import JobCarrier, JobSlots, WorkerFates
+
+
+class Jobs:
+    """See the module's text. `load` first, then `start`, when the fleet has taken up its workers.
+
+    Args:
+        store: Rows.
+        slots: The gateway's.
+        carrier: Speaks HTTP to workers.
+        clock: Loop time and timeline.
+        ids: Ids and jitter.
+        kept: How long rows stay.
+        limits: When to refuse.
+        free_share: Share of the disk that is free.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        slots: JobSlots,
+        carrier: JobCarrier,
+        *,
+        clock: Clock,
+        ids: IdSource,
+        kept: Retention | None = None,
+        limits: QueueLimits | None = None,
+        free_share: Callable[[], float] = lambda: 1.0,
+    ) -> None:
+        self.queue = JobQueue(store, clock, ids, kept=kept, limits=limits, free_share=free_share)
+        self.by_hand = ByHand(self.queue, clock)
+        self.tokens = JobTokens(secrets.token_bytes(32))
+        self._slots = slots
+        self._carrier = carrier
+        self._clock = clock
+        self._push: Push | None = None
+        self._given_back: tuple[Change, ...] = ()
+        self._upkeep: asyncio.Task[None] | None = None
+
+    async def load(self) -> None:
+        """Read what is there, and give back what an earlier run of the daemon had under way."""
+        self._given_back = await self.queue.start()
+
+    async def start(
+        self,
+        tasks: asyncio.TaskGroup,
+        fates: WorkerFates,
+        spec_of: Callable[[EndpointName], EndpointSpec | None],
+    ) -> None:
+        """Begin to deliver.
+
+        Args:
+            tasks: Where the upkeep runs; its failure ends the daemon.
+            fates: The fleet.
+            spec_of: The present spec of an endpoint.
+        """
+        self._push = Push(
+            self.queue,
+            self._slots,
+            self._carrier,
+            fates,
+            spec_of=spec_of,
+            clock=self._clock,
+            tokens=self.tokens,
+        )
+        # Before anything is delivered: a worker that still computes a lost attempt takes no other.
+        await self._push.recycle_lost(self._given_back)
+        self._given_back = ()
+        self._push.start()
+        self._upkeep = tasks.create_task(Upkeep(self.queue, self._clock).run(), name="jobs_upkeep")
+
+    async def stop(self, grace_s: float) -> None:
+        """Hand out no more; what runs after `grace_s` is given back and runs again at the next start."""
+        self.queue.stopped = True
+        if self._push is not None:
+            await self._push.stop(grace_s)
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._upkeep

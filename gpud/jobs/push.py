@@ -1,0 +1,163 @@
+"""Delivers jobs to http endpoints: one POST to a worker with a reserved slot for each delivery.
+
+A slot comes first, then the claim, then the first byte: nothing is taken out of the queue that could not
+run at once, and nothing runs that is not booked on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from gpud.core.endpoint import EndpointType
+from gpud.core.ids import WorkerId
+from gpud.errors import GpudError, StorageFull
+from gpud.jobs.delivery import Delivery
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gpud.core.endpoint import EndpointSpec
+    from gpud.core.ids import EndpointName, JobId
+    from gpud.core.job import Job
+    from gpud.jobs.queue import JobQueue
+    from gpud.jobs.tokens import JobTokens
+    from gpud.ports.jobs import Change
+    from gpud.ports.time import Clock
+    from gpud.ports.work import JobCarrier, JobSlot, JobSlots, WorkerFates
+
+_FULL_DISK_RETRY_S = 0.5
+_log = structlog.get_logger(__name__)
+
+
+class Push:
+    """See the module's text.
+
+    Args:
+        queue: Whose jobs.
+        slots: The gateway's, shared with requests.
+        carrier: Speaks HTTP.
+        fates: The fleet.
+        spec_of: The present spec of an endpoint; None when there is none.
+        clock: Loop time.
+        tokens: With which workers may tell progress.
+    """
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        slots: JobSlots,
+        carrier: JobCarrier,
+        fates: WorkerFates,
+        *,
+        spec_of: Callable[[EndpointName], EndpointSpec | None],
+        clock: Clock,
+        tokens: JobTokens,
+    ) -> None:
+        self.queue = queue
+        self.carrier = carrier
+        self.fates = fates
+        self.clock = clock
+        self.tokens = tokens
+        self._slots = slots
+        self._spec_of = spec_of
+        self._deliveries: dict[JobId, Delivery] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._claiming: dict[EndpointName, int] = {}
+        self._stopping = False
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        self.queue.on_ready.append(self.pump)
+        self.queue.on_cancel.append(self._cancel)
+        self._slots.watch_slots(self.pump)
+        for endpoint in list(self.queue.lanes):
+            self.pump(endpoint)
+
+    async def stop(self, grace_s: float) -> None:
+        """Claim no more; what still runs after `grace_s` is given back to the queue.
+
+        The workers stay, and may go on computing: the next daemon recycles them.
+        """
+        self._stopping = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace_s)
+        for delivery in list(self._deliveries.values()):
+            delivery.interrupt("daemon_stopped")
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def recycle_lost(self, given_back: tuple[Change, ...]) -> None:
+        """Replace the workers that ran what an earlier run of the daemon had under way."""
+        for endpoint, worker in sorted({(c.before.endpoint, c.before.worker_id) for c in given_back}):
+            spec = self._spec_of(endpoint)
+            if spec is None or spec.type is not EndpointType.HTTP:
+                continue
+            if spec.jobs.recycles(spec.scale.concurrency):
+                await self.fates.recycle(WorkerId(worker))
+
+    def pump(self, endpoint: EndpointName) -> None:
+        """Begin as many deliveries of an endpoint as there are jobs and free slots."""
+        spec = self._spec_of(endpoint)
+        if self._stopping or spec is None or spec.type is not EndpointType.HTTP:
+            return
+        lane = self.queue.lane(endpoint)
+        while self.queue.may_claim(endpoint):
+            claiming = self._claiming.get(endpoint, 0)
+            if claiming and claiming >= (len(lane.ready) or 1):
+                return
+            alone = self.queue.next_is_solo(endpoint)
+            if alone and claiming:
+                return
+            slot = self._slots.take_job_slot(endpoint, alone=alone)
+            if slot is None:
+                return
+            self._claiming[endpoint] = claiming + 1
+            task = asyncio.ensure_future(self._deliver(endpoint, spec, slot, alone))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # The job's lease lapses and gives it back; the daemon goes on for the others.
+            _log.error("job.delivery_failed", exc_info=error)
+
+    async def _deliver(self, endpoint: EndpointName, spec: EndpointSpec, slot: JobSlot, alone: bool) -> None:
+        delivery: Delivery | None = None
+        try:
+            try:
+                claim = await self.queue.claim(endpoint, slot.worker.worker_id, solo=alone)
+            except StorageFull:
+                asyncio.get_running_loop().call_later(_FULL_DISK_RETRY_S, self.pump, endpoint)
+                return
+            except GpudError as error:
+                _log.error("job.claim_failed", endpoint=endpoint, error=error.detail)
+                return
+            finally:
+                self._claiming[endpoint] -= 1
+            if claim is None:
+                return
+            delivery = Delivery(self, spec, slot, claim)
+            self._deliveries[claim.job.id] = delivery
+            await delivery.run()
+        except BaseException:
+            if delivery is not None:
+                self.queue.running.pop(delivery.job.id, None)  # its lease lapses, which gives it back
+            raise
+        finally:
+            slot.release()
+            if delivery is not None:
+                del self._deliveries[delivery.job.id]
+                self.pump(endpoint)
+
+    def in_flight_at(self, slot: JobSlot) -> int:
+        """Requests and jobs at a slot's worker now, this one included."""
+        return self._slots.worker_in_flight(slot.worker.worker_id)
+
+    def _cancel(self, job: Job) -> None:
+        delivery = self._deliveries.get(job.id)
+        if delivery is not None:
+            delivery.interrupt("cancelled")

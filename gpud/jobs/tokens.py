@@ -1,0 +1,32 @@
+"""Tokens with which a worker may speak about the one delivery it was given, and about nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gpud.core.job import Job
+
+_HEX_CHARS = 40
+
+
+class JobTokens:
+    """Made from a secret of this run of the daemon, so none outlives it.
+
+    Args:
+        secret: Random bytes.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def of(self, job: Job) -> str:
+        """The token of a job's present delivery."""
+        said = f"{job.id}:{job.deliveries}".encode()
+        return hmac.new(self._secret, said, hashlib.sha256).hexdigest()[:_HEX_CHARS]
+
+    def fits(self, token: str, job: Job) -> bool:
+        """Whether a token is that of a job's present delivery."""
+        return hmac.compare_digest(token.encode(errors="replace"), self.of(job).encode())

@@ -1,0 +1,167 @@
+"""The API with jobs delivered to real HTTP servers on loopback that stand for workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from gpud.core.endpoint import EndpointSpec, ScalePolicy
+from gpud.core.ids import EndpointName, WorkerId
+from gpud.core.job_spec import JobNeeds
+from gpud.core.routing import Route, RouteWorker, RoutingTable
+from tests.contract.api_site import ApiSite, running_api
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+LLM = EndpointName("llm")
+
+
+async def echo(request: web.Request) -> web.StreamResponse:
+    document = await request.json()
+    return web.json_response({"echo": document["input"]})
+
+
+@dataclass
+class Fates:
+    """The fleet as deliveries see it; told by the test."""
+
+    ending: set[str] = field(default_factory=set)
+    recycled: list[str] = field(default_factory=list)
+    on_recycle: Callable[[WorkerId], None] = lambda _: None
+
+    def asked_to_stop(self, worker_id: WorkerId) -> bool:
+        return worker_id in self.ending
+
+    def exit_code(self, worker_id: WorkerId) -> int | None:
+        return 137 if worker_id else None
+
+    async def recycle(self, worker_id: WorkerId) -> None:
+        self.recycled.append(worker_id)
+        self.on_recycle(worker_id)
+
+
+class JobSite:
+    """A running API, an endpoint, and the workers a test gives it."""
+
+    def __init__(self, api: ApiSite, stack: AsyncExitStack, tasks: asyncio.TaskGroup) -> None:
+        self.api = api
+        self.fates = Fates()
+        self._stack = stack
+        self._tasks = tasks
+        self._workers: list[RouteWorker] = []
+        self.concurrency = 1
+        self.seen: list[dict[str, str]] = []
+
+    @property
+    def queue(self) -> Any:
+        return self.api.jobs.queue
+
+    async def deploy(self, *, concurrency: int = 1, **jobs: Any) -> None:
+        self.concurrency = concurrency
+        spec = EndpointSpec(
+            name=LLM,
+            image="team/model:1",
+            port=8000,
+            scale=ScalePolicy(concurrency=concurrency),
+            jobs=JobNeeds(**jobs),
+        )
+        await self.api.control.deploy(spec)
+        self.publish()
+
+    async def worker(self, answer: Answer = echo, *, cancel: Answer | None = None) -> TestServer:
+        """Give the endpoint one more worker."""
+
+        async def take(request: web.Request) -> web.StreamResponse:
+            self.seen.append({k: v for k, v in request.headers.items() if k.startswith("X-Gpud")})
+            return await answer(request)
+
+        app = web.Application(client_max_size=64 << 20)
+        if cancel is not None:
+            app.router.add_post("/cancel", cancel)
+        app.router.add_post("/{tail:.*}", take)
+        server = TestServer(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._stack.enter_async_context(server)
+        number = len(self._workers)
+        worker = RouteWorker(worker_id=WorkerId(f"wk_{number}"), address="127.0.0.1", port=server.port or 0)
+        self._workers.append(worker)
+        self.publish()
+        return server
+
+    def drop_workers(self) -> None:
+        self._workers.clear()
+        self.publish()
+
+    def publish(self) -> None:
+        route = Route(
+            endpoint=LLM,
+            concurrency=self.concurrency,
+            max_queue=10,
+            hold_timeout_s=30.0,
+            request_timeout_s=30.0,
+            workers=tuple(self._workers),
+        )
+        self.api.dispatcher.publish(RoutingTable(routes={LLM: route}))
+
+    async def start(self) -> None:
+        def spec_of(name: EndpointName) -> EndpointSpec | None:
+            found = self.api.control.deployed.get(name)
+            return found.spec if found else None
+
+        await self.api.jobs.start(self._tasks, self.fates, spec_of)
+
+    async def post(
+        self, path: str, body: Any = None, *, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        sent = {"json": body} if body is not None else {}
+        async with self.api.client.post(path, headers=headers or self.api.admin, **sent) as answer:
+            return answer.status, await _json(answer)
+
+    async def get(self, path: str, *, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+        async with self.api.client.get(path, headers=headers or self.api.admin) as answer:
+            return answer.status, await _json(answer)
+
+    async def run(self, value: Any = "a fox", **more: Any) -> str:
+        """Submit a job; returns its id."""
+        status, said = await self.post("/v2/llm/run", {"input": value, **more})
+        assert status == 200, said
+        assert said["status"] == "IN_QUEUE"
+        return str(said["id"])
+
+    async def ended(self, job_id: str) -> dict[str, Any]:
+        """The job object once it is over."""
+        _, said = await self.get(f"/v2/llm/status-sync/{job_id}?wait=20000")
+        return dict(said)
+
+    async def detail(self, job_id: str) -> dict[str, Any]:
+        _, said = await self.get(f"/v1/jobs/{job_id}")
+        return dict(said)
+
+
+async def _json(answer: Any) -> Any:
+    text = await answer.text()
+    with contextlib.suppress(ValueError):
+        return await answer.json(content_type=None)
+    return text
+
+
+@asynccontextmanager
+async def job_site() -> AsyncIterator[JobSite]:
+    async with AsyncExitStack() as stack:
+        api = await stack.enter_async_context(running_api())
+        workers = await stack.enter_async_context(AsyncExitStack())
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        site = JobSite(api, workers, tasks)
+        await site.deploy()
+        try:
+            yield site
+        finally:
+            await api.jobs.stop(0.0)
