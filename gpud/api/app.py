@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from gpud.api import (
+    dry_runs,
     endpoints,
     events,
-    forecasts,
     gpus,
     images,
     jobs,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 ALL_OPERATIONS = (
     *endpoints.OPERATIONS_HERE,
     *revisions.OPERATIONS_HERE,
-    *forecasts.OPERATIONS_HERE,
+    *dry_runs.OPERATIONS_HERE,
     *workers.OPERATIONS_HERE,
     *gpus.OPERATIONS_HERE,
     *images.OPERATIONS_HERE,

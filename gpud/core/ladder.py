@@ -156,7 +156,10 @@ class _LadderPlanner:
         return ""
 
     def _wanted(self, seen: EndpointSeen) -> int:
-        scale, policy = seen.endpoint.spec.scale, seen.endpoint.spec.standby
+        spec = seen.endpoint.spec
+        scale, policy = spec.scale, spec.standby
+        if spec.gpus.memory_mib:  # as an earlier revision may have: only workers of whole GPUs stand by
+            return 0
         if policy.mode is StandbyMode.NONE or self._world.standing.closed:
             return 0
         return min(policy.workers, max(scale.max_workers - self._serving.get(seen.endpoint.name, 0), 0))

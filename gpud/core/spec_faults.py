@@ -59,11 +59,6 @@ def _require_scale(spec: EndpointSpec, require: _Require) -> None:
         "gpus.memory_mib",
         "reserves a part of one GPU, so gpus.count must be 1; gpus.least_memory_mib asks for large GPUs",
     )
-    require(
-        gpus.memory_mib == 0 or spec.standby.mode.value == "none",
-        "standby.mode",
-        "must be 'none' with gpus.memory_mib: only workers of whole GPUs stand by",
-    )
     require(gpus.least_memory_mib >= 0, "gpus.least_memory_mib", "must be 0 or more")
     require(0 <= scale.max_workers <= 1000, "scale.max_workers", "must be 0 to 1000")
     require(

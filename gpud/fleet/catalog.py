@@ -14,7 +14,7 @@ from gpud.core.ids import EndpointName, GpuUuid, WorkerId
 from gpud.core.placement import impossible, overbooked
 from gpud.core.records import EndpointDeleted, EndpointSaved
 from gpud.core.revision import RevisionState, revision_of
-from gpud.core.standby import StandbySeen
+from gpud.core.standby import StandbyMode, StandbySeen
 from gpud.core.starts import StartRecord
 from gpud.core.worker import Cause, Worker, WorkerEvent
 from gpud.errors import Conflict, DependencyDown, InvalidSpec, NotFound
@@ -123,6 +123,10 @@ class Catalog:
         )
 
     def _refuse_impossible(self, spec: EndpointSpec) -> None:
+        # No rule of the spec itself: `standby` applies to earlier revisions, whose GPUs may be shared.
+        if spec.gpus.memory_mib and spec.standby.mode is not StandbyMode.NONE:
+            why = "must be 'none' with gpus.memory_mib: only workers of whole GPUs stand by"
+            raise InvalidSpec(f"standby.mode {why}.", fields={"standby.mode": why})
         gpus, headroom_mib = tuple(self._hands.state.gpus.values()), self._hands.settings.headroom_mib
         fault = impossible(spec.gpus, gpus, headroom_mib=headroom_mib)
         if fault:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from gpud.core.endpoint import Balance, HealthCheck, Limits, PolicyName, ScalePolicy
+from gpud.core.endpoint import Balance, HealthCheck, Limits, PolicyName, Preempt, ScalePolicy
 from gpud.core.gpu import GpuHealth
 from gpud.core.ids import EndpointName, WorkerId
 from gpud.core.standby import StandbyMode, StandbyPolicy
@@ -101,6 +101,7 @@ class Chaos:
         self.plot = plot or plot_of(self._rng)
         self.sim = Sim(seed, gpus=self.plot.gpus, settle_s=SETTLE_S)
         self._standby_rng = random.Random(f"{seed}:standby")
+        self._sharing_rng = random.Random(f"{seed}:sharing")
         self._gpu_uuids = [gpu.uuid for gpu in fake_gpus(self.plot.gpus)]
         self.names = [f"e{number}" for number in range(self.plot.endpoints)]
         self._tasks: set[asyncio.Task[None]] = set()
@@ -193,10 +194,20 @@ class Chaos:
     async def _deploy(self, name: str, *, guarantee: bool = False) -> None:
         rng = self._rng
         gpus = 2 if self.plot.gpus > 2 and not guarantee and rng.random() < 0.2 else rng.choice((1, 1, 1, 0))
+        # What came to the world later has chances of its own, so that old seeds stay what they were.
+        dice = self._sharing_rng
+        slice_mib = dice.choice((0, 0, 4_000, 9_000, 16_000)) if gpus == 1 else 0
+        policies = list(PolicyName)
+        if gpus:  # a guarantee of more than the box has would be refused
+            policies.remove(PolicyName.FIXED)
         scale = ScalePolicy(
             min_workers=1 if guarantee and self.plot.gpus > 1 else 0,
             max_workers=rng.randint(1, 3),
-            policy=PolicyName.CONCURRENCY,
+            policy=dice.choice(policies),
+            more_policies=tuple(dice.sample(policies, dice.choice((0, 0, 1)))),
+            scale_to_zero_delay_s=dice.choice((0.0, 0.0, 30.0)),
+            priority_aging_s=dice.choice((0.0, 0.0, 20.0)),
+            preempt=dice.choice(list(Preempt)),
             concurrency=rng.choice((1, 1, 4)),
             idle_timeout_s=rng.choice((0.0, 5.0, 20.0, IDLE_TIMEOUT_S_MAX)),
             priority=rng.choice((0, 0, 5)),
@@ -205,8 +216,16 @@ class Chaos:
         standby = StandbyPolicy(
             mode=self._standby_rng.choice(list(StandbyMode)), workers=self._standby_rng.choice((1, 1, 2))
         )
-        spec = self.sim.spec(name, scale, gpus=gpus, image=self._image(name), health=HEALTH, limits=LIMITS)
-        spec = replace(spec, standby=standby)
+        spec = self.sim.spec(
+            name,
+            scale,
+            gpus=gpus,
+            image=self._image(name),
+            health=HEALTH,
+            limits=LIMITS,
+            slice_mib=slice_mib,
+        )
+        spec = replace(spec, standby=StandbyPolicy() if slice_mib else standby)
         await self.sim.up.fleet.control.deploy(spec)
 
     async def _call(self, name: str) -> None:

@@ -56,7 +56,7 @@ def _workers_are_the_least(sim: Sim) -> None:
     state = sim.up.fleet.state
     ready = Counter(w.endpoint for w in state.workers.values() if w.state is WorkerState.READY)
     for name, endpoint in state.endpoints.items():
-        least = min(endpoint.spec.scale.min_workers, endpoint.spec.scale.max_workers)
+        least = min(endpoint.spec.scale.guaranteed, endpoint.spec.scale.max_workers)
         waits = [wait.detail for wait in state.waits.get(name, ())]
         assert ready[name] == least, f"{name} has {ready[name]} ready workers, not {least}: {waits}"
     others = [f"{w.id} is {w.state}" for w in state.workers.values() if w.state is not WorkerState.READY]

@@ -9,6 +9,7 @@ import pytest
 
 from gpud.core.endpoint import EndpointSpec, GpuNeeds, ScalePolicy
 from gpud.core.ids import EndpointName
+from gpud.core.standby import StandbyMode, StandbyPolicy
 from gpud.errors import Conflict, ImageNotFound, InvalidSpec
 from tests.sim.clients import Outcome
 from tests.sim.sim import Sim
@@ -130,7 +131,9 @@ def test_what_a_deploy_would_refuse_is_refused(sim: Sim) -> None:
     taken = replace(_spec(sim, "other"), aliases=("sure",))
     lost = sim.spec("lost", ONE, gpus=1, image="nowhere:1")
     wide = replace(greedy, gpus=GpuNeeds(memory_mib=24_100))  # with the headroom it exceeds a GPU
+    parked = replace(_spec(sim, "parked", slice_mib=1_000), standby=StandbyPolicy(mode=StandbyMode.PARKED))
     for spec, error in (
+        (parked, InvalidSpec),
         (greedy, InvalidSpec),
         (surer, Conflict),
         (taken, Conflict),

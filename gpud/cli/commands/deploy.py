@@ -283,9 +283,9 @@ def _deploy(values: Values, context: Context) -> int:
         )
     try:
         if values.flag("dry-run"):
-            from gpud.cli import forecast  # noqa: PLC0415 - a deploy does without
+            from gpud.cli import dry_run  # noqa: PLC0415 - a deploy does without
 
-            return forecast.show(context, spec)
+            return dry_run.show(context, spec)
         endpoint = context.client.call("PUT", path_of("v1", "endpoints", str(spec["name"])), spec)
     except CommandFailed as failure:
         raise specs.with_options_named(failure, _PARTS) from None

@@ -35,7 +35,7 @@ class LeaverDocument(Document):
     """It has requests, which it would finish first."""
 
 
-class ForecastDocument(Document):
+class DryRunDocument(Document):
     """What deploying a spec would do, as far as the box can tell now; nothing was written."""
 
     name: str
@@ -66,10 +66,10 @@ class ForecastDocument(Document):
     """Whether `cold_start_s` is of the endpoint's own starts; else it is a guess."""
 
 
-def forecast_document(found: Forecast) -> ForecastDocument:
+def dry_run_document(found: Forecast) -> DryRunDocument:
     """Show a forecast."""
     endpoint, wait = found.endpoint, found.wait
-    return ForecastDocument(
+    return DryRunDocument(
         name=endpoint.name,
         change=cast("Change", found.change),
         revision=endpoint.revision,

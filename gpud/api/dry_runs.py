@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from gpud.api.operations import Operation, Scope
 from gpud.api.parsing import body_of
 from gpud.api.rendering import answer
-from gpud.api.schemas.forecast import ForecastDocument, forecast_document
+from gpud.api.schemas.dry_run import DryRunDocument, dry_run_document
 from gpud.api.schemas.spec import EndpointSpecDocument
 from gpud.api.services import SERVICES
 from gpud.errors import Conflict, ImagePullFailed, InvalidSpec, NotFound, RegistryDenied
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 
-async def make_forecast(request: web.Request) -> web.StreamResponse:
+async def make_dry_run(request: web.Request) -> web.StreamResponse:
     """Say what deploying a spec would do; nothing is written or pulled."""
     document = await body_of(request, EndpointSpecDocument, error=InvalidSpec)
-    return answer(forecast_document(await request.app[SERVICES].control.forecast(document.to_spec())))
+    return answer(dry_run_document(await request.app[SERVICES].control.forecast(document.to_spec())))
 
 
 OPERATIONS_HERE = (
     Operation(
-        name="make_forecast",
+        name="make_dry_run",
         method="POST",
-        path="/v1/forecasts",
-        handler=make_forecast,
+        path="/v1/dry-runs",
+        handler=make_dry_run,
         scope=Scope.WRITE,
         summary="Say what deploying a spec would do, without doing it",
         tag="endpoints",
         body=EndpointSpecDocument,
-        answer=ForecastDocument,
+        answer=DryRunDocument,
         problems=(Conflict, NotFound, InvalidSpec, ImagePullFailed, RegistryDenied),
     ),
 )

@@ -22,7 +22,7 @@ _CHANGES = {
 
 def show(context: Context, spec: Mapping[str, object]) -> int:
     """Ask the daemon, and print its answer."""
-    found = context.client.call("POST", "/v1/forecasts", spec)
+    found = context.client.call("POST", "/v1/dry-runs", spec)
     if context.as_json:
         context.print_json(found)
     else:
