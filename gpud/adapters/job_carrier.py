@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 ANSWER_BYTES_MAX = 64 << 20
 _CONNECT_TIMEOUT_S = 5.0
 _CANCEL_TIMEOUT_S = 2.0
+_FAILED = b'{"gpud_error":'
+"""Begins the last line of a stream that failed in the middle; the worker SDK writes it."""
 _STREAMS = ("text/event-stream", "application/x-ndjson", "application/jsonl")
 
 
@@ -57,8 +59,9 @@ class HttpJobCarrier:
                 kind = answer.content_type
                 heard = {name.lower(): value for name, value in answer.headers.items()}
                 if kind in _STREAMS and 200 <= answer.status < 300:
-                    payload = await _read_stream(answer, on_chunk, events=kind == _STREAMS[0])
-                    return WorkerAnswer(status=answer.status, headers=heard, payload=payload, streamed=True)
+                    payload, failed = await _read_stream(answer, on_chunk, events=kind == _STREAMS[0])
+                    status = 500 if failed else answer.status
+                    return WorkerAnswer(status=status, headers=heard, payload=payload, streamed=True)
                 content = await _read_whole(answer)
                 said = answer.headers.get("Content-Type", "application/octet-stream")
                 payload = Payload(content=content, content_type=said)
@@ -110,8 +113,12 @@ async def _read_whole(answer: aiohttp.ClientResponse) -> bytes:
 
 async def _read_stream(
     answer: aiohttp.ClientResponse, on_chunk: Callable[[bytes], None], *, events: bool
-) -> Payload:
-    """Report each line, or each event, as it comes; returns all of them as one JSON array."""
+) -> tuple[Payload, bool]:
+    """Report each line, or each event, as it comes; returns all of them as one JSON array.
+
+    A line that says so ends a stream that failed after its status was sent: it is returned in place of the
+    array, with True.
+    """
     cutter, chunks, size = ChunkCutter(events=events), list[bytes](), 0
 
     def take(found: list[bytes]) -> None:
@@ -119,9 +126,10 @@ async def _read_stream(
         size += sum(map(len, found))
         if size > ANSWER_BYTES_MAX:
             raise HandoverFailed(f"The worker's stream has more than {ANSWER_BYTES_MAX} bytes", sent=True)
-        for chunk in found:
-            on_chunk(chunk)
         chunks.extend(found)
+        for chunk in found:
+            if not chunk.startswith(_FAILED):
+                on_chunk(chunk)
 
     try:
         async for part in answer.content.iter_any():
@@ -129,4 +137,6 @@ async def _read_stream(
         take(cutter.end())
     except ValueError as error:
         raise HandoverFailed(f"The worker's answer cannot be kept: {error}", sent=True) from error
-    return Payload(content=b"[" + b",".join(chunks) + b"]")
+    if chunks and chunks[-1].startswith(_FAILED):
+        return Payload(content=chunks[-1]), True
+    return Payload(content=b"[" + b",".join(chunks) + b"]"), False

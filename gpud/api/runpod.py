@@ -20,7 +20,9 @@ from gpud.api.job_output import chunks_behind, over, shown
 from gpud.api.operations import Operation, Scope
 from gpud.api.services import SERVICES
 from gpud.core.job import Job, JobState
+from gpud.core.job_call import RUNPOD_PREFIX
 from gpud.core.runpod import policy_of, wait_ms_of
+from gpud.core.webhook import WebhookFormat
 from gpud.core.worker import WorkerState
 from gpud.errors import Conflict, IdempotencyMismatch, InvalidRequest, NotFound, QueueFull, StorageFull
 from gpud.jobs.submission import Submission
@@ -165,9 +167,6 @@ async def _submit(request: web.Request, *, sync: bool, bytes_max: int) -> tuple[
     body = await read_body(request, bytes_max=bytes_max)
     document = _document(body)
     policy = policy_of(document.get("policy"), endpoint.spec.jobs)
-    webhook = document.get("webhook") or ""
-    if not isinstance(webhook, str):
-        raise InvalidRequest("webhook must be a URL.", fields={"webhook": "must be a URL"})
     return await services.jobs.queue.submit(
         Submission(
             endpoint=endpoint.name,
@@ -175,10 +174,22 @@ async def _submit(request: web.Request, *, sync: bool, bytes_max: int) -> tuple[
             payload=Payload(content=body),
             policy=policy,
             sync=sync,
-            webhook=webhook,
+            webhook=_webhook_of(document, services),
             idempotency=idempotency_of(request, body, endpoint.name),
         )
     )
+
+
+def _webhook_of(document: dict[str, Any], services: Services) -> str:
+    """The address to call once the job is over; as RunPod calls it unless the request says otherwise."""
+    url, spelling = document.get("webhook") or "", document.get("webhook_format", WebhookFormat.RUNPOD)
+    if spelling not in set(WebhookFormat):
+        why = "must be runpod or standard"
+        raise InvalidRequest(f"webhook_format: {why}.", fields={"webhook_format": why})
+    fault = services.webhooks.url_fault(url) if isinstance(url, str) else "must be a URL"
+    if url and fault:
+        raise InvalidRequest(f"webhook: {fault}.", fields={"webhook": fault})
+    return f"{RUNPOD_PREFIX}{url}" if url and spelling == WebhookFormat.RUNPOD else url
 
 
 def _document(body: bytes) -> dict[str, Any]:

@@ -37,7 +37,12 @@ async def site() -> AsyncIterator[JobSite]:
         (b'{"input": 1, "policy": {"executionTimeout": "1"}}', "policy.executionTimeout: must be a whole"),
         (b'{"input": 1, "policy": {"lowPriority": 1}}', "policy.lowPriority: must be true or false"),
         (b'{"input": 1, "policy": {"priority": 11}}', "priority: must be -10 to 10"),
-        (b'{"input": 1, "webhook": 5}', "webhook must be a URL"),
+        (b'{"input": 1, "webhook": 5}', "webhook: must be a URL"),
+        (b'{"input": 1, "webhook": "http://app.example/"}', "webhook: must be https"),
+        (b'{"input": 1, "webhook": "https://10.0.0.7/"}', "webhook: leads to 10.0.0.7, which is private"),
+        (b'{"input": 1, "webhook": "https://169.254.169.254/latest"}', "webhook: leads to 169.254.169.254"),
+        (b'{"input": 1, "webhook": "https://u:p@app.example/"}', "webhook: must hold no user name"),
+        (b'{"input": 1, "webhook_format": "xml"}', "webhook_format: must be runpod or standard"),
         (b'{"input": ' + b"[" * 100_000 + b"}", "The body is not JSON"),
     ],
 )
