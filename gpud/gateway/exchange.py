@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from gpud.errors import GpudError, WorkerUnreachable
 from gpud.gateway import answers, openai, patience
+from gpud.gateway.affinity import prompt_affinity
 from gpud.gateway.breaking import last_event
 from gpud.gateway.credentials import allowed_model, allowed_route, callable_models, counted
 from gpud.gateway.heads import parse_response
@@ -88,8 +89,8 @@ class Exchange:
             upstream = self.head.upstream
             if isinstance(upstream, ToEndpoint):
                 self._path = upstream.target
-                table = self._plane.dispatcher.table
-                self._admit(allowed_route(self.client.keys, table, upstream.name, self.head.token))
+                table, token = self._plane.dispatcher.table, self.head.token
+                self._admit(allowed_route(self.client.keys, table, upstream.name, token), self.head.session)
             elif isinstance(upstream, ToControl):
                 self._to_control()
             elif isinstance(upstream, ByModel):
@@ -123,21 +124,23 @@ class Exchange:
     def _choose_by_model(self) -> None:
         if not self.upload.done and self.upload.total < openai.MODEL_BODY_BYTES_MAX:
             return
-        model = openai.named_model(self.head, self.upload.kept)
-        self._admit(allowed_model(self.client.keys, self._plane.dispatcher.table, model, self.head.token))
+        body = openai.beginning(self.head, self.upload.kept)
+        model = openai.named_model(self.head, body)
+        route = allowed_model(self.client.keys, self._plane.dispatcher.table, model, self.head.token)
+        self._admit(route, self.head.session or prompt_affinity(self._path, body, route))
 
     def _list_models(self) -> None:
         models = callable_models(self.client.keys, self._plane.dispatcher.table, self.head.token)
         headers = [("Content-Type", "application/json"), ("X-Gpud-Request-Id", self.request_id)]
         self._answer_ourselves(200, headers, openai.model_list(models))
 
-    def _admit(self, route: Route) -> None:
+    def _admit(self, route: Route, affinity: bytes) -> None:
         if self.head.length is not None and self.head.length > self._plane.body_bytes_max:
             raise answers.too_large(self._plane.body_bytes_max)
         self.route = route
         self._proceed(
             self._plane.dispatcher.acquire_nowait(
-                route.endpoint, self, affinity=self.head.session, now_s=self.client.last_s
+                route.endpoint, self, affinity=affinity, now_s=self.client.last_s
             )
         )
 

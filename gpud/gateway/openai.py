@@ -28,21 +28,26 @@ _ERROR_TYPES = {
 }
 
 
-def named_model(head: RequestHead, received: bytes) -> str:
-    """Find the model a request names.
-
-    Args:
-        head: The request's head.
-        received: The beginning of its body, as it came.
-
-    Raises:
-        InvalidRequest: It names none.
-    """
+def beginning(head: RequestHead, received: bytes) -> bytes:
+    """Take what is read of a body, out of its chunks if it came in any."""
     if head.chunked:
         inside: list[bytes] = []
         ChunkedBody().take(received, inside)
         received = b"".join(inside)
-    model = model_in_body(received[:MODEL_BODY_BYTES_MAX], head.content_type.decode("latin-1"))
+    return received[:MODEL_BODY_BYTES_MAX]
+
+
+def named_model(head: RequestHead, body: bytes) -> str:
+    """Find the model a request names.
+
+    Args:
+        head: The request's head.
+        body: Its beginning.
+
+    Raises:
+        InvalidRequest: It names none.
+    """
+    model = model_in_body(body, head.content_type.decode("latin-1"))
     if model is None:
         raise InvalidRequest("The body names no `model` in its first 128 KiB; add one.")
     return model

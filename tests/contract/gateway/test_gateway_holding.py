@@ -274,3 +274,27 @@ async def _never(
 
 
 _answer_never: Answer = _never
+
+
+async def test_a_conversation_stays_with_its_worker_while_that_has_room(rig: Rig) -> None:
+    workers = [await rig.worker(i) for i in range(4)]
+    table = {EndpointName("llm"): route(*workers, concurrency=4)}
+    rig.dispatcher.publish(RoutingTable(table))
+
+    async def say(*texts: str) -> str:
+        messages = [
+            {"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(texts)
+        ]
+        body = json.dumps({"model": "llm", "messages": messages}).encode()
+        reply = await rig.get("/openai/v1/chat/completions", method="POST", body=body)
+        return reply.header("X-Gpud-Worker") or ""
+
+    for first in ("one", "two", "three"):
+        turns = [
+            await say(first),
+            await say(first, "yes", "go on"),
+            await say(first, "yes", "go on", "so", "?"),
+        ]
+        assert len(set(turns)) == 1
+    chosen = {await say(f"conversation {i}") for i in range(40)}
+    assert len(chosen) > 1
