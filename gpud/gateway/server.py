@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 SWEEP_S = 1.0
 """How often idle and slow connections are looked for."""
 _BACKLOG = 1024
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 3))
+"""Two minutes after it went silent a client whose machine is gone counts as one that has left."""
 _log = structlog.get_logger()
 
 
@@ -107,6 +109,7 @@ class Gateway:
         self._plane.tls = tls is not None
         for listening in sockets:
             encrypted = tls is not None and listening.family != socket.AF_UNIX
+            _notice_lost_clients(listening)
             server = await loop.create_server(
                 lambda: ClientConnection(self._plane),
                 sock=listening,
@@ -152,3 +155,12 @@ class Gateway:
         self.loop_lag_s = max(0.0, now_s - self._sweep_due_s)
         self._plane.sweep(now_s)
         self._sweep_next()
+
+
+def _notice_lost_clients(listening: socket.socket) -> None:
+    """Have the kernel ask silent clients whether they are there; accepted connections inherit this."""
+    if listening.family == socket.AF_UNIX:
+        return
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        listening.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -220,3 +220,16 @@ async def test_an_answer_to_a_client_that_reset_its_paused_connection_ends_quiet
     patient.dispatcher.stop()
 
     await patient.until(lambda: not patient.gateway._plane.clients)  # type: ignore[union-attr]
+
+
+async def test_the_kernel_asks_silent_clients_whether_they_are_there(patient: Rig) -> None:
+    await patient.client()
+    await patient.until(lambda: len(patient.gateway._plane.clients) == 1)  # type: ignore[union-attr]
+    (connection,) = patient.gateway._plane.clients  # type: ignore[union-attr]
+    accepted = connection.transport.get_extra_info("socket")
+    with socket.fromfd(accepted.fileno(), socket.AF_INET, socket.SOCK_STREAM) as peer:
+        assert peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        asks_after_s = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+        every_s = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)
+        times = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT)
+    assert asks_after_s + every_s * times <= 120
