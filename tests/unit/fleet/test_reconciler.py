@@ -70,6 +70,16 @@ def test_no_request_reaches_a_worker_that_the_same_round_began_to_drain(sim: Sim
     assert all(state is WorkerState.READY for request in requests for state in request.dispatched_to)
 
 
+def test_a_worn_out_worker_is_drained_and_replaced(sim: Sim) -> None:
+    worn = _ready(sim)
+    sim.up.fleet.reconciler.worker_worn_out(worn.id, "Requests to it kept failing.")
+    sim.run_until(lambda: worn.id not in sim.up.fleet.state.workers, within_s=60)
+    sim.run_until(lambda: any(w.state is WorkerState.READY for w in sim.workers("echo")), within_s=60)
+    assert [worker.id for worker in sim.workers("echo")] != [worn.id]
+    rows = sim.box.database.execute("SELECT cause, detail FROM worker WHERE id = ?", (worn.id,)).fetchall()
+    assert [row["detail"] for row in rows] == ["Requests to it kept failing."]
+
+
 def test_rules_that_undo_each_other_end_the_daemon(sim: Sim, monkeypatch: pytest.MonkeyPatch) -> None:
     sim.deploy("echo")
 

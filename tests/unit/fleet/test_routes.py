@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from gpud.core.endpoint import ScalePolicy
+from gpud.core.endpoint import Limits, ScalePolicy
 from gpud.core.ids import EndpointName
 from gpud.core.starts import StartRecord
 from gpud.core.waiting import WaitReason
@@ -90,3 +91,14 @@ def test_a_route_says_what_is_waited_for_and_how_long_that_took_before() -> None
     state.waits = {_ECHO: (WaitReason(reason="waiting_for_gpu", detail="All are held."),)}
     state.recall(_ECHO).cold_starts_s.extend([1.0, 9.0, 2.0])
     assert (_route(state).waiting_for, _route(state).expected_start_s) == ("waiting_for_gpu", 2.0)
+
+
+def test_what_gpud_enforces_of_an_endpoint_is_in_its_route() -> None:
+    limits = Limits(request_timeout_s=7, first_request_timeout_s=8, stream_idle_timeout_s=9, max_queue=3)
+    state = FleetState()
+    made = endpoint(aliases=("gpt",))
+    spec = replace(made.spec, limits=limits, public=True, forward_authorization=True)
+    state.endpoints[_ECHO] = replace(made, spec=spec)
+    route = _route(state)
+    assert (route.request_timeout_s, route.first_request_timeout_s, route.stream_idle_timeout_s) == (7, 8, 9)
+    assert (route.max_queue, route.public, route.forward_authorization) == (3, True, True)
