@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from gpud.core.endpoint import EndpointSpec, GpuNeeds, HealthCheck, Limits, ScalePolicy
 from gpud.core.ids import EndpointName
 from gpud.core.rollout_policy import RolloutPolicy
+from gpud.core.standby import StandbyPolicy
 from gpud.core.usage import UsageBy
 from tests.sim.box import Box
 from tests.sim.clients import Client, Request
@@ -200,13 +201,14 @@ class Sim:
         health: HealthCheck | None = None,
         limits: Limits | None = None,
         rollout: RolloutPolicy | None = None,
+        standby: StandbyPolicy | None = None,
     ) -> None:
         """Deploy an endpoint, whose image is on the box unless a test has pushed it to the registry."""
         if not image:
             image = f"{name}:1"
             self.images.build(image)
         spec = self.spec(name, scale, gpus=gpus, image=image, env=env, health=health, limits=limits)
-        spec = replace(spec, rollout=rollout or RolloutPolicy())
+        spec = replace(spec, rollout=rollout or RolloutPolicy(), standby=standby or StandbyPolicy())
         self.do(self.up.fleet.control.deploy(spec))
 
     def spec(
