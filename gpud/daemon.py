@@ -24,6 +24,7 @@ from gpud.adapters.gpu_choice import choose_gpus
 from gpud.adapters.http_probe import SocketProbe
 from gpud.adapters.job_carrier import HttpJobCarrier
 from gpud.adapters.nvml_gpus import NvmlGpus
+from gpud.adapters.replay_process import ReplayProcess
 from gpud.adapters.sockets import address_of, open_tcp, open_unix
 from gpud.adapters.sqlite.store import open_store
 from gpud.adapters.system import SystemClock, SystemIds
@@ -300,6 +301,7 @@ class Daemon:
             keyring=self._keyring,
             jobs_=self._jobs,
             settings=self._settings,
+            simulator=ReplayProcess(),
             clock=self._clock,
             ids=self._ids,
             webhook_control=WebhookControl(

@@ -20,6 +20,7 @@ from gpud.api import (
     registries,
     revisions,
     runpod,
+    simulation,
     system,
     usage,
     webhooks,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from gpud.api.auth import ApiKeyRing
     from gpud.jobs.jobs import Jobs
     from gpud.ports.control import FleetControl
+    from gpud.ports.simulator import Simulator
     from gpud.ports.store import AccessStore, ReadModel
     from gpud.ports.time import Clock, IdSource
     from gpud.settings import Settings
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
 ALL_OPERATIONS = (
     *endpoints.OPERATIONS_HERE,
+    *simulation.OPERATIONS_HERE,
     *revisions.OPERATIONS_HERE,
     *dry_runs.OPERATIONS_HERE,
     *workers.OPERATIONS_HERE,
@@ -77,6 +80,7 @@ def build_api(
     keyring: ApiKeyRing,
     jobs_: Jobs,
     settings: Settings,
+    simulator: Simulator,
     clock: Clock,
     ids: IdSource,
     webhook_control: WebhookControl,
@@ -95,6 +99,7 @@ def build_api(
         jobs_: The job queue.
         keyring: Loaded; the application writes its last uses once a minute.
         settings: For prices and for show.
+        simulator: Replays the record of requests.
         clock: For labels and expiry.
         ids: For request ids.
         webhook_control: The door to webhooks.
@@ -111,6 +116,7 @@ def build_api(
         keyring=keyring,
         jobs=jobs_,
         settings=settings,
+        simulator=simulator,
         clock=clock,
         ids=ids,
         webhooks=webhook_control,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gpud.api.auth import ApiKeyRing
     from gpud.jobs.jobs import Jobs
     from gpud.ports.control import FleetControl
+    from gpud.ports.simulator import Simulator
     from gpud.ports.store import AccessStore, ReadModel
     from gpud.ports.time import Clock, IdSource
     from gpud.settings import Settings
@@ -30,6 +31,7 @@ class Services:
         keyring: API keys, in memory.
         jobs: The job queue.
         settings: The daemon's settings, for prices and for show.
+        simulator: Replays the record of requests.
         clock: For rows, labels and expiry.
         ids: For request ids.
         webhooks: Subscriptions and what they were told.
@@ -42,6 +44,7 @@ class Services:
     keyring: ApiKeyRing
     jobs: Jobs
     settings: Settings
+    simulator: Simulator
     clock: Clock
     ids: IdSource
     webhooks: WebhookControl

@@ -10,6 +10,7 @@ from aiohttp import ClientSession, UnixConnector, web
 from aiohttp.test_utils import TestClient, TestServer
 
 from gpud.adapters.job_carrier import HttpJobCarrier
+from gpud.adapters.replay_process import ReplayProcess
 from gpud.adapters.sqlite.store import memory_database, open_inline_store
 from gpud.adapters.webhook_sender import WebhookSender
 from gpud.adapters.webhook_signer import StandardSigner
@@ -86,6 +87,7 @@ async def running_api(
             keyring=keyring,
             jobs_=jobs,
             settings=settings or Settings(),
+            simulator=ReplayProcess(),
             clock=clock,
             ids=ids,
             webhook_control=webhook_control,
