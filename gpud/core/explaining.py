@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from gpud.core.pacing import ScaleDecision
     from gpud.core.worker import Worker
-    from gpud.core.world import EndpointSeen
+    from gpud.core.world import EndpointSeen, World
 
 _UNDER_WAY = STARTING_UP - {WorkerState.PENDING, WorkerState.PULLING}
 
@@ -48,6 +48,7 @@ def unmet(
             reason="worker_starting",
             detail=f"Worker {w.id} is {w.state}" + (f": {w.detail}" if w.detail else "."),
             facts={"worker": w.id, "for_s": round(now_s - w.since_s, 3)},
+            ends_at_s=w.since_s + seen.cold_start_s if w.since_s + seen.cold_start_s > now_s else None,
         )
         for w in current
         if w.state in _UNDER_WAY
@@ -65,4 +66,27 @@ def _held_back(seen: EndpointSeen, now_s: float) -> WaitReason:
             "failures": starts.failures,
             "retry_in_s": round(starts.next_try_s - now_s, 3),
         },
+        ends_at_s=starts.next_try_s,
+    )
+
+
+def start_limit(world: World, *, box: int, endpoint: int) -> WaitReason:
+    """A worker's GPUs are free, and as many starts are under way as may be.
+
+    Args:
+        world: For its limits.
+        box: Starts under way on the whole box.
+        endpoint: Of these, the endpoint's own.
+    """
+    own = endpoint >= world.endpoint_starts_max
+    limit, setting = (
+        (world.endpoint_starts_max, "scaling.endpoint_starts")
+        if own
+        else (world.starts_max, "scaling.starts")
+    )
+    under_way = endpoint if own else box
+    return WaitReason(
+        reason="start_limit",
+        detail=f"Its GPUs are free; {under_way} starts are under way, and {setting} allows {limit} at once.",
+        facts={"starting": under_way, "limit": limit, "setting": setting},
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gpud.core.allocation import Allocation, allocate
 from gpud.core.contest import contest_of
-from gpud.core.explaining import unmet
+from gpud.core.explaining import start_limit, unmet
 from gpud.core.gpu import GpuHealth
 from gpud.core.ladder import plan_ladder
 from gpud.core.overdue import due
@@ -249,8 +249,7 @@ class _Planner:
             return None
         starting = sum(w.state in _STARTING for w in self._by_endpoint[name])
         if self._starting >= self.world.starts_max or starting >= self.world.endpoint_starts_max:
-            detail = "Its GPUs are free; it starts when one of the starts under way has ended."
-            self.waits[name].append(WaitReason(reason="start_limit", detail=detail))
+            self.waits[name].append(start_limit(self.world, box=self._starting, endpoint=starting))
             return None
         return placement
 

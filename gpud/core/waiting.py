@@ -16,12 +16,16 @@ class WaitReason:
     Args:
         reason: A key of `REMEDIES`.
         detail: One sentence for a person.
-        facts: JSON-ready, such as `held_by` or `next_try_s`.
+        facts: JSON-ready, such as `held_by` or `retry_in_s`.
+        ends_at_s: Loop time at which it is expected to end or to be tried again; None when unknown.
+        until_ms: The same as Unix wall time, told by whoever shows it; 0 when unknown.
     """
 
     reason: str
     detail: str
     facts: dict[str, object] = field(default_factory=dict)
+    ends_at_s: float | None = None
+    until_ms: int = 0
 
 
 REMEDIES = {

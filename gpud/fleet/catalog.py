@@ -304,6 +304,8 @@ class Catalog:
                 if w.endpoint == endpoint.name
             ),
             waiting=load.waiting if load else 0,
+            now_s=self._hands.clock.now_s(),
+            at_ms=self._hands.clock.at_ms(),
         )
 
     async def _pin(self, spec: EndpointSpec) -> PinnedImage:

@@ -15,6 +15,7 @@ from gpud.core.history import arrivals_of
 from gpud.core.ids import WorkerId
 from gpud.core.reconcile import plan
 from gpud.core.routing import RouteWorker
+from gpud.core.standby import StandbySeen
 from gpud.core.starts import BackoffPolicy, after_failure, after_ready
 from gpud.core.whatif import outcome_of, within
 from gpud.core.windows import NO_WINDOW
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gpud.core.endpoint import Endpoint
+    from gpud.core.standby import StandbyChange
     from gpud.core.whatif import ColdStart, Outcome, WhatIf
     from gpud.ports.calendar import Calendar
 
 _PASSES_MAX = 200
+_NO_STANDBYS = StandbySeen()
 _TICK_S = 1.0
 _PATIENT_TICK_S = 5.0
 _PATIENT_AFTER_S = 10.0
@@ -258,6 +261,7 @@ class _Replay:
                 verify_gpus=False,
                 no_shrink_until_s=0.0,
                 starts=self._limits,
+                standing=_NO_STANDBYS,
             )
             answer = plan(world)
             state.remember(answer)
@@ -266,7 +270,7 @@ class _Replay:
                 return answer.ask_again_at_s
         raise InvariantBroken("The plan did not settle: two rules undo each other.")
 
-    def _apply(self, change: NewWorker | WorkerEvent) -> bool:
+    def _apply(self, change: NewWorker | WorkerEvent | StandbyChange) -> bool:
         now_s = self._counts.now_s
         if isinstance(change, NewWorker):
             self._number += 1
@@ -283,6 +287,8 @@ class _Replay:
             self._state.workers[made.id] = made
             self._state.made_for[made.id] = self._endpoint
             return True
+        if not isinstance(change, WorkerEvent):  # what standbys spare is in the recorded starts
+            return False
         before = self._state.workers.get(change.worker_id)
         after = before and advance(before, change, now_s=now_s)
         if before is None or after is None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from gpud.core.windows import NO_WINDOW
 from gpud.core.worker import STARTING_UP, WorkerState
-from gpud.ports.control import EndpointCondition, EndpointView, GpuView
+from gpud.ports.control import EndpointCondition, EndpointView, GpuView, WindowView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,15 +16,23 @@ if TYPE_CHECKING:
     from gpud.core.gpu import GpuUse
     from gpud.core.ids import GpuUuid
     from gpud.core.waiting import WaitReason
+    from gpud.core.windows import OpenWindow
     from gpud.core.worker import Worker
     from gpud.fleet.state import FleetState
     from gpud.ports.images import PullProgress
 
 
 def view_endpoint(
-    state: FleetState, endpoint: Endpoint, *, pulls: Mapping[str, PullProgress], in_flight: int, waiting: int
+    state: FleetState,
+    endpoint: Endpoint,
+    *,
+    pulls: Mapping[str, PullProgress],
+    in_flight: int,
+    waiting: int,
+    now_s: float = 0.0,
+    at_ms: int = 0,
 ) -> EndpointView:
-    """Show one endpoint as it is now."""
+    """Show one endpoint as it is now: at loop time `now_s`, which is wall time `at_ms`."""
     name = endpoint.name
     workers = sorted(
         (w for w in state.workers.values() if w.endpoint == name), key=lambda w: (w.created_at_ms, w.id)
@@ -43,11 +52,16 @@ def view_endpoint(
         workers=tuple(workers),
         waiting=waiting,
         in_flight=in_flight,
-        waits=tuple(_with_progress(wait, pulls.get(endpoint.image.pin)) for wait in waits),
+        waits=tuple(
+            _dated(_with_progress(wait, pulls.get(endpoint.image.pin)), now_s=now_s, at_ms=at_ms)
+            for wait in waits
+        ),
         last_error=starts.last_error,
         pull=pulls.get(endpoint.image.pin),
         serving=state.serving(endpoint).revision,
         rollout=rollout,
+        window=_window_view(state.windows_open.get(name, NO_WINDOW), now_s=now_s, at_ms=at_ms),
+        prediction=state.recall(name).prediction,
         standbys=tuple(
             sorted(
                 (s for s in state.standbys.values() if s.endpoint == name),
@@ -55,6 +69,24 @@ def view_endpoint(
             )
         ),
     )
+
+
+def _dated(wait: WaitReason, *, now_s: float, at_ms: int) -> WaitReason:
+    """Say by the wall clock when a wait is expected to end, and how long that is from now."""
+    if wait.ends_at_s is None:
+        return wait
+    left_s = max(0.0, wait.ends_at_s - now_s)
+    fresh: dict[str, object] = {
+        name: round(left_s, 3) for name in ("until_in_s", "retry_in_s") if name in wait.facts
+    }
+    return replace(wait, facts={**wait.facts, **fresh}, until_ms=at_ms + round(left_s * 1000))
+
+
+def _window_view(window: OpenWindow, *, now_s: float, at_ms: int) -> WindowView | None:
+    if window is NO_WINDOW:
+        return None
+    edge_ms = None if window.edge_s is None else at_ms + round(max(0.0, window.edge_s - now_s) * 1000)
+    return WindowView(window=str(window.window or ""), workers=window.workers, edge_ms=edge_ms)
 
 
 def _with_progress(wait: WaitReason, pull: PullProgress | None) -> WaitReason:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
+
+from gpud.core.prediction import Prediction
 
 if TYPE_CHECKING:
     from gpud.core.endpoint import Endpoint, EndpointSpec
@@ -32,6 +34,21 @@ class EndpointCondition(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WindowView:
+    """An endpoint's warm windows as they are now.
+
+    Args:
+        window: The open one that asks for most, in words; empty while none is open.
+        workers: It keeps so many.
+        edge_ms: Unix wall time at which one opens or closes next; None when none ever does.
+    """
+
+    window: str
+    workers: int
+    edge_ms: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointView:
     """An endpoint as it is now.
 
@@ -46,6 +63,8 @@ class EndpointView:
         pull: Progress of its image's pull, while there is one.
         serving: The revision that serves; `endpoint.revision` is the one deployed.
         rollout: The way from one to the other, while there is one; else the last one.
+        window: Its warm windows; None when it has none.
+        prediction: What is known of the gaps between its requests, and what acting on it would have done.
         standbys: Kept for a fast start, oldest first.
     """
 
@@ -62,6 +81,8 @@ class EndpointView:
     serving: Revision | None = None
     rollout: Rollout | None = None
     standbys: tuple[Standby, ...] = ()
+    window: WindowView | None = None
+    prediction: Prediction = field(default_factory=Prediction)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,8 @@ The box goes in steps of 0.1 s with a decision a second; durations are uniform, 
 and 20 % for cold starts; both are known to the core from the endpoint's past. In `gpud` it is the
 product's own functions that decide. Scaling: 8 GPUs, one endpoint, requests of 5 s, cold starts of 90 s.
 The subject `gpud` starts as many at once as it wants. The setting scaling.endpoint_starts, 2 by default, is
-the subject `gpud, 2 starts at once`: in this box parallel starts do not slow each other down.
+the subject `gpud, 2 starts at once`. Parallel starts do not slow each other down here, except in the metrics
+named `shared`, where half of a cold start, or all of it, is a disk that serves one start at a time.
 Sharing: an hour of load and half an hour after it, cold starts of 40 s.
 """
 
@@ -40,6 +41,9 @@ def main(argv: list[str]) -> int:
     report = Report("scaling")
     for name, arrivals in _scaling_loads().items():
         _measure_scaling(report, name, arrivals, seeds)
+    for part in (0.5, 1.0):
+        for name in ("step", "crowd"):
+            _measure_shared_starts(report, name, part, seeds)
     for case in _sharing_cases():
         _measure_sharing(report, case, seeds)
     measure_ticks(report, quick=options.quick)
@@ -64,6 +68,8 @@ SCALERS: dict[str, Callable[[], Brain]] = {
     "gpud": GpudBrain,
     "gpud, thrifty (beta 0.5)": lambda: GpudBrain(QueueDelay(beta=0.5)),
     "gpud, 2 starts at once": lambda: GpudBrain(parallel_starts=2),
+    "gpud, 3 starts at once": lambda: GpudBrain(parallel_starts=3),
+    "gpud, 4 starts at once": lambda: GpudBrain(parallel_starts=4),
     "literal_rule": lambda: LiteralBrain(one_at_a_time=False),
     "one_start_at_a_time": lambda: LiteralBrain(one_at_a_time=True),
     "request_count": RequestCountBrain,
@@ -83,6 +89,23 @@ def _measure_scaling(report: Report, name: str, arrivals: Callable[[int], list[f
         report.add(f"p95_wait_s_{name}", subject, "s", waits_s)
         report.add(f"worker_s_{name}", subject, "s", worker_s)
         report.add(f"starts_{name}", subject, "starts", starts)
+
+
+def _measure_shared_starts(report: Report, name: str, part: float, seeds: range) -> None:
+    """How many starts at once are best where starts stand in each other's way?"""
+    arrivals = _scaling_loads()[name]
+    for limit in (2, 3, 4, 0):
+        waits_s, worker_s = [], []
+        for seed in seeds:
+            brain = GpudBrain(parallel_starts=limit)
+            box = Box(8, [Load(name="e", arrivals_s=arrivals(seed))], seed=seed, brain=brain, shared=part)
+            box.run()
+            ordered = sorted(box.lines["e"].waits_s)
+            waits_s.append(ordered[int(0.95 * (len(ordered) - 1))])
+            worker_s.append(sum(box.held_s.values()))
+        subject = f"gpud, {limit} starts at once" if limit else "gpud"
+        report.add(f"p95_wait_s_{name}_shared_{part:g}", subject, "s", waits_s)
+        report.add(f"worker_s_{name}_shared_{part:g}", subject, "s", worker_s)
 
 
 # -- who gets the GPUs -------------------------------------------------------------------------

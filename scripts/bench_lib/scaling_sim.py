@@ -86,10 +86,11 @@ class Box:
         loads: One for each endpoint.
         seed: Of durations.
         brain: Who decides.
-        service_spread: Durations are uniform within this share of the mean, either way.
+        shared: The part of a cold start for which starts stand in line, as for a disk; 0 for none.
     """
 
-    def __init__(self, gpus: int, loads: list[Load], *, seed: int, brain: Brain) -> None:
+    def __init__(self, gpus: int, loads: list[Load], *, seed: int, brain: Brain, shared: float = 0.0) -> None:
+        self.shared = shared
         self.rng = random.Random(seed)  # noqa: S311 - a simulation's dice
         self.now_s = 0.0
         self.free = set(range(gpus))
@@ -137,6 +138,7 @@ class Box:
         step = 0
         while self._open() and self.now_s < last_s:
             self._arrive()
+            self._slow_starts()
             self._serve()
             if step % DECISION_STEPS == 0:
                 self.brain.decide(self)
@@ -163,6 +165,16 @@ class Box:
             while line.next_arrival < len(arrivals_s) and arrivals_s[line.next_arrival] <= self.now_s:
                 line.queue.append(arrivals_s[line.next_arrival])
                 line.next_arrival += 1
+
+    def _slow_starts(self) -> None:
+        """Let each start of several take longer, by the part that they share."""
+        starting = [w for w in self.workers if not w.ready(self.now_s)]
+        if not self.shared or len(starting) < 2:
+            return
+        slower = 1 + self.shared * (len(starting) - 1)
+        for worker in starting:
+            worker.ready_s += STEP_S * (1 - 1 / slower)
+            worker.idle_since_s = worker.ready_s
 
     def _serve(self) -> None:
         now_s = self.now_s

@@ -182,6 +182,7 @@ async def test_a_view_tells_condition_waits_last_error_and_pull(site: ApiSite) -
     assert (shown["condition"], shown["desired"], shown["waiting"]) == ("waiting_for_gpu", 2, 3)
     [wait] = shown["waits"]
     assert "scale.priority" in wait.pop("remedy")
+    assert wait.pop("until") is None
     assert wait == {"reason": "waiting_for_gpu", "detail": "All GPUs are held.", "facts": facts}
     assert shown["last_error"] == "It exited with 1."
     assert shown["pull"] == {"layers": 4, "layers_done": 1, "bytes_total": 100, "bytes_done": 30}

@@ -14,6 +14,12 @@ from gpud.api.schemas.base import (
     timestamp,
     timestamp_or_none,
 )
+from gpud.api.schemas.outlook import (
+    ForecastDocument,
+    WindowDocument,
+    forecast_document,
+    window_document,
+)
 from gpud.api.schemas.revisions import RolloutDocument, rollout_document
 from gpud.api.schemas.spec import EndpointSpecDocument, spec_document
 from gpud.api.schemas.standby import StandbyDocument, standby_document
@@ -85,6 +91,8 @@ class WaitDocument(Document):
     """One sentence for a person."""
     facts: dict[str, Any]
     """What is known about it, such as `held_by` and `until_in_s`, or `error` and `retry_in_s`."""
+    until: Timestamp | None
+    """When it is expected to end, or to be tried again; null when that is not known."""
     remedy: str
     """Who or what would change it."""
 
@@ -130,6 +138,10 @@ class EndpointDocument(Document):
     """The revision that serves; another than `revision` while that one is being rolled out."""
     rollout: RolloutDocument | None
     """The rollout under way, else the last one; null when there was none."""
+    window: WindowDocument | None
+    """Its warm windows; null when it has none."""
+    forecast: ForecastDocument
+    """What is known of the gaps between its requests."""
     created_at: Timestamp
     updated_at: Timestamp
 
@@ -313,6 +325,7 @@ def endpoint_document(view: EndpointView) -> EndpointDocument:
                 reason=wait.reason,
                 detail=wait.detail,
                 facts=dict(wait.facts),
+                until=timestamp_or_none(wait.until_ms),
                 remedy=remedy(wait, view.endpoint.name),
             )
             for wait in view.waits
@@ -321,6 +334,8 @@ def endpoint_document(view: EndpointView) -> EndpointDocument:
         pull=_progress_document(view.pull) if view.pull else None,
         serving=view.serving or endpoint.revision,
         rollout=rollout_document(view.rollout) if view.rollout else None,
+        window=window_document(view.window) if view.window else None,
+        forecast=forecast_document(view.prediction),
         created_at=timestamp(endpoint.created_at_ms),
         updated_at=timestamp(endpoint.updated_at_ms),
     )

@@ -37,12 +37,13 @@ _REASONS = {
 }
 
 
+_SHOWN = ("name", "condition", "desired", "scale_reason", "waits", "window", "forecast")
+
+
 def _explain(values: Values, context: Context) -> int:
     endpoint = context.client.get(path_of("v1", "endpoints", values.text("name")))
     if context.as_json:
-        context.print_json(
-            {name: endpoint.get(name) for name in ("name", "condition", "desired", "scale_reason", "waits")}
-        )
+        context.print_json({name: endpoint.get(name) for name in _SHOWN})
     else:
         context.print_text(_told(endpoint, colour=context.colour))
     return exits.OK
@@ -57,6 +58,7 @@ def _told(endpoint: Mapping[str, object], *, colour: bool) -> str:
         ("Wants", f"{desired:g} workers: {_REASONS.get(reason, reason)}"),
         ("Has", f"{ready} ready of {len(workers)}"),
     ]
+    pairs += [("Window", _window(endpoint)), ("Forecast", _forecast(endpoint))]
     waits = rows_at(endpoint, "waits")
     for wait in waits:
         lines = [text_at(wait, "detail"), *_known(wait), text_at(wait, "remedy")]
@@ -64,6 +66,30 @@ def _told(endpoint: Mapping[str, object], *, colour: bool) -> str:
     if not waits:
         pairs.append(("Waits for", "nothing"))
     return facts(pairs, colour=colour)
+
+
+def _window(endpoint: Mapping[str, object]) -> str:
+    """Which warm window is open, and until when; empty for an endpoint that has none."""
+    if not isinstance(value_at(endpoint, "window"), dict):
+        return ""
+    changes_at = text_at(endpoint, "window", "changes_at")
+    if text_at(endpoint, "window", "window"):
+        kept = f"{number_at(endpoint, 'window', 'workers'):g} kept"
+        return f"{text_at(endpoint, 'window', 'window')}: {kept} until {changes_at}"
+    return f"none is open; the next opens at {changes_at}"
+
+
+def _forecast(endpoint: Mapping[str, object]) -> str:
+    """What acting on the gaps between requests would have done; empty before there was a forecast."""
+    if not number_at(endpoint, "forecast", "forecasts"):
+        return ""
+    saved, added = (number_at(endpoint, "forecast", f"cold_starts_{word}") for word in ("saved", "added"))
+    cost, spared = (number_at(endpoint, "forecast", f"gpu_s_{word}") for word in ("cost", "saved"))
+    gaps = number_at(endpoint, "forecast", "forecasts")
+    return (
+        f"acted on in {gaps:,g} gaps, it would have saved {saved:,g} cold starts and added {added:,g},\n"
+        f"held {span(cost)} more of a GPU and {span(spared)} less. Nothing acts on it."
+    )
 
 
 def _known(wait: Mapping[str, object]) -> list[str]:

@@ -50,6 +50,8 @@ def endpoint(name: str = "llm", **more: object) -> dict[str, object]:
         "waits": [],
         "last_error": "",
         "pull": None,
+        "window": None,
+        "forecast": {"gaps": 0, "forecasts": 0},
         "created_at": made,
         "updated_at": made,
         **more,

@@ -45,10 +45,43 @@ def test_the_json_holds_the_decision_and_its_waits(gpud: Gpud, daemon: CannedDae
     daemon.on("GET", "/v1/endpoints/llm", documents.endpoint(waits=[WAIT]))
     shown = json.loads(gpud("explain", "llm", "--json").out)
     assert shown["waits"] == [WAIT]
-    assert set(shown) == {"name", "condition", "desired", "scale_reason", "waits"}
+    assert set(shown) == {"name", "condition", "desired", "scale_reason", "waits", "window", "forecast"}
 
 
 def test_every_reason_for_a_number_of_workers_has_its_words(gpud: Gpud, daemon: CannedDaemon) -> None:
     for reason in ScaleReason:
         daemon.on("GET", "/v1/endpoints/llm", documents.endpoint(scale_reason=reason.value))
         assert f"workers: {reason.value}\n" not in gpud("explain", "llm").out
+
+
+def test_an_open_window_and_what_a_forecast_would_have_done_are_told(
+    gpud: Gpud, daemon: CannedDaemon
+) -> None:
+    window = {"window": "0 8 * * * for 3600 s (UTC)", "workers": 2, "changes_at": "2026-11-22T09:00:00.000Z"}
+    forecast = {
+        "gaps": 90,
+        "ready_after_s": 3480.0,
+        "until_s": 3780.0,
+        "forecasts": 70,
+        "hits": 60,
+        "cold_starts_saved": 55,
+        "cold_starts_added": 3,
+        "gpu_s_cost": 7200.0,
+        "gpu_s_saved": 600.0,
+    }
+    daemon.on("GET", "/v1/endpoints/llm", documents.endpoint(window=window, forecast=forecast))
+    told = gpud("explain", "llm").out
+    for words in (
+        "2 kept until 2026-11-22T09:00",
+        "70 gaps",
+        "saved 55 cold starts and added 3",
+        "Nothing acts",
+    ):
+        assert words in told
+
+
+def test_without_windows_and_forecasts_nothing_is_said_of_them(gpud: Gpud, daemon: CannedDaemon) -> None:
+    daemon.on("GET", "/v1/endpoints/llm", documents.endpoint())
+    told = gpud("explain", "llm").out
+    assert "Window" not in told
+    assert "Forecast" not in told

@@ -7,10 +7,12 @@ from gpud.core.gpu import GpuStatus, GpuUse
 from gpud.core.ids import EndpointName
 from gpud.core.starts import StartRecord
 from gpud.core.waiting import WaitReason
+from gpud.core.windows import OpenWindow, WarmWindow
 from gpud.core.worker import WorkerState
 from gpud.fleet.state import FleetState
 from gpud.fleet.views import view_endpoint, view_gpus
-from gpud.ports.control import EndpointCondition
+from gpud.ports.control import EndpointCondition, WindowView
+from gpud.ports.images import PullProgress
 from tests.unit.core.making import endpoint, gpu, gpu_uuid, worker, worker_id
 
 _ECHO = EndpointName("echo")
@@ -70,3 +72,32 @@ def test_a_gpu_is_shown_with_its_holder_and_its_use_where_that_is_known() -> Non
     held, given_back, free = view_gpus(state, {gpu_uuid(0): use})
     assert ([w.id for w in held.holders], held.use) == ([worker_id(0)], use)
     assert (given_back.holders, free.holders, free.use) == ((), (), None)
+    assert (held.worker_id, held.endpoint, held.use) == (worker_id(0), _ECHO, use)
+    assert (given_back.worker_id, free.worker_id, free.use) == (None, None, None)
+
+
+def test_a_wait_is_told_by_the_wall_clock_and_from_now_on() -> None:
+    state, each = FleetState(), endpoint()
+    wait = WaitReason(
+        reason="waiting_for_gpu", detail="It is held.", facts={"until_in_s": 42.0}, ends_at_s=1042.0
+    )
+    state.waits = {_ECHO: (wait,)}
+    view = view_endpoint(state, each, pulls={}, in_flight=0, waiting=1, now_s=1002.0, at_ms=5_000_000)
+    assert view.waits[0].facts == {"until_in_s": 40.0}, "two seconds have passed since the plan"
+    assert view.waits[0].until_ms == 5_040_000
+
+
+def test_a_pull_is_told_with_its_bytes() -> None:
+    state, each = FleetState(), endpoint()
+    state.waits = {_ECHO: (WaitReason(reason="image_pulling", detail="Pulling."),)}
+    pull = PullProgress(layers=2, layers_done=1, bytes_total=100, bytes_done=40)
+    view = view_endpoint(state, each, pulls={each.image.pin: pull}, in_flight=0, waiting=1)
+    assert view.waits[0].facts == {"bytes_done": 40, "bytes_total": 100}
+
+
+def test_a_window_is_told_with_its_next_edge() -> None:
+    state, each = FleetState(), endpoint()
+    window = WarmWindow(start="0 8 * * *", duration_s=60.0, workers=2)
+    state.windows_open = {_ECHO: OpenWindow(window=window, edge_s=1030.0)}
+    view = view_endpoint(state, each, pulls={}, in_flight=0, waiting=0, now_s=1000.0, at_ms=1_000)
+    assert view.window == WindowView(window=str(window), workers=2, edge_ms=31_000)
