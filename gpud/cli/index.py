@@ -9,10 +9,8 @@ if TYPE_CHECKING:
     from gpud.cli.grammar import Command
 
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Daily", ("deploy", "rollback", "invoke", "run", "apply", "status", "explain", "events")),
+    ("Daily", ("deploy", "rollback", "invoke", "run", "apply", "status", "explain", "simulate", "events")),
     ("Things", ("endpoint", "job", "worker", "gpu", "image", "registry", "key", "webhook")),
-    ("Daily", ("deploy", "rollback", "invoke", "apply", "status", "explain", "simulate", "events")),
-    ("Things", ("endpoint", "worker", "gpu", "image", "registry", "key", "webhook")),
     ("Accounts", ("usage", "audit")),
     ("Daemon", ("serve", "version", "completion")),
 )

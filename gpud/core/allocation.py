@@ -353,12 +353,6 @@ class _Round:
             reason="waiting_for_gpu",
             detail=f"{wanted}; held by {', '.join(names) or 'nobody that fits'}{until}.",
             facts=facts | {"until_in_s": None if in_s is None else round(in_s, 1)},
-            detail=f"{needs.count} GPUs are needed; held by {', '.join(names) or 'nobody that fits'}{until}.",
-            facts={
-                "held_by": list(names),
-                "needed": needs.count,
-                "until_in_s": None if in_s is None else round(in_s, 1),
-            },
             ends_at_s=None if in_s is None else self.now_s + in_s,
         )
 

@@ -94,6 +94,7 @@ def dry_run_document(found: Forecast) -> DryRunDocument:
             reason=wait.reason,
             detail=wait.detail,
             facts=dict(wait.facts),
+            until=None,
             remedy=remedy(wait, endpoint.name),
         ),
         expected_ready_in_s=None if found.first_ready_s is None else round(found.first_ready_s, 1),

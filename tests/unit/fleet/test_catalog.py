@@ -134,11 +134,11 @@ def test_retry_forgets_the_failures(sim: Sim) -> None:
     request = sim.request("echo")
     sim.run_until(lambda: request.outcome is not None, within_s=300)
     assert request.reason == "start-failed"
-    view = _catalog(sim).endpoint("echo")
+    view = sim.ask(lambda: _catalog(sim).endpoint("echo"))
     assert view.condition is EndpointCondition.FAILING
     assert "exited with code 3" in view.last_error
     sim.do(_catalog(sim).retry(_ECHO))
-    assert _catalog(sim).endpoint("echo").last_error == ""
+    assert sim.ask(lambda: _catalog(sim).endpoint("echo")).last_error == ""
 
 
 def test_a_worker_is_drained_or_killed_as_asked(sim: Sim) -> None:
@@ -157,15 +157,15 @@ def test_a_worker_is_drained_or_killed_as_asked(sim: Sim) -> None:
 def test_an_endpoint_is_shown_as_it_is(sim: Sim) -> None:
     sim.runtime.boot_s = 5
     sim.do(_catalog(sim).deploy(replace(_spec(sim), scale=ScalePolicy(max_workers=1, concurrency=1))))
-    assert [view.condition for view in _catalog(sim).endpoints()] == [EndpointCondition.SLEEPING]
+    assert [view.condition for view in sim.ask(_catalog(sim).endpoints)] == [EndpointCondition.SLEEPING]
     for _ in range(3):
         sim.request("echo", takes_s=10)
     sim.run(for_s=1)
-    view = _catalog(sim).endpoint("echo")
+    view = sim.ask(lambda: _catalog(sim).endpoint("echo"))
     assert (view.condition, view.waiting, view.desired) == (EndpointCondition.STARTING, 3, 1)
     assert [wait.reason for wait in view.waits] == ["worker_starting"]
     sim.run(for_s=6)
-    view = _catalog(sim).endpoint("echo")
+    view = sim.ask(lambda: _catalog(sim).endpoint("echo"))
     assert (view.condition, view.waiting, view.in_flight) == (EndpointCondition.READY, 2, 1)
     held, free = sim.do(_catalog(sim).gpus())
     assert ([w.endpoint for w in held.holders], free.holders) == ([_ECHO], ())

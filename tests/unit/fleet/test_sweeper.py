@@ -125,7 +125,7 @@ def test_workers_that_ended_with_the_engine_are_replaced_at_once_without_backoff
     assert after.id != before.id
     assert after.state is WorkerState.READY
     assert _ended(sim, before)["cause"] in ("released", "engine_restarted")
-    assert not sim.up.fleet.control.endpoint("echo").last_error
+    assert not sim.ask(lambda: sim.up.fleet.control.endpoint("echo")).last_error
 
 
 def test_events_that_stop_coming_are_asked_for_again(sim: Sim) -> None:
