@@ -229,6 +229,8 @@ class _Planner:
 
     def _claim_for_new(self, seen: EndpointSeen) -> None:
         """Have standbys become workers instead of new ones, where their GPUs are to be had now."""
+        if not self._claimable(seen):  # and so on most boxes: comparing every change with it would cost
+            return
         for new in [c for c in self.changes if c == NewWorker(endpoint=seen.endpoint.name)]:
             able = self._claimable(seen)
             placement = self._room(seen, seen.endpoint.spec.gpus) if able else None

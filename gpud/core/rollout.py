@@ -183,8 +183,8 @@ def next_rollout(
     if step is not rollout.step:
         return _step(rollout, step, now_s), None
     deadline_s = None
-    if rollout.clock_s is not None:
-        deadline_s = rollout.clock_s + seen.policy.progress_deadline_s
+    if rollout.clock_s is not None and rollout.step is not RolloutStep.PULL and engine_up:
+        deadline_s = rollout.clock_s + _limit_s(rollout, seen.policy)
     due = [at_s for at_s in (deadline_s, step_at_s) if at_s is not None]
     return rollout, min(due, default=None)
 
@@ -234,12 +234,18 @@ def _fault(seen: RolloutSeen, *, engine_up: bool, now_s: float) -> tuple[Rollbac
             f"{seen.old.failed} of {seen.old.answered} before."
         )
         return RollbackReason.ERROR_RATE, detail
-    deadline_s = policy.progress_deadline_s
+    deadline_s = _limit_s(rollout, policy)
     if engine_up and rollout.clock_s is not None and now_s - rollout.clock_s >= deadline_s:
         error = f" Last error: {starts.last_error}" if starts.last_error else ""
         detail = f"The step {rollout.step} made no progress for {deadline_s:g} s.{error}"
         return RollbackReason.DEADLINE, detail
     return None
+
+
+def _limit_s(rollout: Rollout, policy: RolloutPolicy) -> float:
+    """How long the step may take; the time of proof is its own, and no lack of progress."""
+    proof_s = policy.min_healthy_time_s if rollout.step is RolloutStep.PROVE else 0.0
+    return policy.progress_deadline_s + proof_s
 
 
 def worse(*, old: Tally, new: Tally) -> bool:

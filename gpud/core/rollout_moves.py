@@ -95,10 +95,9 @@ def gives_room(scene: Scene) -> Worker | None:
     seen = scene.trying
     if seen is None or not seen.target.spec.gpus.count:
         return None
-    old = scene.of(seen.rollout.base)
-    counted = [w for w in old if w.state in COUNTED and w.state not in _WAITING]
-    if not counted or any(w.state in _LEAVING for w in old):
-        return None
+    counted = [w for w in scene.of(seen.rollout.base) if w.state in COUNTED and w.state not in _WAITING]
+    if not counted or any(w.state in _LEAVING for w in scene.workers):
+        return None  # what leaves, an earlier try too, gives its GPUs back first
     freed_by_one = max(1, len(counted[0].gpu_uuids))
     if seen.rollout.replaced * freed_by_one >= seen.target.spec.gpus.count:
         return None
@@ -127,16 +126,14 @@ def leavers(scene: Scene, *, cramped: bool) -> list[Worker]:
         counted = [w for w in counted if w.revision != seen.rollout.target]
     else:
         at_once = []
-    return [*at_once, *_paced(scene, stale, counted, cramped=cramped)]
+    return [*at_once, *_paced(scene, counted, cramped=cramped)]
 
 
 def _turned_down(rollout: Rollout) -> bool:
     return rollout.step in (RolloutStep.ROLLED_BACK, RolloutStep.SUPERSEDED)
 
 
-def _paced(
-    scene: Scene, stale: Sequence[Worker], counted: Sequence[Worker], *, cramped: bool
-) -> list[Worker]:
+def _paced(scene: Scene, counted: Sequence[Worker], *, cramped: bool) -> list[Worker]:
     """Old workers go as new ones take over, a fifth of them at a time, idle ones first."""
     serving = [w for w in counted if w.state in _SERVING]
     unused = [w for w in counted if w.state not in _SERVING]
@@ -146,7 +143,7 @@ def _paced(
     if not scene.desired:
         return [*unused, *victims(serving, scene.in_flight)]
     batch = max(1, (len(serving) + new_ready) // SHIFT_SHARE)
-    leaving = sum(w.state in _LEAVING for w in stale)
+    leaving = sum(w.state in _LEAVING for w in scene.workers)
     free_places = max(0, batch - leaving)
     going = min(max(0, surplus), free_places)
     if cramped:

@@ -262,6 +262,17 @@ class Rollouts:
                 self._put(record, RevisionState.SUPERSEDED)
         self._mark_revision(name, rollout.base, RevisionState.LAST_GOOD)
         self._mark_revision(name, rollout.target, RevisionState.CURRENT)
+        self._forget_old_ones(name)
+
+    def _forget_old_ones(self, name: EndpointName) -> None:
+        """Keep in memory what the endpoint may go to or come from, and what its workers were made from."""
+        kept = {
+            record.revision
+            for record in self._state.revisions.of(name)
+            if record.state not in (RevisionState.SUPERSEDED, RevisionState.FAILED)
+        }
+        alive = {worker.revision for worker in self._state.workers.values() if worker.endpoint == name}
+        self._state.revisions.forget(name, but=kept | alive)
 
     def _mark(self, endpoint: Endpoint, state: RevisionState) -> None:
         """Note what became of the deployed revision, which may be a new one."""

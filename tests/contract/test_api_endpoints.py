@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from yarl import URL
 
 from gpud.core.gpu import GpuHealth
+from gpud.core.ids import EndpointName, Revision
+from gpud.core.revision import RevisionRecord, RevisionState
+from gpud.core.rollout import Rollout, RolloutStep
 from gpud.core.waiting import WaitReason
 from gpud.errors import DependencyDown, ImagePullFailed, RegistryDenied
 from gpud.ports.control import EndpointCondition
@@ -148,6 +152,7 @@ async def test_a_missing_endpoint_is_not_found_and_near_names_are_told(site: Api
         ("DELETE", "/v1/endpoints/lm"),
         ("GET", "/v1/endpoints/lm/workers"),
         ("POST", "/v1/endpoints/lm/retry"),
+        ("GET", "/v1/endpoints/lm/revisions"),
     ):
         status, problem = await call(site, method, path)
         assert status == 404
@@ -277,3 +282,55 @@ async def test_a_parameter_that_is_unknown_or_wrong_is_named(site: ApiSite, quer
     status, problem = await call(site, "GET", f"/v1/endpoints?{query}")
     assert status == 400
     assert list(problem["fields"]) == [field]
+
+
+async def test_revisions_are_listed_newest_first_in_pages(site: ApiSite) -> None:
+    await call(site, "PUT", "/v1/endpoints/llm", json=LLM)
+    endpoint = site.control.deployed[EndpointName("llm")]
+    site.control.revision_records = [
+        RevisionRecord(
+            endpoint=endpoint,
+            number=number,
+            state=RevisionState.CURRENT if number == 12 else RevisionState.FAILED,
+            detail="" if number == 12 else "3 starts failed.",
+            created_at_ms=1,
+            changed_at_ms=2,
+            ready_at_ms=3 if number == 12 else 0,
+        )
+        for number in range(12, 0, -1)
+    ]
+    status, page = await call(site, "GET", "/v1/endpoints/llm/revisions?limit=10")
+    assert status == 200
+    assert [row["number"] for row in page["items"]] == list(range(12, 2, -1))
+    assert page["items"][0]["state"] == "current"
+    assert page["items"][1] | {"ready_at": None, "detail": "3 starts failed."} == page["items"][1]
+    _, rest = await call(site, "GET", f"/v1/endpoints/llm/revisions?limit=10&cursor={page['next']}")
+    assert [row["number"] for row in rest["items"]] == [2, 1]
+    assert rest["next"] is None
+
+
+async def test_going_back_reaches_the_fleet(site: ApiSite) -> None:
+    await call(site, "PUT", "/v1/endpoints/llm", json=LLM)
+    for body, wanted in (({}, ""), ({"revision": "3"}, "3")):
+        status, shown = await call(site, "POST", "/v1/endpoints/llm/rollback", json=body)
+        assert (status, shown["name"], site.control.rolled_back[-1]) == (200, "llm", ("llm", wanted))
+
+
+async def test_a_rollout_is_shown_with_what_serves(site: ApiSite) -> None:
+    await call(site, "PUT", "/v1/endpoints/llm", json=LLM)
+    view = site.control.endpoint("llm")
+    rollout = Rollout(
+        endpoint=EndpointName("llm"),
+        base=Revision("0" * 12),
+        target=view.endpoint.revision,
+        step=RolloutStep.CANARY,
+        since_s=0.0,
+        started_at_ms=1,
+        changed_at_ms=2,
+    )
+    site.control.views["llm"] = replace(view, serving=Revision("0" * 12), rollout=rollout)
+    _, shown = await call(site, "GET", "/v1/endpoints/llm")
+    assert shown["serving"] == "0" * 12
+    assert shown["rollout"]["step"] == "canary"
+    assert shown["rollout"]["active"] is True
+    assert shown["rollout"]["reason"] is None

@@ -125,6 +125,19 @@ async def test_it_is_one_get_that_asks_to_close() -> None:
     assert "connection: close" in lines
 
 
+async def test_a_body_is_posted_as_json() -> None:
+    async with serving(saying(status_line(201))) as server:
+        result = await SocketProbe().probe(
+            "127.0.0.1", server.port, "/smoke", timeout_s=TIMEOUT_S, body='{"prompt": "\u00e9"}'
+        )
+    assert result == ProbeResult(outcome=ProbeOutcome.OK, status=201)
+    (head,) = server.heads
+    lines = head.decode().lower().split("\r\n")
+    assert lines[0] == "post /smoke http/1.1"
+    assert "content-type: application/json" in lines
+    assert "content-length: 16" in lines
+
+
 async def test_a_redirect_is_not_followed() -> None:
     async with serving(saying(status_line(200))) as target:
         location = b"Location: http://127.0.0.1:%d/\r\nContent-Length: 0\r\n" % target.port

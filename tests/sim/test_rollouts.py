@@ -92,10 +92,14 @@ class Story:
         records = self.sim.do(self.sim.up.fleet.control.revisions(NAME))
         return next(record.state for record in records if record.revision == revision)
 
-    def finish(self) -> list[Request]:
-        """The callers go home; every request must have been answered."""
+    def go_home(self) -> None:
+        """The callers stop calling."""
         self._caller.cancel()
         self.sim.run(for_s=60)
+
+    def finish(self) -> list[Request]:
+        """The callers go home; every request must have been answered."""
+        self.go_home()
         lost = [r for r in self.sim.requests if r.outcome not in (Outcome.ANSWERED, Outcome.CUT)]
         assert not lost, f"{len(lost)} of {len(self.sim.requests)} were lost: {lost[0]}"
         check_requests(self.sim)
@@ -187,6 +191,59 @@ def test_a_broken_revision_goes_back_by_itself(env: str, reason: RollbackReason,
         sim.run(for_s=120)
         assert {w.revision for w in sim.workers(NAME)} == {story.base}, "a failed revision is not tried again"
         story.finish()
+
+
+def test_a_step_without_progress_goes_back_at_its_deadline(roomy: Sim) -> None:
+    story = Story(roomy, rollout=RolloutPolicy(progress_deadline_s=20.0))
+    story.deploy(2, "NEVER_LISTEN")
+    story.until(RolloutStep.CANARY)
+    began_s = roomy.now_s
+    assert story.until_over() is RolloutStep.ROLLED_BACK
+    assert story.rolling.reason is RollbackReason.DEADLINE
+    assert 19 <= roomy.now_s - began_s < 25
+    story.finish()
+
+
+def test_a_worker_on_trial_takes_no_other_endpoints_gpu(roomy: Sim) -> None:
+    story = Story(roomy)
+    roomy.deploy("other", ScalePolicy(max_workers=1, idle_timeout_s=3600.0))
+    roomy.request("other")
+    roomy.run_until(lambda: [w.state for w in roomy.workers("other")] == [WorkerState.READY], within_s=60)
+    (other,) = roomy.workers("other")
+    story.deploy(2)
+    story.until(RolloutStep.PROVE)
+    assert story.ready(story.base) == 1, "one of its own made room"
+    assert story.until_over() is RolloutStep.COMPLETED
+    roomy.run_until(lambda: story.ready(story.deployed) == 2, within_s=60)
+    assert [w.id for w in roomy.workers("other")] == [other.id]
+    story.finish()
+
+
+def test_more_load_during_a_rollout_starts_more_of_the_revision_that_serves() -> None:
+    with Sim(seed=5, gpus=4) as sim:
+        scale = ScalePolicy(min_workers=1, max_workers=3, concurrency=2, idle_timeout_s=600.0)
+        story = Story(sim, scale=scale)
+        story.deploy(2, "NEVER_LISTEN")
+        story.until(RolloutStep.CANARY)
+        crowd = [sim.request(NAME, takes_s=10.0) for _ in range(5)]
+        sim.run_until(lambda: story.ready(story.base) == 3, within_s=30)
+        assert story.until_over() is RolloutStep.ROLLED_BACK
+        sim.run(for_s=60)
+        assert {request.outcome for request in crowd} == {Outcome.ANSWERED}
+        story.finish()
+
+
+def test_an_old_worker_that_dies_while_another_is_tried_is_replaced_by_an_old_one() -> None:
+    with Sim(seed=6, gpus=4) as sim:
+        story = Story(sim)
+        story.deploy(2, "NEVER_LISTEN")
+        story.until(RolloutStep.CANARY)
+        victim = next(w for w in sim.workers(NAME) if w.revision == story.base)
+        sim.ask(lambda: sim.runtime.crash(victim.id))
+        sim.run_until(lambda: story.ready(story.base) == 2, within_s=30)
+        assert story.rolling.active
+        assert story.until_over() is RolloutStep.ROLLED_BACK
+        story.go_home()
 
 
 def test_an_image_that_cannot_be_pulled_goes_back_at_once(roomy: Sim) -> None:

@@ -43,8 +43,8 @@ def _rollback(values: Values, context: Context) -> int:
     if context.as_json:
         context.print_json(endpoint)
     else:
-        doing = "going back" if value_at(endpoint, "rollout", "active") else "back"
-        context.print_text(f"{name} is {doing} at revision {text_at(endpoint, 'revision')}.")
+        doing = "is going back to" if value_at(endpoint, "rollout", "active") else "is back at"
+        context.print_text(f"{name} {doing} revision {text_at(endpoint, 'revision')}.")
     return exits.OK
 
 

@@ -10,6 +10,7 @@ HEALTH_AFTER_S         answer /health with 503 until this long after the start
 REFUSE_HEALTH=1        answer /health with 503
 HANG_HEALTH=1          never answer /health
 RESPONSE_DELAY_S       wait this long before each answer (/health, /stats and /control excepted)
+FAIL_REQUESTS=1        answer 500 (those three not counted)
 CRASH_ON_REQUEST=N     exit with code N at the Nth request (those three not counted)
 IGNORE_SIGTERM=1       go on after SIGTERM; else finish what is in flight and exit with 0
 ALLOCATE_MIB           hold this much memory
@@ -58,6 +59,7 @@ class Knobs:
     refuse_health: int = 0
     hang_health: int = 0
     response_delay_s: float = 0.0
+    fail_requests: int = 0
     crash_on_request: int = 0
     ignore_sigterm: int = 0
     allocate_mib: int = 0
@@ -325,6 +327,9 @@ async def respond(request: Request) -> None:
             says(f"crashing at request {STATS.requests}")
             os._exit(KNOBS.crash_on_request & 0xFF)
         await asyncio.sleep(KNOBS.response_delay_s)
+        if KNOBS.fail_requests:
+            request.answer({"error": "told to fail"}, status=500)
+            return
     await asyncio.sleep(float(request.header("x-delay-s", "0")))
     if route is None:
         request.answer({"error": f"no route {request.path}"}, status=404)

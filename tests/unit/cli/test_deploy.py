@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -387,3 +387,67 @@ def test_a_window_is_read_as_it_is_spoken(text: str, window: dict[str, object]) 
 def test_a_window_that_is_not_one_is_refused_with_what_is(text: str) -> None:
     with pytest.raises(exits.BadUsage, match="CRON for LENGTH"):
         specs.warm_window(text)
+
+
+# -- rollouts -------------------------------------------------------------------------------------
+
+
+def _rolling(step: str, **more: object) -> dict[str, Any]:
+    rollout = {
+        "base": "0" * 12,
+        "target": "3f2a1b0c9d8e",
+        "step": step,
+        "active": step in ("pull", "canary", "prove", "shift"),
+        "failures": 0,
+        "last_error": "",
+        "reason": None,
+        "detail": "",
+        **more,
+    }
+    waits = [{"reason": "rolling_out", "detail": f"Revision 3f2a1b0c9d8e: {step}.", "facts": {}}]
+    return {"rollout": rollout, "waits": waits if rollout["active"] else []}
+
+
+def test_a_new_revision_is_waited_for_and_each_step_told_once(gpud: Gpud, daemon: CannedDaemon) -> None:
+    steps = [_rolling(step) for step in ("pull", "canary", "canary", "prove", "shift", "completed")]
+    _Starting(daemon, *steps)
+    ran = gpud("deploy", "x", "--name", "llm")
+    assert ran.code == 0
+    told = [line.rpartition(" ")[2] for line in ran.err.rstrip("\n").split("\n")]
+    assert told == ["pull.", "canary.", "prove.", "shift."]
+
+
+def test_a_rollout_that_goes_back_fails_the_deploy_with_its_reason(gpud: Gpud, daemon: CannedDaemon) -> None:
+    went_back = _rolling("rolled_back", detail="3 starts failed. Last error: no model.")
+    _Starting(daemon, _rolling("canary"), went_back)
+    ran = gpud("deploy", "x", "--name", "llm")
+    assert ran.code == exits.FAILED
+    assert "llm went back to revision 000000000000, which serves: 3 starts failed." in ran.err
+
+
+def test_a_rollout_that_another_deploy_ended_fails_the_wait(gpud: Gpud, daemon: CannedDaemon) -> None:
+    _Starting(daemon, _rolling("canary"), _rolling("canary", target="f" * 12))
+    ran = gpud("deploy", "x", "--name", "llm")
+    assert ran.code == exits.FAILED
+    assert "Another revision of llm was deployed meanwhile" in ran.err
+
+
+def test_a_rollout_is_not_waited_for_when_told_so_nor_without_end(gpud: Gpud, daemon: CannedDaemon) -> None:
+    _Starting(daemon, _rolling("canary"))
+    assert gpud("deploy", "x", "--name", "llm", "--no-wait").code == 0
+    ran = gpud("deploy", "x", "--name", "llm", "--wait-timeout", "0.3s")
+    assert ran.code == exits.TIMED_OUT
+    assert "gpud rollback llm ends it" in ran.err
+
+
+def test_a_rollback_says_where_to_and_waits(gpud: Gpud, daemon: CannedDaemon) -> None:
+    path = "/v1/endpoints/llm"
+    daemon.on("POST", f"{path}/rollback", documents.endpoint("llm", **_rolling("canary")))
+    daemon.on("GET", path, documents.endpoint("llm", **_rolling("completed")))
+    ran = gpud("rollback", "llm", "3")
+    assert ran.code == 0, ran.err
+    (asked,) = daemon.asked("POST")
+    assert asked.document == {"revision": "3"}
+    assert ran.out == "llm is back at revision 3f2a1b0c9d8e.\n"
+    ran = gpud("rollback", "llm", "--no-wait")
+    assert ran.out == "llm is going back to revision 3f2a1b0c9d8e.\n"
