@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from gpud.core.ids import EndpointName
-from tests.unit.core.sharing_box import Party, SharingBox
+from tests.unit.core.sharing_box import TOTAL_MIB, Party, SharingBox
 
 
 def _turn_s(party: Party) -> float:
@@ -47,6 +48,30 @@ def test_nobody_waits_longer_than_a_turn_of_everyone_else(seed: int) -> None:
         gpu_s += sum((each.gpus - 1) * longest_turn_s for each in parties)
         bound_s = gpu_s / gpu_count + longest_turn_s + party.cold_start_s
         assert box.wait_s_max.get(party.name, 0.0) <= bound_s, party
+
+
+@pytest.mark.parametrize("seed", range(7000, 7006))
+def test_the_bound_holds_where_some_share_gpus_by_memory(seed: int) -> None:
+    dice = random.Random(seed)
+    gpu_count = dice.choice([1, 2, 3, 4, 5, 6, 7, 8])
+    parties = [_party(dice, i, gpu_count) for i in range(dice.randint(2, 20))]
+    parties = [_sliced(dice, party) if dice.random() < 0.5 else party for party in parties]
+    box = SharingBox(parties, gpu_count)
+    box.run(3600)
+    longest_turn_s = max(map(_turn_s, parties))
+    for party in parties:
+        gpu_s = sum(_width(other) * _turn_s(other) for other in parties if other is not party)
+        gpu_s += sum((each.gpus - 1) * longest_turn_s for each in parties)
+        bound_s = gpu_s / gpu_count + longest_turn_s + party.cold_start_s
+        assert box.wait_s_max.get(party.name, 0.0) <= bound_s, party
+
+
+def _sliced(dice: random.Random, party: Party) -> Party:
+    return replace(party, gpus=1, slice_mib=dice.choice([3000, 6000, 8000, 12_000, 16_000]))
+
+
+def _width(party: Party) -> float:
+    return party.slice_mib / TOTAL_MIB if party.slice_mib else float(party.gpus)
 
 
 def test_a_worker_of_all_gpus_gets_them_while_small_ones_keep_asking() -> None:
