@@ -52,6 +52,7 @@ from gpud.gateway.tuning import tune_process
 from gpud.jobs.bounds import free_share, limits_of, retention_of
 from gpud.jobs.jobs import Jobs
 from gpud.jobs.load import LoadWithJobs
+from gpud.ports.traffic import GatewayReading
 from gpud.settings import load_settings
 from gpud.telemetry import set_up_logging
 from gpud.webhooks.control import WebhookControl
@@ -168,6 +169,7 @@ class Daemon:
             limits=limits_of(settings.jobs),
             free_share=partial(free_share, settings.paths.data_dir),
         )
+        self._gateway: Gateway | None = None
 
     async def run(
         self,
@@ -193,7 +195,7 @@ class Daemon:
             await self._jobs.load()
             self._jobs.queue.on_load.append(fleet.reconciler.load_changed)
             runner = await self._start_api(fleet)
-            gateway = Gateway(
+            self._gateway = gateway = Gateway(
                 dispatcher=self._dispatcher,
                 settings=settings.server,
                 keys=self._keyring,
@@ -311,6 +313,7 @@ class Daemon:
                 clock=self._clock,
                 ids=self._ids,
             ),
+            gateway=lambda: self._gateway.reading() if self._gateway is not None else GatewayReading(),
         )
         runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await runner.setup()

@@ -32,9 +32,10 @@ from gpud.api.openapi import openapi_document
 from gpud.api.operations import add_operations
 from gpud.api.problems import BODY_BYTES_MAX, REQUEST_ID, problems_middleware
 from gpud.api.services import SERVICES, Services
+from gpud.ports.traffic import GatewayReading
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from gpud.api.auth import ApiKeyRing
     from gpud.jobs.jobs import Jobs
@@ -84,6 +85,7 @@ def build_api(
     clock: Clock,
     ids: IdSource,
     webhook_control: WebhookControl,
+    gateway: Callable[[], GatewayReading] = GatewayReading,
     administrator_uids: frozenset[int] | None = None,
 ) -> web.Application:
     """Build the application; run it with one `web.AppRunner`, on as many sites as wanted.
@@ -103,6 +105,7 @@ def build_api(
         clock: For labels and expiry.
         ids: For request ids.
         webhook_control: The door to webhooks.
+        gateway: How the gateway is; asked for each status.
         administrator_uids: Who needs no key on the Unix socket; root and the daemon's own by default.
     """
     app = web.Application(
@@ -120,6 +123,7 @@ def build_api(
         clock=clock,
         ids=ids,
         webhooks=webhook_control,
+        gateway=gateway,
     )
     default_uids = frozenset({0, os.geteuid()})
     app[ADMINISTRATOR_UIDS] = default_uids if administrator_uids is None else administrator_uids

@@ -10,12 +10,15 @@ from weakref import WeakValueDictionary
 from aiohttp import web
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gpud.api.auth import ApiKeyRing
     from gpud.jobs.jobs import Jobs
     from gpud.ports.control import FleetControl
     from gpud.ports.simulator import Simulator
     from gpud.ports.store import AccessStore, ReadModel
     from gpud.ports.time import Clock, IdSource
+    from gpud.ports.traffic import GatewayReading
     from gpud.settings import Settings
     from gpud.webhooks.control import WebhookControl
 
@@ -35,6 +38,7 @@ class Services:
         clock: For rows, labels and expiry.
         ids: For request ids.
         webhooks: Subscriptions and what they were told.
+        gateway: How the gateway is.
         stopping: Set when the application shuts down, so that endless answers end.
     """
 
@@ -48,6 +52,7 @@ class Services:
     clock: Clock
     ids: IdSource
     webhooks: WebhookControl
+    gateway: Callable[[], GatewayReading]
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _names: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 

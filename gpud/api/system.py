@@ -35,7 +35,8 @@ async def show_ready(request: web.Request) -> web.StreamResponse:
 
 async def show_system(request: web.Request) -> web.StreamResponse:
     """The daemon's version, GPU source, age and parts."""
-    return answer(system_document(request.app[SERVICES].control.health()))
+    services = request.app[SERVICES]
+    return answer(system_document(services.control.health(), services.gateway()))
 
 
 async def show_settings(request: web.Request) -> web.StreamResponse:

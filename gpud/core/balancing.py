@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from gpud.core.routing import RouteWorker
 
 
+_ROUND_ROBIN = Balance.ROUND_ROBIN  # looking a member up in its class is slow
+
+
 @dataclass(frozen=True, slots=True)
 class Rotation:
     """An endpoint's ready workers in the order of their ids.
@@ -57,7 +60,7 @@ def pick(
     """
     ids = rotation.ids
     start = bisect_right(ids, WorkerId(cursor))
-    if balance is Balance.ROUND_ROBIN and not affinity:
+    if balance is _ROUND_ROBIN and not affinity:
         for i in range(start - len(ids), start):  # negative indices: from the cursor to the end, then round
             worker_id = ids[i]
             if in_flight.get(worker_id, 0) < concurrency and worker_id not in skip:

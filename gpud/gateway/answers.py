@@ -85,7 +85,7 @@ def end_of_request(head: RequestHead) -> bytes:
     return b"".join((b"\r\n", framing, upgrade, b"\r\n"))
 
 
-def slot_fields(slot: Slot, request_id: str, *, connect_s: float = 0.0, first_byte_s: float = 0.0) -> bytes:
+def slot_fields(slot: Slot, request_id: str, connect_s: float = 0.0, first_byte_s: float = 0.0) -> bytes:
     """Write the fields that tell who answered and how long each part took.
 
     While a request was held for a cold start, the wait is told as `start`, else as `queue`.
@@ -119,14 +119,18 @@ def response_bytes(
 
     Framing fields are written anew, the rest as they came.
     """
-    parts = [head.start or start_of_response(head), extra]
+    framing = b"" if head.chunked and (decoded or request.http10) else framing_of_response(head)
+    start = head.start or start_of_response(head)
+    return b"".join((start, extra, framing, _end(request, keep_alive=keep_alive), body))
+
+
+def framing_of_response(head: ResponseHead) -> bytes:
+    """Write the fields that frame a response."""
     if head.chunked:
-        if not decoded and not request.http10:
-            parts.append(b"Transfer-Encoding: chunked\r\n")
-    elif head.length is not None and head.status != 204:
-        parts.append(b"Content-Length: %d\r\n" % head.length)
-    parts += (_end(request, keep_alive=keep_alive), body)
-    return b"".join(parts)
+        return b"Transfer-Encoding: chunked\r\n"
+    if head.length is not None and head.status != 204:
+        return b"Content-Length: %d\r\n" % head.length
+    return b""
 
 
 def start_of_response(head: ResponseHead) -> bytes:

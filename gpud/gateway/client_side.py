@@ -54,13 +54,13 @@ class ClientConnection(asyncio.Protocol):
         "_pending",
         "_plane",
         "_skipped",
-        "_stops",
         "_unread_since_s",
         "keep_alive",
         "keys",
         "last_s",
         "peer",
         "peername",
+        "stops",
         "transport",
         "writing_paused",
     )
@@ -78,7 +78,7 @@ class ClientConnection(asyncio.Protocol):
         self._pending = b""
         self._in_turn = False
         self._skipped = False
-        self._stops = 0
+        self.stops = 0
         self.last_s = 0.0
         self._head_since_s = 0.0
         self._unread_since_s = 0.0
@@ -213,7 +213,7 @@ class ClientConnection(asyncio.Protocol):
                 self._take_body(rest)
         if self._exchange is exchange:
             exchange.begin()
-        if self._stops:
+        if self.stops:
             self.go_on_reading()
 
     def _take_body(self, data: bytes) -> None:
@@ -252,12 +252,15 @@ class ClientConnection(asyncio.Protocol):
         if self._exchange is not exchange:
             return
         self._exchange = None
-        self._plane.exchange_ended()
-        if not self.keep_alive or self._plane.stopping:
+        plane = self._plane
+        plane.exchanges -= 1
+        if not plane.exchanges:
+            plane.all_ended()
+        if not self.keep_alive or plane.stopping:
             self._linger()
             return
-        if self._stops:
-            self._stops = 0
+        if self.stops:
+            self.stops = 0
             self._resume_transport()
         self.last_s = now_s
         if self._pending:
@@ -288,21 +291,21 @@ class ClientConnection(asyncio.Protocol):
         pending, self._pending = self._pending, b""
         if pending and self._exchange is not None and self._exchange.connection is not None:
             self._exchange.connection.write(pending)
-        self._stops = 0
+        self.stops = 0
         self._resume_transport()
 
     def stop_reading(self, *, upload: bool = False) -> None:
         """Read no more for now; that the client leaves is noticed all the same."""
-        if not self._stops and not self.transport.is_closing():
+        if not self.stops and not self.transport.is_closing():
             self.transport.pause_reading()
             self._plane.departures.watch(self)
-        self._stops |= 2 if upload else 1
+        self.stops |= 2 if upload else 1
 
     def go_on_reading(self, *, upload: bool = False) -> None:
         """Read again, unless there is another reason not to."""
-        if self._stops:
-            self._stops &= ~(2 if upload else 1)
-            if not self._stops:
+        if self.stops:
+            self.stops &= ~(2 if upload else 1)
+            if not self.stops:
                 self._resume_transport()
 
     def _resume_transport(self) -> None:
@@ -349,7 +352,7 @@ class ClientConnection(asyncio.Protocol):
         self._closing_since_s = self._plane.now_s()
         self._body = NO_BODY
         self._pending = b""
-        self._stops = 0
+        self.stops = 0
         self._resume_transport()
         if not self.write_eof():
             self.transport.close()
@@ -380,7 +383,7 @@ class ClientConnection(asyncio.Protocol):
             self.close()
 
     def _check_stalled_body(self, now_s: float) -> None:
-        if self._body.done or self._stops or now_s - self.last_s <= STALL_S_MAX:
+        if self._body.done or self.stops or now_s - self.last_s <= STALL_S_MAX:
             return
         if self._exchange is not None:
             self.keep_alive = False

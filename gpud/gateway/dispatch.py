@@ -70,6 +70,7 @@ class Dispatcher:
         self.table = table
         for name in [name for name in self._lanes if name not in table.routes]:
             lane = self._lanes.pop(name)
+            lane.deleted = True
             for held in lane.held:
                 self._refuse(
                     lane, held, NotFound(f"The endpoint {name} was deleted while the request waited.")
@@ -143,7 +144,7 @@ class Dispatcher:
                 self._refuse(lane, held, refusals.stopping())
 
     def acquire_nowait(
-        self, endpoint: EndpointName, waiter: Waiter, *, affinity: bytes = b"", now_s: float | None = None
+        self, endpoint: EndpointName, waiter: Waiter, affinity: bytes = b"", now_s: float | None = None
     ) -> Slot | Held:
         """Take a slot, or join those who wait for one.
 
@@ -166,7 +167,7 @@ class Dispatcher:
             raise refusals.stopping()
         if lane.retry_budget < RETRY_BUDGET:
             lane.retry_budget += RETRY_EARNED
-        worker = None if lane.held else self._pick(lane, (), affinity)
+        worker = None if lane.count.waiting else self._pick(lane, (), affinity)
         now_s = self._clock.now_s() if now_s is None else now_s
         if worker is not None:  # nobody waits and there is room: what `admit` calls PASS
             self._book.dispatched(lane.count, worker.worker_id, was_held=False)
@@ -217,7 +218,7 @@ class Dispatcher:
             raise WorkerUnreachable(
                 refusals.unreachable_text(lane.name, detail), extra={"worker": worker.worker_id}
             )
-        if self._lanes.get(lane.name) is not lane:
+        if lane.deleted:
             raise NotFound(f"The endpoint {lane.name} was deleted while the request waited.")
         lane.retry_budget -= 1.0
         other = self._pick(lane, tried)
@@ -275,11 +276,11 @@ class Dispatcher:
             lane.service_s += _SERVICE_WEIGHT * (now_s - since_s - lane.service_s)
             lane.count.exchanges.append((arrived_s, since_s, now_s))
         self._book.released(lane.count, worker_id, now_s)
-        if lane.held:
+        if lane.count.waiting:
             self._dispatch_held(lane)
         elif self._slot_freed is not None:
             self._slot_freed(lane.name)
-        if self._lanes.get(lane.name) is not lane:
+        if lane.deleted:
             self._book.forget(lane.name)
         if self._emptied and not self._book.by_worker:
             for emptied in self._emptied:

@@ -46,21 +46,6 @@ class Exchange:
         upload: What has come of the body.
     """
 
-    phase = ARRIVED
-    control = False
-    decodes = False
-    connection: WorkerConnection | None = None
-    route: Route | None = None
-    _connecting: asyncio.Task[None] | None = None
-    _slot: Slot | None = None
-    _held: Held | None = None
-    _said_continue = False
-    _resent = False
-    deadline_s = dispatched_s = quiet_since_s = 0.0
-    _status = 0
-    _answer: ResponseHead | None = None
-    _tunnel: Tunnel | None = None
-
     def __init__(self, plane: Plane, client: ClientConnection, head: RequestHead, upload: Upload) -> None:
         self._plane = plane
         self.client = client
@@ -68,7 +53,19 @@ class Exchange:
         self.upload = upload
         self.request_id = plane.new_request_id()
         self.began_s = self.connected_s = client.last_s
+        self.phase = ARRIVED
+        self.control = self.decodes = False
+        self.connection: WorkerConnection | None = None
+        self.route: Route | None = None
         self._path = head.target
+        self._connecting: asyncio.Task[None] | None = None
+        self._slot: Slot | None = None
+        self._held: Held | None = None
+        self._said_continue = self._resent = False
+        self.deadline_s = self.dispatched_s = self.quiet_since_s = 0.0
+        self._status = 0
+        self._answer: ResponseHead | None = None
+        self._tunnel: Tunnel | None = None
 
     @property
     def awaits_continue(self) -> bool:
@@ -201,7 +198,8 @@ class Exchange:
             self.head, self._path, client.peer, self.request_id, upload.kept, credentials=credentials
         )
         connection.begin(self, request)
-        client.go_on_reading(upload=True)
+        if client.stops:
+            client.go_on_reading(upload=True)
         if not upload.done:
             self._say_continue()
 
@@ -260,13 +258,11 @@ class Exchange:
             extra = b""
         else:
             now_s = self._plane.now_s()
-            slot.judge(now_s, failed=head.status in (502, 503, 504), status=head.status)
-            extra = answers.slot_fields(
-                slot,
-                self.request_id,
-                connect_s=self.connected_s - self.began_s - slot.queue_s,
-                first_byte_s=now_s - self.connected_s,
-            )
+            slot.judge(now_s, failed=head.unwell, status=head.status)
+            connect_s = self.connected_s - self.began_s - slot.queue_s
+            extra = answers.slot_fields(slot, self.request_id, connect_s, now_s - self.connected_s)
+        if client.keep_alive and head.end and not self.head.http10:
+            return b"".join((head.start, extra, head.end, body))
         return answers.response_bytes(
             head, self.head, extra, body, keep_alive=client.keep_alive, decoded=self.decodes
         )

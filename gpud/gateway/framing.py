@@ -80,6 +80,36 @@ class EndlessBody:
 _SIZE, _DATA, _DATA_CR, _DATA_LF, _TRAILER = range(5)
 
 
+# What the plain size lines met so far say: looking one up is cheaper than reading it.
+_sizes: dict[bytes, int] = {}
+_SIZES_MAX = 4096
+_PLAIN_LINE = re.compile(rb"[0-9A-Fa-f]{1,8}\r\n")
+
+
+def _whole_chunks(received: bytes) -> int:
+    """Find where the chunks end that are there from size to CRLF, one after the other, as events are sent.
+
+    Stops before the last chunk, at one that is not whole, and at whatever is not plain.
+    """
+    at = 0
+    while end := received.find(b"\n", at, at + 10) + 1:
+        line = received[at:end]
+        size = _sizes.get(line) or _learn_size(line)
+        if not size or not received.startswith(b"\r\n", end + size):
+            break
+        at = end + size + 2
+    return at
+
+
+def _learn_size(line: bytes) -> int:
+    if _PLAIN_LINE.fullmatch(line) is None:
+        return 0
+    if len(_sizes) >= _SIZES_MAX:
+        _sizes.clear()
+    size = _sizes[line] = int(line, 16)
+    return size
+
+
 class ChunkedBody:
     """A body in chunks, trailers included."""
 
@@ -109,7 +139,8 @@ class ChunkedBody:
         Raises:
             BadFraming: Not a chunked body.
         """
-        at, size = 0, len(received)
+        plain = self._state == _SIZE and into is None and not (self._line or self._overhead)
+        at, size = _whole_chunks(received) if plain else 0, len(received)
         while at < size and not self.done:
             state = self._state
             if state == _DATA:

@@ -43,6 +43,7 @@ _DROP, _CONNECTION, _LENGTH, _CODING, _HOSTS, _EXPECT, _UPGRADE = range(7)
 _AUTHORIZATION, _API_KEY, _TYPE, _FORWARDED_FOR, _SESSION, _OURS, _FORWARDED, _REPEATABLE = range(7, 15)
 _PLAIN = -1
 _SPELLINGS_MAX = 1024
+_UNWELL = (502, 503, 504)
 _SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 
 _REQUEST_FIELDS = {
@@ -112,23 +113,6 @@ class RequestHead:
     and are filled in by who recalls heads. One head may stand for many requests: nothing changes it then.
     """
 
-    host: bytes | None = None
-    length: int | None = None
-    chunked = False
-    expects = False
-    websocket = False
-    authorization: str | None = None
-    api_key: str | None = None
-    credentials: tuple[bytes, ...] = ()
-    content_type = b""
-    forwarded_for = b""
-    forwarded: tuple[bytes, ...] = ()
-    session = b""
-    upstream: Upstream | None = None
-    token: str | None = None
-    start = b""
-    end = b""
-
     def __init__(self, method: str, *, http10: bool) -> None:
         self.method = method
         self.target = ""
@@ -136,6 +120,17 @@ class RequestHead:
         self.keep_alive = not http10
         self.idempotent = method in _SAFE
         self.lines: list[bytes] = []
+        self.host: bytes | None = None
+        self.length: int | None = None
+        self.chunked = self.expects = self.websocket = False
+        self.authorization: str | None = None
+        self.api_key: str | None = None
+        self.credentials: tuple[bytes, ...] = ()
+        self.content_type = self.forwarded_for = self.session = b""
+        self.forwarded: tuple[bytes, ...] = ()
+        self.upstream: Upstream | None = None
+        self.token: str | None = None
+        self.start = self.end = b""
 
     @property
     def body(self) -> Body:
@@ -151,19 +146,21 @@ class RequestHead:
 
 
 class ResponseHead:
-    """A response's head as the gateway understands it; `lines` and `start` as in `RequestHead`."""
+    """A response's head as the gateway understands it.
 
-    length: int | None = None
-    chunked = False
-    websocket = False
-    bodiless = False
-    start = b""
+    `lines` and `start` are as in `RequestHead`; `end` is framing and the empty line.
+    """
 
     def __init__(self, status: int, reason: bytes, *, keep_alive: bool) -> None:
         self.status = status
         self.reason = reason
         self.keep_alive = keep_alive
         self.lines: list[bytes] = []
+        self.length: int | None = None
+        self.chunked = self.websocket = self.bodiless = False
+        self.unwell = status in _UNWELL
+        """The worker says that it cannot serve."""
+        self.start = self.end = b""
 
     @property
     def endless(self) -> bool:

@@ -128,7 +128,8 @@ class LoadBook:
         else:
             del self.by_worker[worker_id]
             self.watcher.worker_idle(worker_id)
-        self._note_end(count, now_s)
+        if not count.in_flight:
+            self._note_end(count, now_s)
 
     def take(self, name: EndpointName, oldest_wait_s: float) -> EndpointLoad:
         """Read an endpoint's load and start a new peak."""

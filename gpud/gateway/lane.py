@@ -145,6 +145,7 @@ class Lane:
     __slots__ = (
         "count",
         "cursor",
+        "deleted",
         "dispatching",
         "ejected",
         "ejected_at_s",
@@ -167,6 +168,7 @@ class Lane:
         self.held = HoldQueue()
         self.count = count
         self.cursor = ""
+        self.deleted = False
         self.service_s = _FIRST_SERVICE_S
         self.retry_budget = RETRY_BUDGET
         self.dispatching = False

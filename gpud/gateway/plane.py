@@ -7,6 +7,7 @@ import contextlib
 import select
 import socket
 import struct
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gpud.gateway import answers
@@ -122,13 +123,9 @@ class Plane:
         """Answers by status code; 499 counts clients that left before one."""
         self.no_peer = answers.peer_of(None, tls=False)
         self._peers: dict[object, answers.Peer] = {}
-        self._ids = ids
+        self.new_request_id: Callable[[], str] = partial(ids.new_id, "req")
         self.access_log = AccessLog(log_share) if log_share is not None else None
         self._drained: list[asyncio.Future[None]] = []
-
-    def new_request_id(self) -> str:
-        """Make a request id."""
-        return self._ids.new_id("req")
 
     def peer_of(self, peername: object) -> answers.Peer:
         """Describe a client; the same address is described once."""
@@ -143,7 +140,12 @@ class Plane:
     def exchange_ended(self) -> None:
         """One request fewer is under way."""
         self.exchanges -= 1
-        if not self.exchanges and self._drained:
+        if not self.exchanges:
+            self.all_ended()
+
+    def all_ended(self) -> None:
+        """No request is under way: tell who waited for that."""
+        if self._drained:
             for future in self._drained:
                 if not future.done():
                     future.set_result(None)

@@ -79,6 +79,7 @@ class ResponseHeads:
         else:
             head = _copy(measured)
             head.length = key[1]
+        head.end = answers.framing_of_response(head) + b"\r\n"
         _keep(self._known, raw, head)
         if key is not None and measured is None and head.length is not None:
             _keep(self._measured, key[0], head)

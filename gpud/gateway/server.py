@@ -26,7 +26,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gpud.gateway.client_side import HEAD_S_MAX, ClientConnection
+from gpud.gateway.loop_lag import LoopLag
 from gpud.gateway.plane import Plane
+from gpud.ports.traffic import GatewayReading
 
 if TYPE_CHECKING:
     import ssl
@@ -82,19 +84,22 @@ class Gateway:
         )
         self._servers: list[asyncio.Server] = []
         self._sweeping: asyncio.TimerHandle | None = None
-        self._sweep_due_s = 0.0
-        self.loop_lag_s = 0.0
-        """How late the event loop ran its last once-a-second call."""
-
-    @property
-    def statuses(self) -> dict[int, int]:
-        """Answers since the start by status code; 499 counts clients that left before one."""
-        return self._plane.statuses
+        self._lag = LoopLag()
 
     @property
     def connections(self) -> int:
         """Client connections now."""
         return len(self._plane.clients)
+
+    def reading(self) -> GatewayReading:
+        """Say how the gateway is."""
+        return GatewayReading(
+            connections=len(self._plane.clients),
+            requests=self._plane.exchanges,
+            statuses=dict(self._plane.statuses),
+            loop_lag_s=self._lag.last_s,
+            loop_lag_s_max=self._lag.worst_s,
+        )
 
     async def start(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None = None) -> None:
         """Accept connections on sockets that are bound and listening.
@@ -118,6 +123,7 @@ class Gateway:
                 ssl_handshake_timeout=HEAD_S_MAX if encrypted else None,
             )
             self._servers.append(server)
+        self._lag.start()
         self._sweep_next()
 
     async def stop(self, drain_s: float) -> None:
@@ -139,6 +145,7 @@ class Gateway:
             self._sweeping.cancel()
             self._sweeping = None
             self._plane.departures.stop()
+            self._lag.stop()
         if self._plane.access_log is not None:
             self._plane.access_log.close()
         self._plane.pools.close()
@@ -146,14 +153,10 @@ class Gateway:
         await asyncio.sleep(0)  # transports tell their protocols in the next turn
 
     def _sweep_next(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._sweep_due_s = loop.time() + SWEEP_S
-        self._sweeping = loop.call_later(SWEEP_S, self._sweep)
+        self._sweeping = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
     def _sweep(self) -> None:
-        now_s = asyncio.get_running_loop().time()
-        self.loop_lag_s = max(0.0, now_s - self._sweep_due_s)
-        self._plane.sweep(now_s)
+        self._plane.sweep(asyncio.get_running_loop().time())
         self._sweep_next()
 
 

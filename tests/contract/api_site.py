@@ -19,13 +19,14 @@ from gpud.api.auth import ApiKeyRing
 from gpud.core.webhook_guard import GuardRules
 from gpud.gateway.dispatch import Dispatcher
 from gpud.jobs.jobs import Jobs
+from gpud.ports.traffic import GatewayReading
 from gpud.settings import Settings
 from gpud.webhooks.control import WebhookControl
 from tests.fakes.clock import FakeClock, SeededIds
 from tests.fakes.control import FakeFleetControl
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from gpud.adapters.sqlite.store import Store
@@ -57,7 +58,10 @@ class ApiSite:
 
 @asynccontextmanager
 async def running_api(
-    settings: Settings | None = None, *, administrator_uids: frozenset[int] | None = None
+    settings: Settings | None = None,
+    *,
+    administrator_uids: frozenset[int] | None = None,
+    gateway: Callable[[], GatewayReading] = GatewayReading,
 ) -> AsyncIterator[ApiSite]:
     """Run the API on a loopback port."""
     async with AsyncExitStack() as stack:
@@ -91,6 +95,7 @@ async def running_api(
             clock=clock,
             ids=ids,
             webhook_control=webhook_control,
+            gateway=gateway,
             administrator_uids=administrator_uids,
         )
         client = await stack.enter_async_context(TestClient(TestServer(app)))

@@ -22,6 +22,7 @@ from gpud.ports.store import UsageBy
 if TYPE_CHECKING:
     from gpud.ports.control import DaemonHealth
     from gpud.ports.store import ApiKey, EventRow, StoredRegistry, UsageRow
+    from gpud.ports.traffic import GatewayReading
 
 
 def _legal_scope(scope: str) -> str:
@@ -214,6 +215,21 @@ class EventPage(Document):
     """Cursor of the next page; null on the last."""
 
 
+class GatewayDocument(Document):
+    """The gateway."""
+
+    connections: int
+    """Client connections now."""
+    requests: int
+    """Requests under way or held now, this one included."""
+    statuses: dict[str, int]
+    """Answers since the start by status code; 499 counts clients that left before one."""
+    loop_lag_ms: float
+    """How late the event loop ran its last timed call."""
+    loop_lag_ms_max: float
+    """How late it was at worst within the last minute: every request waits as long."""
+
+
 class SystemDocument(Document):
     """The daemon itself."""
 
@@ -224,6 +240,7 @@ class SystemDocument(Document):
     uptime_s: float
     parts: dict[str, str]
     """By part: empty when well, else what is wrong and what to do."""
+    gateway: GatewayDocument
 
 
 class LiveDocument(Document):
@@ -288,12 +305,20 @@ def event_document(row: EventRow) -> EventDocument:
     )
 
 
-def system_document(health: DaemonHealth) -> SystemDocument:
+def system_document(health: DaemonHealth, gateway: GatewayReading) -> SystemDocument:
     """Show how the daemon is."""
+    gateway_document = GatewayDocument(
+        connections=gateway.connections,
+        requests=gateway.requests,
+        statuses={str(status): count for status, count in sorted(gateway.statuses.items())},
+        loop_lag_ms=round(gateway.loop_lag_s * 1000, 3),
+        loop_lag_ms_max=round(gateway.loop_lag_s_max * 1000, 3),
+    )
     return SystemDocument(
         ready=health.ready,
         version=health.version,
         gpu_source=health.gpu_source,
         uptime_s=round(health.uptime_s, 3),
         parts=dict(health.parts),
+        gateway=gateway_document,
     )

@@ -40,12 +40,25 @@ def _told(system: Mapping[str, object], *, ready: bool, colour: bool) -> str:
     for name, fault in parts.items() if isinstance(parts, dict) else ():
         told = _unwell(str(fault), colour=colour) if fault else _well("ok", colour=colour)
         pairs.append((_PARTS.get(str(name), str(name)), told))
+    gateway = value_at(system, "gateway")
+    if isinstance(gateway, dict):
+        pairs += _gateway_told(gateway)
     pairs += [
         ("GPU source", _SOURCES.get(source, source)),
         ("Up for", span(number_at(system, "uptime_s"))),
         ("Version", text_at(system, "version")),
     ]
     return facts(pairs, colour=colour)
+
+
+def _gateway_told(gateway: Mapping[str, object]) -> list[tuple[str, str]]:
+    statuses = value_at(gateway, "statuses")
+    answers = [
+        f"{count} with {status}" for status, count in (statuses if isinstance(statuses, dict) else {}).items()
+    ]
+    now = f"{number_at(gateway, 'connections'):g} connections, {number_at(gateway, 'requests'):g} requests"
+    lag = f"{number_at(gateway, 'loop_lag_ms_max'):g} ms at worst in the last minute"
+    return [("Gateway", now), ("Answered", ", ".join(answers)), ("Loop lag", lag)]
 
 
 def _well(text: str, *, colour: bool) -> str:

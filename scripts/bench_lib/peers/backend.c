@@ -2,9 +2,11 @@
  *
  *   backend PORT
  *
- * GET  .../sse    a chunked event stream, 50 events a second, each with CLOCK_MONOTONIC nanoseconds
+ * any  .../sse    a chunked event stream, 50 events a second, each with CLOCK_MONOTONIC nanoseconds
  * GET  .../down   10 MB
  * POST anything   reads the body (Content-Length), answers 1 KiB
+ *
+ * Answers and events have the form of OpenAI's chat completions, so that proxies that read them can.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -21,11 +23,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { HEAD_MAX = 8192, DOWN_BYTES = 10 * 1000 * 1000, EVENT_BYTES = 140 };
+enum { HEAD_MAX = 8192, DOWN_BYTES = 10 * 1000 * 1000, EVENT_BYTES = 176 };
 static const long PERIOD_NS = 20 * 1000 * 1000;
 
 struct conn {
-    int fd, have, streaming;
+    int fd, have, streaming, wants_events;
     long body_left, down_left;
     long next_ns;
     struct conn *next_stream, *prev_stream;
@@ -72,7 +74,19 @@ static int send_down(struct conn *c) {
     return 0;
 }
 
+static int stream(struct conn *c) {
+    static const char start[] = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    if (send(c->fd, start, sizeof start - 1, MSG_NOSIGNAL) < 0) return -1;
+    c->streaming = 1;
+    c->next_ns = now_ns() + rand() % PERIOD_NS;
+    c->next_stream = streams;
+    if (streams) streams->prev_stream = c;
+    streams = c;
+    return 0;
+}
+
 static int answer(struct conn *c) {
+    if (c->wants_events) return stream(c);
     return send(c->fd, small, small_size, MSG_NOSIGNAL) == small_size ? 0 : -1;
 }
 
@@ -80,16 +94,7 @@ static int begin(struct conn *c, char *head, char *end) {
     char *length = strcasestr(head, "\r\nContent-Length:");
     char *line_end = strstr(head, "\r\n");
     c->body_left = length && length < end ? atol(length + 17) : 0;
-    if (memmem(head, line_end - head, "/sse", 4)) {
-        static const char start[] = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
-        if (send(c->fd, start, sizeof start - 1, MSG_NOSIGNAL) < 0) return -1;
-        c->streaming = 1;
-        c->next_ns = now_ns() + rand() % PERIOD_NS;
-        c->next_stream = streams;
-        if (streams) streams->prev_stream = c;
-        streams = c;
-        return 0;
-    }
+    c->wants_events = memmem(head, line_end - head, "/sse", 4) != NULL;
     if (memmem(head, line_end - head, "/down", 5)) {
         char start[128];
         int size = snprintf(start, sizeof start, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", DOWN_BYTES);
@@ -134,9 +139,12 @@ static void tick(void) {
         after = c->next_stream;
         if (c->next_ns > now) continue;
         char event[EVENT_BYTES + 16];
-        int size = snprintf(event, sizeof event, "%x\r\ndata: @%019ld ", EVENT_BYTES, now_ns());
+        int size = snprintf(event, sizeof event,
+                            "%x\r\ndata: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\"choices\":"
+                            "[{\"index\":0,\"delta\":{\"content\":\"@%019ld \"},\"finish_reason\":null}]}",
+                            EVENT_BYTES, now_ns());
         int body_at = 4;
-        memset(event + size, 'x', EVENT_BYTES - (size - body_at) - 2);
+        memset(event + size, ' ', EVENT_BYTES - (size - body_at) - 2);
         memcpy(event + body_at + EVENT_BYTES - 2, "\n\n\r\n", 4);
         if (send(c->fd, event, body_at + EVENT_BYTES + 2, MSG_NOSIGNAL) < 0 && errno != EAGAIN) {
             drop(c);
@@ -152,7 +160,11 @@ int main(int argc, char **argv) {
     struct rlimit files = {65536, 65536};
     setrlimit(RLIMIT_NOFILE, &files);
     small_size = snprintf(small, sizeof small, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1024\r\n\r\n");
-    memset(small + small_size, 'y', 1024);
+    memset(small + small_size, ' ', 1024);
+    static const char completion[] =
+        "{\"id\":\"c\",\"object\":\"chat.completion\",\"created\":1,\"model\":\"m\",\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":9,"
+        "\"total_tokens\":18},\"choices\":[{\"index\":0,\"finish_reason\":\"stop\",\"message\":{\"role\":\"assistant\",\"content\":\"ok\"}}]}";
+    memcpy(small + small_size, completion, sizeof completion - 1);
     small_size += 1024;
     int listening = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), one = 1;
     setsockopt(listening, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);

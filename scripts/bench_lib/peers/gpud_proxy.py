@@ -34,7 +34,8 @@ class _Forgetful:
         """Take it."""
 
 
-async def _serve(port: int, upstream: int) -> None:
+async def start_gateway(port: int, upstream: int) -> str:
+    """Serve one endpoint, whose one worker is `upstream`; returns the token of a key for it."""
     clock, ids = SystemClock(), SystemIds()
     keys = ApiKeyRing(cast("AccessStore", _Forgetful()), clock, ids)
     _, token = await keys.create(label="bench", scopes=["invoke:llm"])
@@ -60,14 +61,19 @@ async def _serve(port: int, upstream: int) -> None:
         clock=clock,
         ids=ids,
     )
-    listening = socket.create_server(("127.0.0.1", port), backlog=4096)
-    await gateway.start([listening])
+    await gateway.start([socket.create_server(("127.0.0.1", port), backlog=4096)])
+    return token
+
+
+async def _serve(port: int, upstream: int) -> None:
+    token = await start_gateway(port, upstream)
     tune_process()
     print(token, flush=True)
     await asyncio.Event().wait()
 
 
-if os.environ.get("BENCH_LOOP") == "asyncio":
-    asyncio.run(_serve(int(sys.argv[1]), int(sys.argv[2])))
-else:
-    uvloop.run(_serve(int(sys.argv[1]), int(sys.argv[2])))
+if __name__ == "__main__":
+    if os.environ.get("BENCH_LOOP") == "asyncio":
+        asyncio.run(_serve(int(sys.argv[1]), int(sys.argv[2])))
+    else:
+        uvloop.run(_serve(int(sys.argv[1]), int(sys.argv[2])))

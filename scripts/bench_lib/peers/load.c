@@ -6,6 +6,8 @@
  *   load down  PORT TOKEN CONNECTIONS SECONDS         GET 10 MB, one after the other
  *   load up    PORT TOKEN CONNECTIONS SECONDS         POST 10 MB, one after the other
  *   load idle  PORT TOKEN CONNECTIONS 0               one request each, then keeps the connections until stdin ends
+ *
+ * With LOAD_CHAT=MODEL in the environment requests are OpenAI chat completions for that model, at LOAD_PATH.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -196,13 +198,22 @@ int main(int argc, char **argv) {
     backlog = malloc(BACKLOG * sizeof *backlog);
     free_conns = calloc(count, sizeof *free_conns);
     long body = mode == UP ? BIG : mode == SSE || mode == DOWN ? 0 : 1024;
-    request = malloc(1024 + body);
-    const char *path = mode == SSE ? "/e/llm/sse" : mode == DOWN ? "/e/llm/down" : "/e/llm/v1/echo";
+    request = malloc(2048 + body);
+    const char *model = getenv("LOAD_CHAT");
+    if (model && mode != DOWN && mode != UP) body = 1024;
+    const char *path = model ? getenv("LOAD_PATH") : mode == SSE ? "/e/llm/sse" : mode == DOWN ? "/e/llm/down" : "/e/llm/v1/echo";
     request_size = sprintf(request, "%s %s HTTP/1.1\r\nHost: bench.test\r\nUser-Agent: load\r\nAccept: */*\r\nAuthorization: Bearer %s\r\n",
                            body ? "POST" : "GET", path, argv[3]);
     if (body) request_size += sprintf(request + request_size, "Content-Type: application/json\r\nContent-Length: %ld\r\n", body);
     request_size += sprintf(request + request_size, "\r\n");
     memset(request + request_size, 'z', body);
+    if (model) {
+        char start[256];
+        int size = snprintf(start, sizeof start, "{\"model\":\"%s\",%s\"messages\":[{\"role\":\"user\",\"content\":\"", model,
+                            mode == SSE ? "\"stream\":true," : "");
+        memcpy(request + request_size, start, size);
+        memcpy(request + request_size + body - 4, "\"}]}", 4);
+    }
     request_size += body;
 
     ep = epoll_create1(0);

@@ -373,11 +373,23 @@ def test_the_status_tells_each_part_and_its_exit_code_whether_all_is_well(
     gpud: Gpud, daemon: CannedDaemon
 ) -> None:
     parts = {"store": "", "engine": "", "gpus": ""}
+    statuses = {"200": 41, "499": 1}
+    gateway = {
+        "connections": 3,
+        "requests": 2,
+        "statuses": statuses,
+        "loop_lag_ms": 1,
+        "loop_lag_ms_max": 20.4,
+    }
     system = {"ready": True, "version": "0.1.0", "gpu_source": "static", "uptime_s": 7384.2, "parts": parts}
+    system["gateway"] = gateway
     daemon.on("GET", "/v1/system", system)
     ran = gpud("status")
     assert ran.code == 0
     assert "nothing about them is verified" in ran.out
+    assert "Gateway     3 connections, 2 requests\n" in ran.out
+    assert "Answered    41 with 200, 1 with 499\n" in ran.out
+    assert "Loop lag    20.4 ms at worst in the last minute\n" in ran.out
     down = {**system, "ready": False, "parts": {**parts, "engine": "Docker does not answer. Start it."}}
     daemon.on("GET", "/v1/system", down)
     ran = gpud("status")

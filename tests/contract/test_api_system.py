@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from gpud.ports.traffic import GatewayReading
+from tests.contract.api_site import running_api
+
+
+async def test_the_daemon_tells_how_its_gateway_is() -> None:
+    reading = GatewayReading(
+        connections=3, requests=2, statuses={499: 1, 200: 41}, loop_lag_s=0.001, loop_lag_s_max=0.0204
+    )
+    async with running_api(gateway=lambda: reading) as site:
+        answer = await site.client.get("/v1/system", headers=site.admin)
+        assert (await answer.json())["gateway"] == {
+            "connections": 3,
+            "requests": 2,
+            "statuses": {"200": 41, "499": 1},
+            "loop_lag_ms": 1.0,
+            "loop_lag_ms_max": 20.4,
+        }
