@@ -73,7 +73,7 @@ async def test_while_a_worker_starts(patient: Rig, upload: int) -> None:
     client = await _ask(patient, body=10_000_000 if upload else 0, sent=upload)
     await patient.until(lambda: patient.waiting() == 1)
     (connection,) = patient.gateway._plane.clients  # type: ignore[union-attr]
-    await patient.until(lambda: (upload > upload_limits.WAITING_BYTES_MAX) == (connection._stops > 0))
+    await patient.until(lambda: (upload > upload_limits.WAITING_BYTES_MAX) == (connection.stops > 0))
 
     client.leave()
 
@@ -136,11 +136,11 @@ async def test_while_the_worker_takes_no_more_of_the_upload(patient: Rig) -> Non
     await worker.until(lambda: len(worker.seen) == 1)
     (connection,) = patient.gateway._plane.clients  # type: ignore[union-attr]
     upload, sent = connection._exchange.upload, 0  # type: ignore[union-attr]
-    while not connection._stops:  # no more than fits: a close behind a full buffer is seen by nobody
+    while not connection.stops:  # no more than fits: a close behind a full buffer is seen by nobody
         client.writer.write(b"x" * 50_000)
         sent += 50_000
         expected = sent
-        await patient.until(lambda: connection._stops > 0 or upload.total >= expected)  # noqa: B023 - awaited here
+        await patient.until(lambda: connection.stops > 0 or upload.total >= expected)  # noqa: B023 - awaited here
 
     client.leave()
 
@@ -214,7 +214,7 @@ async def test_an_answer_to_a_client_that_reset_its_paused_connection_ends_quiet
     client = await _ask(patient, body=100_000_000, sent=20_000_000)
     await patient.until(lambda: patient.waiting() == 1)
     (connection,) = patient.gateway._plane.clients  # type: ignore[union-attr]
-    await patient.until(lambda: connection._stops > 0)
+    await patient.until(lambda: connection.stops > 0)
     client.leave()
 
     patient.dispatcher.stop()
