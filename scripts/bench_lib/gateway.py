@@ -33,9 +33,11 @@ BACKEND_PORT = 19_600
 FIRST_PORT = 19_601
 DEADLINE_S = 90.0
 SUBJECTS = ("gpud", "nginx", "haproxy", "go", "aiohttp", "litellm")
+CLIMBERS = ("gpud", "nginx", "go")
 STREAMS_STEP = 100
 STREAMS_MAX = 2000
 STREAM_DELAY_MS_MAX = 20.0
+SETTLE_S_MAX = 5.0
 CHAT_PATH = "/v1/chat/completions"
 
 
@@ -106,8 +108,9 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench gateway", description=__doc__)
     add_arguments(parser)
     parser.add_argument("--subjects", default=",".join(SUBJECTS), help="which to compare")
+    parser.add_argument("--rounds", type=int, default=5, help="without --quick: how often each has its turn")
     options = parser.parse_args(argv)
-    rounds, load_s = (3, 0.6) if options.quick else (5, 1.5)
+    rounds, load_s = (3, 0.6) if options.quick else (options.rounds, 1.5)
     report = Report("gateway", ["aiohttp", "httptools", "uvloop"])
     CACHE.mkdir(parents=True, exist_ok=True)
     backend, load = compiled("backend"), compiled("load")
@@ -127,7 +130,7 @@ def main(argv: list[str]) -> int:
                 print(f"round {number + 1} of {rounds}", file=sys.stderr)
                 _round([direct, *subjects], load, load_s)
             if not options.quick:
-                _most_streams([direct, *(each for each in subjects if not each.plan.chat)], load)
+                _most_streams([direct, *(each for each in subjects if each.name in CLIMBERS)], load)
             if "gpud" in wanted:
                 _beside(subjects, Path(folder), report, load, rounds)
         finally:
@@ -136,6 +139,7 @@ def main(argv: list[str]) -> int:
                 end(subject.process)
             end(serving)
     _tell(report, direct, subjects)
+    _compare(report, subjects)
     report.finish(options)
     return 0
 
@@ -249,12 +253,23 @@ def _loaded(
     after_s = subject.cpu_s()
     process.wait()
     if subject.name != "gpud-beside":
+        _settle(subject)
         subject.let(signal.SIGSTOP)
     told: dict[str, float] = json.loads(line)
     if told["failed"] or not told["done"]:
         print(f"{subject.name}: {mode} with {connections}: {line.strip()}", file=sys.stderr)
     told["done"] = max(told["done"], 1)
     return told, after_s - before_s
+
+
+def _settle(subject: Subject) -> None:
+    """Wait until a subject has dealt with what the load left behind, such as streams of clients that left."""
+    until_s = time.monotonic() + SETTLE_S_MAX
+    quiet = False
+    while not quiet and time.monotonic() < until_s:
+        before_s = subject.cpu_s()
+        time.sleep(0.1)
+        quiet = subject.cpu_s() - before_s < 0.01
 
 
 def _generating(subject: Subject, command: list[str]) -> subprocess.Popen[str]:
@@ -291,6 +306,17 @@ def _tell(report: Report, direct: Subject, subjects: list[Subject]) -> None:
         for subject in (*subjects, direct):
             if subject.samples.get(metric):
                 report.add(metric, subject.name, units.get(metric[:3], "ms"), subject.samples[metric])
+
+
+def _compare(report: Report, subjects: list[Subject]) -> None:
+    """Add what gpud took over what another took, round by round, which holds where the speed drifts."""
+    ours = next((subject.samples for subject in subjects if subject.name == "gpud"), {})
+    for metric in sorted(metric for metric in ours if metric.startswith("cpu")):
+        for subject in subjects:
+            pairs = zip(ours[metric], subject.samples.get(metric, []), strict=False)
+            ratios = [own / other for own, other in pairs if other]
+            if ratios and subject.name != "gpud":
+                report.add(f"{metric}_gpud_over", subject.name, "times", ratios)
 
 
 def _on_core(core: int, command: list[str]) -> list[str]:
