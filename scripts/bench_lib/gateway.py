@@ -117,6 +117,8 @@ def main(argv: list[str]) -> int:
     wanted = [name for name in options.subjects.split(",") if not (options.quick and name == "litellm")]
     subjects: list[Subject] = []
     direct = Subject("direct", BACKEND_PORT, None)
+    for ending in (signal.SIGTERM, signal.SIGINT):  # leave no stopped process behind
+        signal.signal(ending, signal.default_int_handler)
     with TemporaryDirectory(prefix="bench-gateway-") as folder:
         command = _on_core(1, [backend, str(BACKEND_PORT)])
         serving = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
