@@ -52,7 +52,6 @@ from gpud.gateway.tuning import tune_process
 from gpud.jobs.bounds import free_share, limits_of, retention_of
 from gpud.jobs.jobs import Jobs
 from gpud.jobs.load import LoadWithJobs
-from gpud.ports.traffic import GatewayReading
 from gpud.settings import load_settings
 from gpud.telemetry import set_up_logging
 from gpud.webhooks.control import WebhookControl
@@ -169,7 +168,6 @@ class Daemon:
             limits=limits_of(settings.jobs),
             free_share=partial(free_share, settings.paths.data_dir),
         )
-        self._gateway: Gateway | None = None
 
     async def run(
         self,
@@ -313,7 +311,7 @@ class Daemon:
                 clock=self._clock,
                 ids=self._ids,
             ),
-            gateway=lambda: self._gateway.reading() if self._gateway is not None else GatewayReading(),
+            gateway=lambda: self._gateway.reading(),  # nothing reaches the API but through the gateway
         )
         runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await runner.setup()
