@@ -311,7 +311,7 @@ class Daemon:
                 clock=self._clock,
                 ids=self._ids,
             ),
-            gateway=lambda: self._gateway.reading(),  # nothing reaches the API but through the gateway
+            gateway=lambda: self._gateway.reading(),  # noqa: PLW0108 - it is built later, and all come through it
         )
         runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await runner.setup()
