@@ -232,11 +232,8 @@ class Daemon:
         await self._close_adapters()
 
     async def _close_adapters(self) -> None:
-        await self._sender.close()
-        await self._carrier.close()
-        await self._images.close()
-        await self._runtime.close()
-        await self._threads.close()
+        for adapter in (self._sender, self._carrier, self._images, self._runtime, self._threads):
+            await adapter.close()
         if isinstance(self._gpus, NvmlGpus):
             await self._gpus.close()
 
