@@ -36,7 +36,7 @@ RECORDED: dict[str, str] = {
     "worker.log_kept": "The last output of a failed worker, in `log_tail`.",
     "worker.lost": "The engine did not answer a stop for five minutes; its GPUs stay leased.",
     "worker.pulling": "A worker waits for its image.",
-    "worker.ready": "A worker answers; the milliseconds of each phase of its start.",
+    "worker.ready": "A worker answers; the milliseconds of each phase of its start, `slower` if unusual.",
     "worker.requested": "The scale policy wants one more worker.",
     "worker.reserved": "A worker has its GPUs.",
     "worker.started": "A worker's container runs; it is probed until it answers.",

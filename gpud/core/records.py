@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gpud.core.cold_start import ColdStart
     from gpud.core.endpoint import Endpoint
     from gpud.core.gpu import GpuSlice, GpuStatus
     from gpud.core.history import ArrivalBatch
@@ -171,6 +172,13 @@ class PredictionSaved:
     prediction: Prediction
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColdStartSaved:
+    """A start ended well, or a request that waited for it was answered; the newest of each endpoint stay."""
+
+    start: ColdStart
+
+
 FleetChange = (
     EndpointSaved
     | EndpointDeleted
@@ -190,4 +198,5 @@ FleetChange = (
     | ArrivalsRecorded
     | ArrivalsForgotten
     | PredictionSaved
+    | ColdStartSaved
 )

@@ -17,12 +17,14 @@ class RouteWorker:
 
     Args:
         spare: Of a revision that leaves: chosen only when no other has a free slot.
+        start_timing: Metrics of a Server-Timing field that tell where the time of its start went.
     """
 
     worker_id: WorkerId
     address: str
     port: int
     spare: bool = False
+    start_timing: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,8 @@ class Adoption:
         for standby in self._rows.standbys:
             state.standbys[standby.id] = standby
             self._recall_what_it_was_made_from(standby)
+        for start in self._rows.cold_starts:
+            state.recall(start.endpoint).note_start(start)
         if heartbeat is None:
             return
         _, heartbeat_ns, wall_ms = heartbeat

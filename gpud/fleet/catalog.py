@@ -108,7 +108,7 @@ class Catalog:
             self._endpoint_of(spec, image),
             state.decisions,
             image_present=is_here,
-            cold_start_measured=bool(memory and memory.from_gpus_s),
+            cold_start_measured=bool(memory and memory.cold_starts),
         )
 
     def _endpoint_of(self, spec: EndpointSpec, image: PinnedImage) -> Endpoint:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from gpud.core.cold_start import ColdStart, StartPhase, phases_of, server_timing, told
+from gpud.core.records import ColdStartSaved
 from gpud.core.starts import BackoffPolicy, after_failure, after_ready, is_start_failure
 from gpud.core.worker import Cause, WorkerState
-from gpud.fleet.state import start_phases_s
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from gpud.core.ids import EndpointName
+    from gpud.core.ids import EndpointName, WorkerId
     from gpud.core.pacing import ScaleDecision
+    from gpud.core.records import FleetChange
     from gpud.core.worker import Worker, WorkerEvent
     from gpud.fleet.rollouts import Rollouts
     from gpud.fleet.state import FleetState
@@ -52,6 +55,7 @@ class Chronicle:
         backoff: Of failing starts.
         rollouts: Told of starts that went well or failed.
         record: Of the reconciler.
+        add: Of the journal.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Chronicle:
         backoff: BackoffPolicy,
         rollouts: Rollouts,
         record: Record,
+        add: Callable[[FleetChange], None],
     ) -> None:
         self._state = state
         self._clock = clock
@@ -70,12 +75,14 @@ class Chronicle:
         self._backoff = backoff
         self._rollouts = rollouts
         self._record = record
+        self._add = add
 
     def note_move(self, before: Worker, after: Worker, event: WorkerEvent, now_s: float) -> None:
         """A worker changed state."""
         timeline = self._state.timelines.get(after.id)
         if timeline is not None:
             timeline.reached_ns.setdefault(after.state, self._clock.boot_ns())
+        self._note_eviction(before, after, event)
         if before.state is WorkerState.STARTING:
             self._state.progress.pop(after.id, None)
         wanted = self._state.endpoints.get(after.endpoint)
@@ -133,9 +140,53 @@ class Chronicle:
         timeline = self._state.timelines.get(worker.id)
         facts: dict[str, object] = {}
         if timeline is not None and WorkerState.PENDING in timeline.reached_ns:
-            phases_s = start_phases_s(timeline, ready_ns=self._clock.boot_ns())
-            from_gpus_s = phases_s["total"] - phases_s["image"]
-            memory = self._state.recall(worker.endpoint)
-            memory.note_start(total_s=phases_s["total"], from_gpus_s=from_gpus_s)
-            facts = {f"{phase}_ms": round(took_s * 1000, 3) for phase, took_s in phases_s.items()}
+            phases_ns = phases_of(timeline.marks(ready_ns=self._clock.boot_ns()))
+            start = ColdStart(
+                worker_id=worker.id,
+                endpoint=worker.endpoint,
+                revision=worker.revision,
+                at_ms=self._clock.at_ms(),
+                phases_ns=phases_ns,
+            )
+            self._state.started[worker.id] = start
+            self._state.start_timings[worker.id] = server_timing(phases_ns)
+            self._add(ColdStartSaved(start=start))
+            facts = start_facts(start)
+            if slowdown := self._state.recall(worker.endpoint).note_start(start):
+                facts["slower"] = told(slowdown)
         self._record("worker.ready", facts, endpoint=worker.endpoint, worker_id=worker.id)
+
+    def note_first_byte(self, worker_id: WorkerId, took_s: float) -> None:
+        """A request that waited for a worker's start is being answered; the first one counts."""
+        start = self._state.started.get(worker_id)
+        if start is None or StartPhase.FIRST_BYTE in start.phases_ns:
+            return
+        phases_ns = {**start.phases_ns, StartPhase.FIRST_BYTE: int(took_s * 1e9)}
+        answered = replace(start, phases_ns=phases_ns)
+        self._state.started[worker_id] = answered
+        self._add(ColdStartSaved(start=answered))
+
+    def _note_eviction(self, before: Worker, after: Worker, event: WorkerEvent) -> None:
+        """Remember since when GPUs are being cleared for somebody, and who got them then."""
+        now_ns, evicted_ns = self._clock.boot_ns(), self._state.evicted_ns
+        if event.cause is Cause.RECLAIMED:
+            evicted_ns.update(dict.fromkeys(before.gpu_uuids, now_ns))
+        elif after.state is WorkerState.RESERVED:
+            since = [evicted_ns.pop(uuid) for uuid in after.gpu_uuids if uuid in evicted_ns]
+            timeline = self._state.timelines.get(after.id)
+            if since and timeline is not None:
+                timeline.evicting_ns = min(since)
+
+
+def start_facts(start: ColdStart) -> dict[str, object]:
+    """The milliseconds of a start, the phases as the events tell them; they add up to `total_ms`."""
+    shown = {
+        "image": (StartPhase.WAIT, StartPhase.EVICT, StartPhase.PULL),
+        "reserve": (StartPhase.RESERVE,),
+        "create": (StartPhase.CREATE,),
+        "start": (StartPhase.ENGINE_START,),
+        "ready": (StartPhase.LISTEN, StartPhase.READY),
+    }
+    sums_ns = {name: sum(start.phases_ns.get(phase, 0) for phase in phases) for name, phases in shown.items()}
+    sums_ns["total"] = start.total_ns
+    return {f"{name}_ms": round(ns / 1e6, 3) for name, ns in sums_ns.items()}

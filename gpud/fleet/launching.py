@@ -52,6 +52,8 @@ class Launching:
             return
         try:
             await self._prewarmer.ensure(endpoint.image, endpoint.spec.registry)
+            if (timeline := hands.state.timelines.get(worker_id)) is not None:
+                timeline.pulled_ns = hands.clock.boot_ns()
         except Unavailable:
             raise
         except GpudError as error:

@@ -32,6 +32,7 @@ _INSPECT_EVERY_S = 1.0
 _PIN_CHECK_EVERY_S = 60.0
 _RETURN_PERIOD_S = 1.0
 _AT_ONCE_S, _AT_ONCE_PROBES = 0.001, 20
+_LISTENS = frozenset({ProbeOutcome.OK, ProbeOutcome.BAD_STATUS, ProbeOutcome.RESET})
 
 
 class Prober:
@@ -65,6 +66,8 @@ class Prober:
             result = await self._probe(worker)
             if result is None:
                 return
+            if result.outcome in _LISTENS:
+                self._note_listening(worker_id)
             if result.outcome is ProbeOutcome.OK:
                 self._hands.reconciler.post(WorkerEvent(worker_id=worker_id, cause=Cause.PROBE_PASSED))
                 return
@@ -76,6 +79,11 @@ class Prober:
                 if await self._has_ended(worker_id):
                     return
             await asyncio.sleep(startup_interval_s(now_s - began_s))
+
+    def _note_listening(self, worker_id: WorkerId) -> None:
+        timeline = self._hands.state.timelines.get(worker_id)
+        if timeline is not None and not timeline.listening_ns:
+            timeline.listening_ns = self._hands.clock.boot_ns()
 
     async def watch_health(self, worker_id: WorkerId) -> None:
         """Probe a ready worker for as long as it is."""

@@ -108,6 +108,7 @@ class Reconciler:
             backoff=policy.backoff,
             rollouts=self.rollouts,
             record=self.record,
+            add=journal.add,
         )
         self.standbys = Standbys(
             state=state, journal=journal, clock=clock, ids=ids, budget=policy.standbys, record=self.record
@@ -199,6 +200,10 @@ class Reconciler:
     def worker_worn_out(self, worker_id: WorkerId, detail: str) -> None:
         """A worker was left out again and again: it is drained, and replaced."""
         self.post(WorkerEvent(worker_id=worker_id, cause=Cause.EJECTED, detail=detail))
+
+    def start_answered(self, worker_id: WorkerId, first_byte_s: float) -> None:
+        """The first request that waited for a worker has the first byte of its answer."""
+        self.tell(lambda: self._chronicle.note_first_byte(worker_id, first_byte_s))
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -397,4 +402,6 @@ class Reconciler:
         self.state.made_for.pop(worker_id, None)
         self.state.idle_since_s.pop(worker_id, None)
         self.state.timelines.pop(worker_id, None)
+        self.state.started.pop(worker_id, None)
+        self.state.start_timings.pop(worker_id, None)
         self.state.progress.pop(worker_id, None)

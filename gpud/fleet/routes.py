@@ -32,9 +32,12 @@ def routing_table(state: FleetState, *, now_s: float, full_since_s: float | None
     }
     for worker in sorted(state.workers.values(), key=lambda w: w.id):
         if worker.state is WorkerState.READY:
-            spare = worker.revision != shifted.get(worker.endpoint, worker.revision)
             route_worker = RouteWorker(
-                worker_id=worker.id, address=worker.address, port=worker.port, spare=spare
+                worker_id=worker.id,
+                address=worker.address,
+                port=worker.port,
+                spare=worker.revision != shifted.get(worker.endpoint, worker.revision),
+                start_timing=state.start_timings.get(worker.id, ""),
             )
             ready[worker.endpoint].append(route_worker)
     routes = {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gpud.core.allocation import AllocationMemory
 from gpud.core.averages import ArrivalCount, LoadAverage, usual_service_s
+from gpud.core.cold_start import COMPARED_MAX, ColdStart, Marks, Slowdown, slowdown_of, usual_total_ns
 from gpud.core.demand import LoadWindow
 from gpud.core.pacing import PaceMemory
 from gpud.core.patience import last_patience_s, patience_s
@@ -42,38 +43,37 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class StartTimeline:
-    """When one worker reached each step of its start.
+    """When one worker reached each step of its start; what is noted first stays.
 
     Args:
         reached_ns: CLOCK_BOOTTIME, which is finer than the event loop's own time.
         create_s: Time the engine took to create the container, of the launch as a whole.
+        evicting_ns: When a worker was sent away from the GPUs it got; 0 if none was.
+        pulled_ns: When its image was here; 0 if it was from the start.
+        listening_ns: When it took a connection; 0 until then.
     """
 
     reached_ns: dict[WorkerState, int] = field(default_factory=dict)
     create_s: float = 0.0
+    evicting_ns: int = 0
+    pulled_ns: int = 0
+    listening_ns: int = 0
 
-
-def start_phases_s(timeline: StartTimeline, *, ready_ns: int) -> dict[str, float]:
-    """Split one cold start into its phases, in seconds; they add up to `total`.
-
-    `image`: until the image was here and GPUs were free; `reserve`: until the GPUs were leased
-    and verified; `create` and `start`: the engine's; `ready`: until the worker answered well.
-    """
-    reached_ns = timeline.reached_ns
-    asked_ns = reached_ns[WorkerState.PENDING]
-    reserved_ns = reached_ns.get(WorkerState.RESERVED, asked_ns)
-    creating_ns = reached_ns.get(WorkerState.CREATING, reserved_ns)
-    starting_ns = reached_ns.get(WorkerState.STARTING, creating_ns)
-    launch_s = (starting_ns - creating_ns) / 1e9
-    create_s = min(timeline.create_s, launch_s)
-    return {
-        "image": (reserved_ns - asked_ns) / 1e9,
-        "reserve": (creating_ns - reserved_ns) / 1e9,
-        "create": create_s,
-        "start": launch_s - create_s,
-        "ready": (ready_ns - starting_ns) / 1e9,
-        "total": (ready_ns - asked_ns) / 1e9,
-    }
+    def marks(self, *, ready_ns: int) -> Marks:
+        """The timeline of a worker that is ready now."""
+        reached_ns = self.reached_ns
+        return Marks(
+            asked_ns=reached_ns[WorkerState.PENDING],
+            evicting_ns=self.evicting_ns,
+            pulling_ns=reached_ns.get(WorkerState.PULLING, 0),
+            pulled_ns=self.pulled_ns,
+            reserved_ns=reached_ns.get(WorkerState.RESERVED, 0),
+            creating_ns=reached_ns.get(WorkerState.CREATING, 0),
+            started_ns=reached_ns.get(WorkerState.STARTING, 0),
+            listening_ns=self.listening_ns,
+            ready_ns=ready_ns,
+            create_ns=int(self.create_s * 1e9),
+        )
 
 
 _COLD_START_DEFAULT_S = 60.0
@@ -100,8 +100,7 @@ class EndpointMemory:
 
     window: LoadWindow = field(default_factory=LoadWindow)
     starts: StartRecord = field(default_factory=StartRecord)
-    cold_starts_s: deque[float] = field(default_factory=lambda: deque(maxlen=20))
-    from_gpus_s: deque[float] = field(default_factory=lambda: deque(maxlen=20))
+    cold_starts: deque[ColdStart] = field(default_factory=lambda: deque(maxlen=COMPARED_MAX))
     average: LoadAverage = field(default_factory=LoadAverage)
     arrivals: ArrivalCount = field(default_factory=ArrivalCount)
     services_s: deque[float] = field(default_factory=lambda: deque(maxlen=200))
@@ -111,16 +110,14 @@ class EndpointMemory:
     answers: dict[Revision, Tally] = field(default_factory=dict)
     prediction: Prediction = field(default_factory=Prediction)
 
-    def note_start(self, *, total_s: float, from_gpus_s: float) -> None:
-        """A start ended well.
-
-        Args:
-            total_s: From the wish.
-            from_gpus_s: From the reservation of its GPUs, which waited for nothing any more.
-        """
-        self.cold_starts_s.append(total_s)
-        self.from_gpus_s.append(from_gpus_s)
-        self.cold_start_s = max(median(self.from_gpus_s), _COLD_START_LEAST_S)
+    def note_start(self, start: ColdStart) -> Slowdown | None:
+        """A start ended well; says whether it was slower than usual."""
+        slowdown = slowdown_of(start, tuple(self.cold_starts))
+        self.cold_starts.append(start)
+        self.cold_start_s = max(
+            median(known.from_gpus_ns for known in self.cold_starts) / 1e9, _COLD_START_LEAST_S
+        )
+        return slowdown
 
     def note_load(self, load: EndpointLoad, *, now_s: float) -> None:
         """Take in what the gateway counted since the last look."""
@@ -144,6 +141,9 @@ class FleetState:
         self.revisions = RevisionBook()
         self.rollouts: dict[EndpointName, Rollout] = {}
         self.timelines: dict[WorkerId, StartTimeline] = {}
+        self.started: dict[WorkerId, ColdStart] = {}
+        self.start_timings: dict[WorkerId, str] = {}
+        self.evicted_ns: dict[GpuUuid, int] = {}
         self.gpus: dict[GpuUuid, GpuStatus] = {}
         self.images_present: set[str] = set()
         self.decisions: Mapping[EndpointName, ScaleDecision] = {}
@@ -298,8 +298,7 @@ class FleetState:
 
     def expected_start_s(self, name: EndpointName) -> float:
         """Median of the endpoint's recent cold starts; 0 when there was none."""
-        cold_starts_s = self.recall(name).cold_starts_s
-        return median(cold_starts_s) if cold_starts_s else 0.0
+        return usual_total_ns(self.recall(name).cold_starts) / 1e9
 
     def ready_count(self, name: EndpointName) -> int:
         """READY workers of an endpoint."""

@@ -88,9 +88,12 @@ def end_of_request(head: RequestHead) -> bytes:
 def slot_fields(slot: Slot, request_id: str, connect_s: float = 0.0, first_byte_s: float = 0.0) -> bytes:
     """Write the fields that tell who answered and how long each part took.
 
-    While a request was held for a cold start, the wait is told as `start`, else as `queue`.
+    While a request was held for a cold start, the wait is told as `start`, with the phases of the
+    worker's start beside it, else as `queue`.
     """
-    fixed = _WARM_FIELDS if slot.queue_s <= 0 else _held_fields(slot.queue_s * 1000, cold=slot.cold)
+    fixed = _WARM_FIELDS
+    if slot.queue_s > 0:
+        fixed = _held_fields(slot.queue_s * 1000, slot.worker.start_timing, cold=slot.cold)
     timing = (
         f"{connect_s * 1000:.1f}, first_byte;dur={first_byte_s * 1000:.1f}"
         if connect_s > 0
@@ -101,8 +104,10 @@ def slot_fields(slot: Slot, request_id: str, connect_s: float = 0.0, first_byte_
     ).encode("ascii")
 
 
-def _held_fields(wait_ms: float, *, cold: bool) -> str:
+def _held_fields(wait_ms: float, start_timing: str = "", *, cold: bool) -> str:
     queue, start = ("0", f"{wait_ms:.1f}") if cold else (f"{wait_ms:.1f}", "0")
+    if cold and start_timing:
+        start = f"{start}, {start_timing}"
     return (
         f"\r\nX-Gpud-Cold-Start: {'true' if cold else 'false'}\r\nX-Gpud-Queue-Ms: {wait_ms:.0f}\r\n"
         f"Server-Timing: queue;dur={queue}, start;dur={start}, connect;dur="

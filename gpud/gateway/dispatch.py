@@ -259,6 +259,10 @@ class Dispatcher:
         """A worker broke a connection before answering; the fleet looks at it."""
         self._book.watcher.worker_unreachable(worker_id, detail)
 
+    def start_answered(self, worker_id: WorkerId, first_byte_s: float) -> None:
+        """The first request that waited for a worker's start is being answered."""
+        self._book.watcher.start_answered(worker_id, first_byte_s)
+
     def slot_released(
         self, lane: Lane, worker_id: WorkerId, since_s: float, now_s: float | None, *, arrived_s: float | None
     ) -> None:

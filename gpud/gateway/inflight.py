@@ -36,6 +36,9 @@ class NobodyWatches:
     def worker_worn_out(self, worker_id: WorkerId, detail: str) -> None:
         """Ignore."""
 
+    def start_answered(self, worker_id: WorkerId, first_byte_s: float) -> None:
+        """Ignore."""
+
 
 class EndpointCount:
     """Load of one endpoint."""

@@ -78,6 +78,8 @@ class Slot:
         lane.count.answered(self.worker.worker_id, failed=failed or status >= _APP_ERROR)
         if lane.unproven and not failed:
             lane.unproven.discard(self.worker.worker_id)
+        if self.cold and status:
+            self._dispatcher.start_answered(self.worker.worker_id, now_s - self.since_s)
         if failed or self.worker.worker_id in lane.standings:
             self._dispatcher.worker_judged(lane, self.worker.worker_id, now_s, failed=failed)
 

@@ -10,6 +10,7 @@ from gpud.core.usage import UsageBy, UsageRow
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gpud.core.cold_start import ColdStart
     from gpud.core.endpoint import Endpoint
     from gpud.core.gpu import GpuStatus
     from gpud.core.history import ArrivalBatch
@@ -46,6 +47,7 @@ class FleetRows:
         leases: Open ones, as (gpu, worker).
         open_segments: At most one a worker.
         gpu_statuses: Of GPUs whose health was ever not HEALTHY.
+        cold_starts: Of each deployed endpoint the newest, as many as a start is compared with; oldest first.
         heartbeat: Last (boot_id, boot_ns, wall_ms), None in a new store.
         revisions: Those an endpoint may go to or come from, and those of live workers.
         revision_numbers: Of every revision there ever was.
@@ -65,6 +67,7 @@ class FleetRows:
     rollouts: tuple[Rollout, ...] = ()
     predictions: Mapping[EndpointName, Prediction] = field(default_factory=dict)
     standbys: tuple[Standby, ...] = ()
+    cold_starts: tuple[ColdStart, ...] = ()
 
 
 class FleetStore(Protocol):
@@ -126,6 +129,10 @@ class ReadModel(Protocol):
         self, *, endpoint: str = "", worker_id: str = "", before_seq: int = 0, limit: int = 100
     ) -> tuple[EventRow, ...]:
         """Events newest first, those below `before_seq` (0: from the newest)."""
+        ...
+
+    async def cold_starts(self, endpoint: str, *, limit: int = 100) -> tuple[ColdStart, ...]:
+        """Starts of an endpoint that ended well, newest first; the newest 500 are kept."""
         ...
 
     async def usage(

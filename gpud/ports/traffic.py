@@ -68,6 +68,14 @@ class TrafficWatcher(Protocol):
 
     def worker_worn_out(self, worker_id: WorkerId, detail: str) -> None:
         """Requests to a worker kept failing, again and again: it should be replaced."""
+
+    def start_answered(self, worker_id: WorkerId, first_byte_s: float) -> None:
+        """A request that waited for a worker to start got the first byte of its answer.
+
+        Args:
+            worker_id: The worker.
+            first_byte_s: From the request's dispatch to that byte.
+        """
         ...
 
 

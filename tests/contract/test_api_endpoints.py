@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from yarl import URL
 
+from gpud.core.cold_start import ColdStart, StartPhase
 from gpud.core.gpu import GpuHealth
-from gpud.core.ids import EndpointName, Revision
+from gpud.core.ids import EndpointName, Revision, WorkerId
+from gpud.core.records import ColdStartSaved
 from gpud.core.revision import RevisionRecord, RevisionState
 from gpud.core.rollout import Rollout, RolloutStep
 from gpud.core.waiting import WaitReason
@@ -334,3 +336,28 @@ async def test_a_rollout_is_shown_with_what_serves(site: ApiSite) -> None:
     assert shown["rollout"]["step"] == "canary"
     assert shown["rollout"]["active"] is True
     assert shown["rollout"]["reason"] is None
+
+
+async def test_starts_are_told_by_phase_beside_those_before(site: ApiSite) -> None:
+    await call(site, "PUT", "/v1/endpoints/llm", json=LLM)
+    assert await call(site, "GET", "/v1/endpoints/llm/starts") == (200, {"items": [], "next": None})
+    starts = [_start(number, listen_ms=100) for number in range(9)] + [_start(9, listen_ms=2500)]
+    await site.store.fleet.record([ColdStartSaved(start=start) for start in starts])
+    status, body = await call(site, "GET", "/v1/endpoints/llm/starts?limit=2")
+    assert status == 200
+    slow, usual = body["items"]
+    assert (slow["total_ms"], slow["usual_ms"], slow["listen_ms"]) == (2520.0, 120.0, 2500.0)
+    assert slow["slower"]["culprit"] == "listen"
+    assert usual["slower"] is None
+    assert (usual["first_byte_ms"], usual["worker_id"]) == (None, "wk_8")
+    assert (await call(site, "GET", "/v1/endpoints/nobody/starts"))[0] == 404
+
+
+def _start(number: int, *, listen_ms: int) -> ColdStart:
+    return ColdStart(
+        worker_id=WorkerId(f"wk_{number}"),
+        endpoint=EndpointName("llm"),
+        revision=Revision("r1"),
+        at_ms=1_700_000_000_000 + number,
+        phases_ns={StartPhase.CREATE: 20_000_000, StartPhase.LISTEN: listen_ms * 1_000_000},
+    )

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gpud.core.cold_start import ColdStart, StartPhase
 from gpud.core.gpu import Gpu, GpuHealth, GpuSlice, GpuStatus
-from gpud.core.ids import EndpointName, WorkerId
+from gpud.core.ids import EndpointName, Revision, WorkerId
 from gpud.core.metering import Phase
 from gpud.core.records import (
+    ColdStartSaved,
     EndpointDeleted,
     EndpointSaved,
     EventRecorded,
@@ -396,3 +398,32 @@ async def test_writes_that_arrive_together_share_commits(store: Store) -> None:
     await asyncio.gather(*(store.fleet.record([EventRecorded(kind="a.b", at_ms=n)]) for n in range(512)))
     assert store.stats.operations - before.operations == 512
     assert store.stats.commits - before.commits <= 8
+
+
+async def test_starts_are_kept_by_phase_and_the_newest_of_each_endpoint_come_back(store: Store) -> None:
+    await store.fleet.record([EndpointSaved(endpoint=an_endpoint("llm"))])
+    starts = [_a_start(number, "llm") for number in range(25)] + [_a_start(99, "gone")]
+    await store.fleet.record([ColdStartSaved(start=start) for start in starts])
+    answered = replace(starts[24], phases_ns={**starts[24].phases_ns, StartPhase.FIRST_BYTE: 5})
+    await store.fleet.record([ColdStartSaved(start=answered)])
+    assert (await store.fleet.load_fleet()).cold_starts == (*starts[5:24], answered)
+    assert await store.reads.cold_starts("llm", limit=2) == (answered, starts[23])
+    assert await store.reads.cold_starts("nobody") == ()
+
+
+async def test_only_the_newest_five_hundred_starts_of_an_endpoint_stay(store: Store) -> None:
+    starts = [_a_start(number, "llm") for number in range(510)]
+    await store.fleet.record([ColdStartSaved(start=start) for start in [_a_start(0, "api"), *starts]])
+    kept = await store.reads.cold_starts("llm", limit=1000)
+    assert kept == tuple(reversed(starts[10:]))
+    assert len(await store.reads.cold_starts("api")) == 1
+
+
+def _a_start(number: int, endpoint: str) -> ColdStart:
+    return ColdStart(
+        worker_id=WorkerId(f"wk_{endpoint}_{number:04}"),
+        endpoint=EndpointName(endpoint),
+        revision=Revision("r1"),
+        at_ms=1000 + number,
+        phases_ns={StartPhase.CREATE: 10 + number, StartPhase.LISTEN: 7},
+    )

@@ -55,7 +55,8 @@ def test_an_endpoint_wakes_on_a_pinned_gpu_serves_is_metered_and_returns_to_zero
 def test_every_phase_of_a_cold_start_is_told(start_daemon: DaemonStarter, worker_image: str) -> None:
     daemon = start_daemon(settings=static_gpus(1))
     daemon.deploy(worker_spec("hello", worker_image))
-    assert daemon.call("hello").status == 200
+    answer = daemon.call("hello")
+    assert answer.status == 200
     (ready,) = daemon.events("worker.ready", endpoint="hello")
     phases = {name: ready["facts"][f"{name}_ms"] for name in ("image", "reserve", "create", "start", "ready")}
     assert all(took_ms >= 0 for took_ms in phases.values())
@@ -63,6 +64,17 @@ def test_every_phase_of_a_cold_start_is_told(start_daemon: DaemonStarter, worker
     assert phases["create"] > 0
     assert phases["start"] > 0
     assert phases["ready"] > 0
+
+    def answered() -> bool:
+        """The first byte is written down a moment after the client has it."""
+        return daemon.get("/v1/endpoints/hello/starts")["items"][0]["first_byte_ms"] is not None
+
+    until(answered, what="the first byte is on record")
+    (start,) = daemon.get("/v1/endpoints/hello/starts")["items"]
+    finer = ("wait", "evict", "pull", "reserve", "create", "engine_start", "listen", "ready")
+    assert sum(start[f"{phase}_ms"] for phase in finer) == pytest.approx(start["total_ms"], abs=0.01)
+    assert start["listen_ms"] > 0
+    assert "start_listen;dur=" in answer.headers["server-timing"]
 
 
 def test_twenty_of_twenty_requests_held_over_a_cold_start_are_answered(

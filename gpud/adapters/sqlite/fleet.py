@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, assert_never
 from gpud.adapters.sqlite import history, revisions, rows
 from gpud.adapters.sqlite.outbox import calls_out, put_event
 from gpud.adapters.sqlite.statements import SQL
+from gpud.core.cold_start import COMPARED_MAX
 from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
 from gpud.core.records import (
     ArrivalsForgotten,
     ArrivalsRecorded,
+    ColdStartSaved,
     EndpointDeleted,
     EndpointSaved,
     EventRecorded,
@@ -39,8 +41,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gpud.adapters.sqlite.committer import GroupCommitter
+    from gpud.core.cold_start import ColdStart
     from gpud.core.metering import Segment
     from gpud.core.revision import RevisionRecord
+
+
+_COLD_STARTS_KEPT = 500
+"""Of each endpoint."""
 
 
 class SqliteFleetStore:
@@ -130,8 +137,15 @@ def _apply(change: FleetChange, connection: sqlite3.Connection) -> None:  # noqa
             connection.execute(SQL["arrivals_forget"], {"before_ms": before_ms})
         case PredictionSaved():
             history.save_prediction(change, connection)
+        case ColdStartSaved(start=start):
+            _save_cold_start(start, connection)
         case _:
             assert_never(change)
+
+
+def _save_cold_start(start: ColdStart, connection: sqlite3.Connection) -> None:
+    connection.execute(SQL["cold_start_save"], rows.cold_start_params(start))
+    connection.execute(SQL["cold_start_forget"], {"endpoint": start.endpoint, "kept": _COLD_STARTS_KEPT})
 
 
 def _move_worker(change: WorkerMoved, connection: sqlite3.Connection) -> None:
@@ -232,6 +246,9 @@ def _load(connection: sqlite3.Connection) -> FleetRows:
         open_segments=tuple(map(rows.segment_of, connection.execute(SQL["segments_open"]))),
         gpu_statuses=tuple(map(rows.gpu_status_of, connection.execute(SQL["gpu_health_all"]))),
         standbys=tuple(map(rows.standby_of, connection.execute(SQL["standbys_all"]))),
+        cold_starts=tuple(
+            map(rows.cold_start_of, connection.execute(SQL["cold_starts_recent"], {"each": COMPARED_MAX}))
+        ),
         heartbeat=None if beat is None else (beat["boot_id"], beat["boot_ns"], beat["wall_ms"]),
         revisions=tuple(map(revisions.revision_of, connection.execute(SQL["revisions_needed"]))),
         revision_numbers=tuple(

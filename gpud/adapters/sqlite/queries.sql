@@ -535,3 +535,25 @@ SELECT endpoint, gaps, shadow FROM prediction ORDER BY endpoint;
 SELECT facts FROM event
 WHERE endpoint = :endpoint AND endpoint <> '' AND kind = 'worker.ready' AND at_ms >= :since_ms AND at_ms < :until_ms
 ORDER BY seq;
+
+-- name: cold_start_save
+INSERT INTO cold_start (worker_id, endpoint, revision, at_ms, phases_ns)
+VALUES (:worker_id, :endpoint, :revision, :at_ms, :phases_ns)
+ON CONFLICT (worker_id) DO UPDATE SET phases_ns = excluded.phases_ns;
+
+-- name: cold_start_forget
+-- Keeps the newest of an endpoint.
+DELETE FROM cold_start WHERE worker_id IN (
+    SELECT c.worker_id FROM cold_start AS c WHERE c.endpoint = :endpoint
+    ORDER BY c.at_ms DESC, c.worker_id DESC LIMIT -1 OFFSET :kept
+);
+
+-- name: cold_starts_recent
+-- The newest :each of every endpoint that is deployed, oldest first.
+SELECT * FROM (
+    SELECT c.*, row_number() OVER (PARTITION BY c.endpoint ORDER BY c.at_ms DESC, c.worker_id DESC) AS place
+    FROM cold_start AS c JOIN endpoint AS e ON e.name = c.endpoint
+) WHERE place <= :each ORDER BY at_ms, worker_id;
+
+-- name: cold_starts_of_endpoint
+SELECT * FROM cold_start WHERE endpoint = :endpoint ORDER BY at_ms DESC, worker_id DESC LIMIT :limit;

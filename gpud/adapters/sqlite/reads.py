@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import sqlite3
 
     from gpud.adapters.sqlite.hops import Read
+    from gpud.core.cold_start import ColdStart
     from gpud.core.history import ArrivalBatch
     from gpud.core.worker import Worker
     from gpud.ports.store import EventRow
@@ -82,6 +83,15 @@ class SqliteReadModel:
         whole = params | {"endpoint": endpoint, "worker_id": worker_id}
         return await self._read(
             lambda connection: tuple(map(rows.event_of, connection.execute(SQL[statement + suffix], whole)))
+        )
+
+    async def cold_starts(self, endpoint: str, *, limit: int = 100) -> tuple[ColdStart, ...]:
+        """Starts of an endpoint that ended well, newest first; the newest 500 are kept."""
+        params = {"endpoint": endpoint, "limit": _capped(limit)}
+        return await self._read(
+            lambda connection: tuple(
+                map(rows.cold_start_of, connection.execute(SQL["cold_starts_of_endpoint"], params))
+            )
         )
 
     async def usage(

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from gpud.core.cold_start import ColdStart, StartPhase
 from gpud.core.endpoint import (
     Balance,
     Endpoint,
@@ -306,6 +307,28 @@ def event_of(row: sqlite3.Row) -> EventRow:
         endpoint=row["endpoint"],
         worker_id=row["worker_id"],
         facts=json.loads(row["facts"]),
+    )
+
+
+def cold_start_params(start: ColdStart) -> Params:
+    """A start as statement parameters."""
+    return {
+        "worker_id": start.worker_id,
+        "endpoint": start.endpoint,
+        "revision": start.revision,
+        "at_ms": start.at_ms,
+        "phases_ns": to_json(dict(start.phases_ns)),
+    }
+
+
+def cold_start_of(row: sqlite3.Row) -> ColdStart:
+    """Read a start back."""
+    return ColdStart(
+        worker_id=WorkerId(row["worker_id"]),
+        endpoint=EndpointName(row["endpoint"]),
+        revision=Revision(row["revision"]),
+        at_ms=row["at_ms"],
+        phases_ns={StartPhase(phase): ns for phase, ns in json.loads(row["phases_ns"]).items()},
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from gpud.cli import exits, grammar
 from gpud.cli.client import path_of
+from gpud.cli.commands import starts
 from gpud.cli.exits import BadUsage, CommandFailed
 from gpud.cli.grammar import Argument, Command, Option
 from gpud.cli.output import Column, age, facts, mib, number_at, rows_at, span, state_text, text_at, value_at
@@ -246,4 +247,5 @@ COMMANDS = (
         _rm,
         (_NAME._replace(repeat=True),),
     ),
+    *starts.COMMANDS,
 )

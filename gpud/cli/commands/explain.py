@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from gpud.cli import exits, grammar
 from gpud.cli.client import path_of
+from gpud.cli.commands.starts import start_text
 from gpud.cli.grammar import Argument, Command
 from gpud.cli.output import facts, number_at, rows_at, size, span, text_at, value_at
 
@@ -36,20 +37,26 @@ _REASONS = {
     "no_data": "its load is not known",
 }
 
+_SHOWN = ("name", "condition", "desired", "scale_reason", "waits")
+
 
 _SHOWN = ("name", "condition", "desired", "scale_reason", "waits", "window", "forecast")
 
 
 def _explain(values: Values, context: Context) -> int:
-    endpoint = context.client.get(path_of("v1", "endpoints", values.text("name")))
+    path = path_of("v1", "endpoints", values.text("name"))
+    endpoint = context.client.get(path)
+    starts = rows_at(context.client.get(f"{path}/starts", {"limit": 1}), "items")
     if context.as_json:
         context.print_json({name: endpoint.get(name) for name in _SHOWN})
+        shown = {name: endpoint.get(name) for name in _SHOWN}
+        context.print_json(shown | {"last_start": starts[0] if starts else None})
     else:
-        context.print_text(_told(endpoint, colour=context.colour))
+        context.print_text(_told(endpoint, starts, colour=context.colour))
     return exits.OK
 
 
-def _told(endpoint: Mapping[str, object], *, colour: bool) -> str:
+def _told(endpoint: Mapping[str, object], starts: list[dict[str, object]], *, colour: bool) -> str:
     workers = rows_at(endpoint, "workers")
     ready = sum(worker.get("state") == "ready" for worker in workers)
     desired, reason = number_at(endpoint, "desired"), text_at(endpoint, "scale_reason")
@@ -65,6 +72,7 @@ def _told(endpoint: Mapping[str, object], *, colour: bool) -> str:
         pairs.append((text_at(wait, "reason").replace("_", " ").capitalize(), "\n".join(lines)))
     if not waits:
         pairs.append(("Waits for", "nothing"))
+    pairs += [("Last start", start_text(start)) for start in starts]
     return facts(pairs, colour=colour)
 
 

@@ -103,6 +103,10 @@ class RecordingWatcher:
         assert detail
         self.told.append(f"worn out {worker_id}")
 
+    def start_answered(self, worker_id: WorkerId, first_byte_s: float) -> None:
+        assert first_byte_s >= 0
+        self.told.append(f"answered {worker_id}")
+
 
 @dataclass
 class Seen:

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from functools import partial
 from typing import TYPE_CHECKING
 
 from gpud.core.ids import EndpointName, WorkerId
 from gpud.core.routing import Refusal, RouteWorker, RoutingTable
-from tests.contract.gateway.rig import Reply, Rig, refusing_port, route
+from tests.contract.gateway.rig import RecordingWatcher, Reply, Rig, refusing_port, route
 
 if TYPE_CHECKING:
     from tests.contract.gateway.rig import Answer, RawClient, ScriptedWorker
@@ -42,6 +43,29 @@ async def test_twenty_held_requests_are_all_answered_in_order_of_arrival(rig: Ri
     assert {reply.header("X-Gpud-Cold-Start") for reply in replies} == {"true"}
     await rig.until(lambda: rig.in_flight() == 0)
     assert rig.waiting() == 0
+
+
+async def test_a_request_held_over_a_start_is_told_where_its_time_went(rig: Rig) -> None:
+    watcher = RecordingWatcher()
+    rig.dispatcher.watch(watcher)
+    rig.publish(concurrency=1)
+    clients = await _hold(rig, 2)
+    worker = await rig.worker()
+    phases = "start_engine_start;dur=187.0, start_listen;dur=900.0"
+
+    rig.publish(
+        RouteWorker(worker_id=worker.worker_id, address="127.0.0.1", port=worker.port, start_timing=phases),
+        concurrency=1,
+    )
+
+    for client in clients:
+        timing = (await client.reply()).header("Server-Timing") or ""
+        assert re.fullmatch(
+            rf"queue;dur=0, start;dur=[\d.]+, {phases}, connect;dur=[\d.]+, first_byte;dur=[\d.]+", timing
+        )
+    warm = await rig.get("/e/llm/")
+    assert "start_listen" not in (warm.header("Server-Timing") or "")
+    assert watcher.told.count(f"answered {worker.worker_id}") == 2
 
 
 async def test_five_hundred_held_requests_are_all_answered_in_order_of_arrival(rig: Rig) -> None:

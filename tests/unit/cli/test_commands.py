@@ -478,7 +478,7 @@ def test_each_shell_gets_a_completion_script(shell: str, gpud: Gpud) -> None:
     ("words", "found"),
     [
         (["end"], ["endpoint"]),
-        (["endpoint", "s"], ["scale"]),
+        (["endpoint", "s"], ["scale", "starts"]),
         (["endpoint", "get", ""], ["llm", "api"]),
         (["endpoint", "get", "l"], ["llm"]),
         (["endpoint", "get", "llm", ""], []),

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
 from gpud.core.pacing import ScaleReason
 from tests.unit.cli import documents
 
@@ -16,6 +18,35 @@ WAIT = {
     "facts": {"held_by": ["api"], "needed": 1, "until_in_s": 42.0},
     "remedy": "It goes on when a holder's turn ends.",
 }
+
+
+START = {
+    "worker_id": "wk_1",
+    "revision": "3f2a1b0c9d8e",
+    "ready_at": documents.ago(minutes=3),
+    "total_ms": 4210.5,
+    "usual_ms": 1210.0,
+    "wait_ms": 0.2,
+    "evict_ms": 0.0,
+    "pull_ms": 0.0,
+    "reserve_ms": 1.3,
+    "create_ms": 22.0,
+    "engine_start_ms": 187.0,
+    "listen_ms": 4000.0,
+    "ready_ms": 0.0,
+    "first_byte_ms": 12.0,
+    "slower": {
+        "culprit": "listen",
+        "culprit_ms": 4000.0,
+        "culprit_usual_ms": 1000.0,
+        "detail": "Slower than usual (1.21 s): listen took 4.00 s instead of 1.00 s.",
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def no_starts(daemon: CannedDaemon) -> None:
+    daemon.on("GET", "/v1/endpoints/llm/starts", {"items": [], "next": None})
 
 
 def test_an_unmet_wish_is_told_with_its_reason_its_end_and_its_remedy(
@@ -46,6 +77,31 @@ def test_the_json_holds_the_decision_and_its_waits(gpud: Gpud, daemon: CannedDae
     shown = json.loads(gpud("explain", "llm", "--json").out)
     assert shown["waits"] == [WAIT]
     assert set(shown) == {"name", "condition", "desired", "scale_reason", "waits", "window", "forecast"}
+    assert set(shown) == {"name", "condition", "desired", "scale_reason", "waits", "last_start"}
+
+
+def test_the_last_start_is_told_by_phase_with_what_was_slow(gpud: Gpud, daemon: CannedDaemon) -> None:
+    daemon.on("GET", "/v1/endpoints/llm", documents.endpoint())
+    daemon.on("GET", "/v1/endpoints/llm/starts", {"items": [START], "next": None})
+    out = gpud("explain", "llm").out
+    for words in ("usually 1", "engine start 187 ms", "first byte 12 ms", "listen took 4.00 s instead"):
+        assert words in out
+    assert "evict" not in out, "a phase that took no time is left out"
+
+
+def test_starts_are_listed_with_their_culprits(gpud: Gpud, daemon: CannedDaemon) -> None:
+    daemon.on("GET", "/v1/endpoints/llm/starts", {"items": [START, START | {"slower": None}], "next": None})
+    ran = gpud("endpoint", "starts", "llm")
+    assert ran.code == 0
+    assert "The last start: Slower than usual" in ran.out
+    assert "187 ms" in ran.out
+    assert len(json.loads(gpud("endpoint", "starts", "llm", "--json").out)["items"]) == 2
+
+
+def test_an_endpoint_that_never_started_says_so(gpud: Gpud) -> None:
+    ran = gpud("endpoint", "starts", "llm")
+    assert (ran.code, ran.out) == (0, "")
+    assert "has started yet" in ran.err
 
 
 def test_every_reason_for_a_number_of_workers_has_its_words(gpud: Gpud, daemon: CannedDaemon) -> None:

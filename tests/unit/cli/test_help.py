@@ -108,7 +108,7 @@ def test_a_noun_lists_its_commands(gpud: Gpud) -> None:
         (["endpoint", "lst"], "gpud endpoint has no 'lst'", "Did you mean ls?"),
         (
             ["endpoint"],
-            "gpud endpoint needs one of ls, get, scale, revisions, retry, rm.",
+            "gpud endpoint needs one of ls, get, scale, revisions, retry, rm, starts.",
             "See gpud endpoint --help.",
         ),
         (["worker", "ls", "--endpont", "x"], "no option --endpont", "Did you mean --endpoint?"),

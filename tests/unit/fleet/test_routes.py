@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gpud.core.cold_start import ColdStart, StartPhase
 from gpud.core.endpoint import Limits, ScalePolicy
-from gpud.core.ids import EndpointName
+from gpud.core.ids import EndpointName, Revision
 from gpud.core.starts import StartRecord
 from gpud.core.waiting import WaitReason
 from gpud.core.worker import WorkerState
@@ -89,7 +90,7 @@ def test_a_route_says_what_is_waited_for_and_how_long_that_took_before() -> None
     state = _state()
     assert _route(state).waiting_for == "worker_starting"
     state.waits = {_ECHO: (WaitReason(reason="waiting_for_gpu", detail="All are held."),)}
-    state.recall(_ECHO).cold_starts_s.extend([1.0, 9.0, 2.0])
+    state.recall(_ECHO).cold_starts.extend(_start(took_s) for took_s in (1, 9, 2))
     assert (_route(state).waiting_for, _route(state).expected_start_s) == ("waiting_for_gpu", 2.0)
 
 
@@ -102,3 +103,13 @@ def test_what_gpud_enforces_of_an_endpoint_is_in_its_route() -> None:
     route = _route(state)
     assert (route.request_timeout_s, route.first_request_timeout_s, route.stream_idle_timeout_s) == (7, 8, 9)
     assert (route.max_queue, route.public, route.forward_authorization) == (3, True, True)
+
+
+def _start(took_s: int) -> ColdStart:
+    return ColdStart(
+        worker_id=worker_id(took_s),
+        endpoint=_ECHO,
+        revision=Revision("r1"),
+        at_ms=0,
+        phases_ns={StartPhase.LISTEN: took_s * 1_000_000_000},
+    )
