@@ -259,7 +259,7 @@ class Reconciler:
         for follower in self._followers:
             follower.follow(may_start=written)
         for worker_id in [w.id for w in self.state.workers.values() if w.state is WorkerState.GONE]:
-            self._forget(worker_id)
+            self.state.forget(worker_id)
         self._round_ended.set()
         self.rounded_s = self._clock.now_s()
         loaded = any(self.state.current_load(name) for name in self.state.endpoints)
@@ -396,12 +396,3 @@ class Reconciler:
         self._journal.add(WorkerInserted(worker=worker))
         facts = {"revision": endpoint.revision} | ({"standby": kept} if kept else {})
         self.record("worker.requested", facts, endpoint=name, worker_id=worker.id)
-
-    def _forget(self, worker_id: WorkerId) -> None:
-        del self.state.workers[worker_id]
-        self.state.made_for.pop(worker_id, None)
-        self.state.idle_since_s.pop(worker_id, None)
-        self.state.timelines.pop(worker_id, None)
-        self.state.started.pop(worker_id, None)
-        self.state.start_timings.pop(worker_id, None)
-        self.state.progress.pop(worker_id, None)

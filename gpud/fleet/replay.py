@@ -10,6 +10,7 @@ from heapq import heappop, heappush
 from statistics import median
 from typing import TYPE_CHECKING
 
+from gpud.core import cold_start
 from gpud.core.balancing import Rotation, pick
 from gpud.core.history import arrivals_of
 from gpud.core.ids import WorkerId
@@ -83,7 +84,7 @@ class _Replay:
         self._memory = state.recall(endpoint.name)
         for start in question.cold_starts[-20:]:
             took_s = start.setup_s + start.start_s
-            self._memory.note_start(total_s=took_s, from_gpus_s=took_s)
+            self._memory.note_start(_a_start_of(self._endpoint, took_s))
         shortest_s = min(self._memory.cold_start_s, self._spec.scale.idle_timeout_s)
         self._served_tick_s = min(_PATIENT_TICK_S, max(0.1, _SERVED_TICK_SHARE * shortest_s))
         self._windows = WindowWatch(calendar, self, state)
@@ -303,7 +304,7 @@ class _Replay:
             self._became_ready += 1
             took_s = self._counts.now_s - self._started[after.id][0]
             took_s += self._started[after.id][1].setup_s
-            self._memory.note_start(total_s=took_s, from_gpus_s=took_s)
+            self._memory.note_start(_a_start_of(self._endpoint, took_s))
             self._memory.starts = after_ready()
         if after.failed and not before.failed:
             self._memory.starts = after_failure(
@@ -373,3 +374,14 @@ class _Replay:
 def _cycle(cold_starts: Sequence[ColdStart]) -> Iterator[ColdStart]:
     while True:
         yield from cold_starts
+
+
+def _a_start_of(endpoint: Endpoint, took_s: float) -> cold_start.ColdStart:
+    """A start of which only the whole time is known."""
+    return cold_start.ColdStart(
+        worker_id=WorkerId(""),
+        endpoint=endpoint.name,
+        revision=endpoint.revision,
+        at_ms=0,
+        phases_ns={cold_start.StartPhase.LISTEN: int(took_s * 1e9)},
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpud.core.allocation import AllocationMemory
 from gpud.core.averages import ArrivalCount, LoadAverage, usual_service_s
@@ -270,6 +270,20 @@ class FleetState:
         for name, pace in plan.paces.items():
             self.memory[name].pace = pace
         self.sharing = plan.sharing
+
+    def forget(self, worker_id: WorkerId) -> None:
+        """A worker is GONE: so is all that was known of it."""
+        del self.workers[worker_id]
+        known: tuple[dict[WorkerId, Any], ...] = (
+            self.made_for,
+            self.idle_since_s,
+            self.timelines,
+            self.started,
+            self.start_timings,
+            self.progress,
+        )
+        for about in known:
+            about.pop(worker_id, None)
 
     def current_load(self, name: EndpointName) -> int:
         """Waiting plus in flight, as last taken."""

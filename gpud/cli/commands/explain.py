@@ -37,9 +37,6 @@ _REASONS = {
     "no_data": "its load is not known",
 }
 
-_SHOWN = ("name", "condition", "desired", "scale_reason", "waits")
-
-
 _SHOWN = ("name", "condition", "desired", "scale_reason", "waits", "window", "forecast")
 
 
@@ -48,7 +45,6 @@ def _explain(values: Values, context: Context) -> int:
     endpoint = context.client.get(path)
     starts = rows_at(context.client.get(f"{path}/starts", {"limit": 1}), "items")
     if context.as_json:
-        context.print_json({name: endpoint.get(name) for name in _SHOWN})
         shown = {name: endpoint.get(name) for name in _SHOWN}
         context.print_json(shown | {"last_start": starts[0] if starts else None})
     else:

@@ -76,8 +76,16 @@ def test_the_json_holds_the_decision_and_its_waits(gpud: Gpud, daemon: CannedDae
     daemon.on("GET", "/v1/endpoints/llm", documents.endpoint(waits=[WAIT]))
     shown = json.loads(gpud("explain", "llm", "--json").out)
     assert shown["waits"] == [WAIT]
-    assert set(shown) == {"name", "condition", "desired", "scale_reason", "waits", "window", "forecast"}
-    assert set(shown) == {"name", "condition", "desired", "scale_reason", "waits", "last_start"}
+    assert set(shown) == {
+        "name",
+        "condition",
+        "desired",
+        "scale_reason",
+        "waits",
+        "window",
+        "forecast",
+        "last_start",
+    }
 
 
 def test_the_last_start_is_told_by_phase_with_what_was_slow(gpud: Gpud, daemon: CannedDaemon) -> None:
