@@ -60,6 +60,7 @@ def test_a_listing_as_json_is_the_api_s_own(gpud: Gpud, daemon: CannedDaemon) ->
 def test_an_empty_listing_leaves_stdout_empty_and_says_so_beside_it(
     words: tuple[str, ...], path: str, gpud: Gpud, daemon: CannedDaemon
 ) -> None:
+    daemon.lists("/v1/standbys")
     daemon.lists(path)
     ran = gpud(*words)
     assert (ran.code, ran.out) == (0, "")
@@ -121,6 +122,7 @@ def test_workers_are_filtered_by_endpoint_and_gone_ones_are_shown_on_request(
     gpud: Gpud, daemon: CannedDaemon
 ) -> None:
     daemon.lists("/v1/workers", documents.worker(), documents.worker("wk_b", state="gone", cause="idle"))
+    daemon.lists("/v1/standbys")
     ran = gpud("worker", "ls", "--endpoint", "llm", "--all")
     assert daemon.seen[0].query == {"endpoint": "llm", "include_gone": "true"}
     gone = next(line for line in ran.out.split("\n") if "wk_b" in line)
