@@ -172,9 +172,13 @@ class StandbyKeeper:
             seen = await tier.enter(launch)
         except Unavailable:
             raise
+        except ImageNotFound as error:
+            vanished = error.detail
+            self._hands.reconciler.tell(lambda: self._standbys.image_vanished(standby_id, vanished))
+            return
         except GpudError as error:
-            detail, counts = error.detail, not isinstance(error, ImageNotFound)
-            self._hands.reconciler.tell(lambda: self._standbys.failed(standby_id, detail, counts=counts))
+            detail = error.detail
+            self._hands.reconciler.tell(lambda: self._standbys.failed(standby_id, detail, counts=True))
             return
         self._hands.reconciler.tell(lambda: self._standbys.prepared(standby_id, seen.address))
 

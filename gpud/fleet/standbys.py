@@ -146,6 +146,13 @@ class Standbys:
         self._record("standby.failed", facts, endpoint=standby.endpoint, worker_id=standby.id)
         self._discard(standby, "failed", told=False)
 
+    def image_vanished(self, standby_id: WorkerId, detail: str) -> None:
+        """The image is not on the box any more: nothing is prepared from it until it was pulled again."""
+        made_for = self._state.made_for.get(standby_id)
+        if made_for is not None:
+            self._state.images_present.discard(made_for.image.pin)
+        self.failed(standby_id, detail, counts=False)
+
     def fell_through(self, worker_id: WorkerId, detail: str) -> None:
         """A claimed standby did not come back: its worker starts cold, and says why."""
         standby = self._state.standbys.get(worker_id)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gpud.core.endpoint import ScalePolicy
-from gpud.core.ids import WorkerId
+from gpud.core.ids import EndpointName, WorkerId
 from gpud.core.standby import Rung, StandbyMode, StandbyPolicy, StandbyState
 from gpud.core.worker import WorkerState
 from gpud.ports.containers import ContainerStatus
@@ -175,3 +175,20 @@ def test_a_stopped_daemon_leaves_them_to_the_next() -> None:
         sim.run_until(lambda: any(w.state is WorkerState.READY for w in sim.workers("echo")), within_s=10)
         sim.run(for_s=5)
         assert request.outcome is Outcome.ANSWERED
+
+
+def test_nothing_is_prepared_from_an_image_that_is_gone_until_it_was_pulled_again() -> None:
+    with Sim(9) as sim:
+        sim.images.push("registry.example/echo:1")
+        _deploy(sim, Rung.CREATED, image="registry.example/echo:1")
+        first = _stands_by(sim)
+        pin = sim.up.fleet.state.endpoints[EndpointName("echo")].image.pin
+        sim.ask(lambda: sim.images.evict(pin))
+        sim.ask(lambda: sim.runtime.vanish(WorkerId(first)))
+        sim.run(for_s=60)
+        assert len(sim.events("standby.failed")) <= 2
+        request = sim.request("echo", takes_s=1)
+        sim.run(for_s=120)
+        assert request.outcome is Outcome.ANSWERED
+        _stands_by(sim)
+        check_calm(sim)
