@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import functools
 import ipaddress
 import json
@@ -28,7 +29,7 @@ from docker.errors import APIError, NotFound
 from tests.rig import leftovers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from docker import DockerClient
 
@@ -167,7 +168,8 @@ class PrivateEngine(Engine):
         if not self._pid("containerd"):
             self._start_containerd()
         if not self._pid("dockerd"):
-            self._start_dockerd()
+            with _only_one_starts():
+                self._start_dockerd()
         return self
 
     def halt(self) -> None:
@@ -326,6 +328,15 @@ class PrivateEngine(Engine):
         leftovers.remove_tree(self.run_dir)
         if not keep_data:
             leftovers.remove_tree(self.data_root)
+
+
+@contextlib.contextmanager
+def _only_one_starts() -> Iterator[None]:
+    """A starting dockerd makes the host's `DOCKER` chains anew; two at once take them from each other."""
+    RUN_ROOT.mkdir(parents=True, exist_ok=True)
+    with (RUN_ROOT / "start.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _claim_bridge(name: str) -> tuple[str, str]:
