@@ -108,7 +108,9 @@ def test_every_acknowledgement_waits_for_a_sync_of_its_own_batch(tmp_path: Path)
     groups = re.findall(r"S+|A+", "".join("A" if ack else "S" for _sync, _resumed, ack in order))
     acknowledged = [len(group) for group in groups if group[0] == "A"]
     assert groups[0][0] == "S"
-    assert acknowledged == [TOGETHER] * ROUNDS
+    # A slow machine may commit what belongs together in two batches; none is acknowledged with the next.
+    assert sum(acknowledged) == TOGETHER * ROUNDS
+    assert max(acknowledged) <= TOGETHER
 
 
 @pytest.mark.parametrize("syscall", SYSCALLS)

@@ -57,7 +57,8 @@ def test_every_phase_of_a_cold_start_is_told(start_daemon: DaemonStarter, worker
     daemon.deploy(worker_spec("hello", worker_image))
     answer = daemon.call("hello")
     assert answer.status == 200
-    (ready,) = daemon.events("worker.ready", endpoint="hello")
+    # The answer does not wait for the event to be on disk.
+    (ready,) = until(lambda: daemon.events("worker.ready", endpoint="hello"), what="the event is on record")
     phases = {name: ready["facts"][f"{name}_ms"] for name in ("image", "reserve", "create", "start", "ready")}
     assert all(took_ms >= 0 for took_ms in phases.values())
     assert sum(phases.values()) == pytest.approx(ready["facts"]["total_ms"], abs=0.01)

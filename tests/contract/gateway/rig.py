@@ -160,6 +160,9 @@ class ScriptedWorker:
             self._server.close()
         for writer in list(self._writers):
             writer.transport.abort()
+        async with asyncio.timeout(DEADLINE_S):
+            while self._writers:  # noqa: ASYNC110 - whoever serves one notices, and ends before its loop does
+                await asyncio.sleep(0.001)
 
     @property
     def open_connections(self) -> int:
@@ -188,8 +191,8 @@ class ScriptedWorker:
                 await writer.drain()
                 if writer.is_closing():
                     break
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, ValueError):
+            pass  # The last is a malformed body that another proxy has passed on.
         finally:
             self.gone += 1
             self._writers.discard(writer)
