@@ -7,6 +7,7 @@ keeps at most 1 MiB of a body, and the transports buffer 256 KiB and one read ea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, cast
 
 from gpud.errors import BadFraming
@@ -339,7 +340,9 @@ class ClientConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once."""
         self._leave()
-        self.transport.abort()
+        # Under TLS, early releases of Python 3.11 forget a connection before they say it is lost.
+        with contextlib.suppress(AttributeError):
+            self.transport.abort()
 
     def _leave(self) -> None:
         exchange, self._exchange = self._exchange, None
