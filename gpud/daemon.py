@@ -1,4 +1,4 @@
-"""The composition root: builds every adapter, starts every loop, stops them in order."""
+"""The process: opens the store and the sockets, starts every loop, stops them in order."""
 
 from __future__ import annotations
 
@@ -7,60 +7,29 @@ import os
 import signal
 import socket
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
-from aiohttp import web
 
 from gpud import __version__
 from gpud.adapters.certificates import Certificates
-from gpud.adapters.cron_calendar import CronCalendar
-from gpud.adapters.docker_images import DockerImages
-from gpud.adapters.docker_runtime import DockerRuntime
-from gpud.adapters.gpu_choice import choose_gpus
-from gpud.adapters.http_probe import SocketProbe
-from gpud.adapters.job_carrier import HttpJobCarrier
-from gpud.adapters.nvml_gpus import NvmlGpus
-from gpud.adapters.replay_process import ReplayProcess
 from gpud.adapters.sockets import address_of, open_tcp, open_unix
 from gpud.adapters.sqlite.store import open_store
 from gpud.adapters.system import SystemClock, SystemIds
 from gpud.adapters.systemd import ServiceNotifier, credential_path, inherited_sockets
-from gpud.adapters.threads import Threads
-from gpud.adapters.tier_created import CreatedTier
-from gpud.adapters.tier_parked import ParkedTier
-from gpud.adapters.webhook_sender import WebhookSender
-from gpud.adapters.webhook_signer import StandardSigner
-from gpud.api.app import build_api
-from gpud.api.auth import ApiKeyRing
-from gpud.core.gpu import GpuAttach
-from gpud.core.standby import StandbyBudget
-from gpud.core.starts import BackoffPolicy
-from gpud.core.webhook_guard import GuardRules
+from gpud.composition import Parts
 from gpud.errors import BadSettings
 from gpud.fleet.fates import Fates
-from gpud.fleet.fleet import Fleet, FleetPorts
-from gpud.fleet.hands import FleetSettings
-from gpud.fleet.reconciler import ReconcilerPolicy
-from gpud.fleet.state import StartLimits
-from gpud.gateway.dispatch import Dispatcher
-from gpud.gateway.server import Gateway
 from gpud.gateway.tuning import tune_process
-from gpud.jobs.bounds import free_share, limits_of, retention_of
-from gpud.jobs.jobs import Jobs
-from gpud.jobs.load import LoadWithJobs
 from gpud.settings import load_settings
 from gpud.telemetry import set_up_logging
-from gpud.webhooks.control import WebhookControl
-from gpud.webhooks.dispatcher import WebhookDispatcher
 
 if TYPE_CHECKING:
     from gpud.adapters.sqlite.store import Store
-    from gpud.ports.gpus import GpuInventory
-    from gpud.ports.standby import Tier
+    from gpud.fleet.fleet import Fleet
+    from gpud.gateway.server import Gateway
     from gpud.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -120,7 +89,7 @@ async def _serve(settings: Settings, config: Path | None) -> int:
 
 
 class Daemon:
-    """Every part, built once.
+    """Runs the parts.
 
     Args:
         settings: Checked.
@@ -141,33 +110,7 @@ class Daemon:
         self._settings = settings
         self._notifier = notifier
         self._store = store
-        self._clock = clock
-        self._ids = ids
-        self._gpus = choose_gpus(settings.gpus)
-        self._threads = Threads(_THREADS)
-        self._runtime = DockerRuntime(
-            settings.docker,
-            store.install_id,
-            self._threads,
-            attach=_attach(settings, self._gpus),
-            volume_roots=settings.paths.volume_roots,
-        )
-        self._images = DockerImages(settings.docker, self._threads)
-        self._dispatcher = Dispatcher(clock)
-        self._keyring = ApiKeyRing(store.access, clock, ids)
-        self._sender = WebhookSender(_guard(settings), clock)
-        self._signer = StandardSigner()
-        self._carrier = HttpJobCarrier()
-        self._jobs = Jobs(
-            store.jobs,
-            self._dispatcher,
-            self._carrier,
-            clock=clock,
-            ids=ids,
-            kept=retention_of(settings.jobs),
-            limits=limits_of(settings.jobs),
-            free_share=partial(free_share, settings.paths.data_dir),
-        )
+        self._parts = Parts(settings, store, clock, ids)
 
     async def run(
         self,
@@ -184,33 +127,25 @@ class Daemon:
             local: Unix sockets, where administrators need no key.
             certificates: Of the TCP port; None for plain HTTP.
         """
-        settings = self._settings
-        await self._keyring.load()
+        settings, parts = self._settings, self._parts
+        await parts.keyring.load()
         async with asyncio.TaskGroup() as tasks:
-            fleet = self._fleet(tasks)
-            self._dispatcher.watch(fleet.reconciler)
+            fleet = parts.fleet(tasks)
+            parts.dispatcher.watch(fleet.reconciler)
             await fleet.load()
-            await self._jobs.load()
-            self._jobs.queue.on_load.append(fleet.reconciler.load_changed)
-            runner = await self._start_api(fleet)
-            self._gateway = gateway = Gateway(
-                dispatcher=self._dispatcher,
-                settings=settings.server,
-                keys=self._keyring,
-                control=_server_of(runner),
-                clock=self._clock,
-                ids=self._ids,
-                log_share=settings.log.requests_share if settings.log.requests else None,
-            )
+            await parts.jobs.load()
+            parts.jobs.queue.on_load.append(fleet.reconciler.load_changed)
+            runner = await parts.api(fleet)
+            gateway = parts.gateway(runner)
             watching = [
                 tasks.create_task(self._watch_store(), name="store_watch"),
                 tasks.create_task(self._feed_watchdog(fleet), name="watchdog"),
-                tasks.create_task(self._webhook_dispatcher().run(), name="webhooks"),
+                tasks.create_task(parts.webhooks().run(), name="webhooks"),
             ]
             if certificates is not None:
                 watching.append(tasks.create_task(certificates.keep_looking(), name="certificates"))
             fleet.start()
-            await self._jobs.start(tasks, Fates(fleet.reconciler), fleet.spec_of)
+            await parts.jobs.start(tasks, Fates(fleet.reconciler), fleet.spec_of)
             await gateway.start([*tcp, *local], certificates.context if certificates is not None else None)
             tune_process()
             log.info(
@@ -218,7 +153,7 @@ class Daemon:
                 version=__version__,
                 listen=address_of(tcp[0]),
                 api_socket=local[0].getsockname(),
-                gpu_source=self._gpus.source,
+                gpu_source=parts.gpus.source,
                 gpus=len(fleet.state.gpus),
                 pid=os.getpid(),
             )
@@ -229,100 +164,14 @@ class Daemon:
             await runner.cleanup()
             for task in watching:
                 task.cancel()
-        await self._close_adapters()
-
-    async def _close_adapters(self) -> None:
-        for adapter in (self._sender, self._carrier, self._images, self._runtime, self._threads):
-            await adapter.close()
-        if isinstance(self._gpus, NvmlGpus):
-            await self._gpus.close()
+        await parts.close()
 
     async def _drain(self, gateway: Gateway) -> None:
         """Take nothing more; what runs has a while to end."""
         log.info("daemon.stopping")
         self._notifier.stopping("Waiting for running requests")
         drain_s = self._settings.server.shutdown_timeout_s
-        await asyncio.gather(gateway.stop(drain_s), self._jobs.stop(drain_s))
-
-    def _fleet(self, tasks: asyncio.TaskGroup) -> Fleet:
-        settings = self._settings
-        ports = FleetPorts(
-            runtime=self._runtime,
-            images=self._images,
-            gpus=self._gpus,
-            probe=SocketProbe(),
-            store=self._store.fleet,
-            access=self._store.access,
-            traffic=LoadWithJobs(self._dispatcher, self._jobs.queue, self._clock),
-            clock=self._clock,
-            ids=self._ids,
-            calendar=CronCalendar(),
-            tiers=self._tiers(),
-        )
-        fleet_settings = FleetSettings(
-            parallel_starts=settings.docker.parallel_starts or 2 * (os.cpu_count() or 1),
-            gpu_attach=_attach(settings, self._gpus),
-            idle_memory_mib_max=settings.gpus.idle_memory_mib_max,
-            release_timeout_s=settings.gpus.release_timeout_s,
-            history_days=settings.history.keep_days,
-            headroom_mib=settings.gpus.headroom_mib,
-        )
-        backoff = BackoffPolicy(
-            base_s=settings.scaling.start_backoff_s,
-            max_s=settings.scaling.start_backoff_s_max,
-            circuit_failures=settings.scaling.circuit_failures,
-        )
-        policy = ReconcilerPolicy(
-            backoff=backoff,
-            settle_s=settings.scaling.settle_s,
-            verify_gpus=self._gpus.source == "nvml",
-            starts=StartLimits(box=settings.scaling.starts, endpoint=settings.scaling.endpoint_starts),
-            standbys=StandbyBudget(workers=settings.standby.workers, ram_mib=settings.standby.ram_mib),
-        )
-        return Fleet(ports, fleet_settings, policy, tasks)
-
-    def _tiers(self) -> tuple[Tier, ...]:
-        parked = ParkedTier(
-            self._runtime,
-            self._threads,
-            root=self._settings.paths.data_dir / "standby",
-            engine_is_local=self._settings.docker.host.startswith("unix://"),
-        )
-        return (CreatedTier(self._runtime), parked)
-
-    async def _start_api(self, fleet: Fleet) -> web.AppRunner:
-        app = build_api(
-            control=fleet.control,
-            reads=self._store.reads,
-            access=self._store.access,
-            keyring=self._keyring,
-            jobs_=self._jobs,
-            settings=self._settings,
-            simulator=ReplayProcess(),
-            clock=self._clock,
-            ids=self._ids,
-            webhook_control=WebhookControl(
-                store=self._store.webhooks,
-                sender=self._sender,
-                signer=self._signer,
-                clock=self._clock,
-                ids=self._ids,
-            ),
-            gateway=lambda: self._gateway.reading(),  # noqa: PLW0108 - it is built later, and all come through it
-        )
-        runner = web.AppRunner(app, access_log=None, handle_signals=False)
-        await runner.setup()
-        return runner
-
-    def _webhook_dispatcher(self) -> WebhookDispatcher:
-        return WebhookDispatcher(
-            store=self._store.webhooks,
-            sender=self._sender,
-            signer=self._signer,
-            clock=self._clock,
-            ids=self._ids,
-            retention_s=self._settings.webhooks.retention_s,
-        )
+        await asyncio.gather(gateway.stop(drain_s), self._parts.jobs.stop(drain_s))
 
     async def _watch_store(self) -> None:
         """End the daemon when the store cannot go on: a restart starts from what is on disk."""
@@ -374,25 +223,3 @@ def _check_settings(running: Settings, config: Path | None) -> None:
         name for name in type(running).model_fields if getattr(running, name) != getattr(wanted, name)
     ]
     log.warning("settings.need_restart", sections=sections) if sections else log.info("settings.unchanged")
-
-
-def _attach(settings: Settings, gpus: GpuInventory) -> GpuAttach:
-    """Static GPUs are not the engine's to attach: their workers are only told which they have."""
-    return GpuAttach.NONE if gpus.source == "static" else settings.gpus.attach
-
-
-def _guard(settings: Settings) -> GuardRules:
-    """Whom webhooks may call."""
-    return GuardRules(
-        http_hosts=frozenset(host.lower() for host in settings.webhooks.http_hosts),
-        networks=settings.webhooks.networks,
-        ports=frozenset(settings.webhooks.ports),
-    )
-
-
-def _server_of(runner: web.AppRunner) -> web.Server:
-    server = runner.server
-    if server is None:
-        message = "The API's runner was set up without a server."
-        raise RuntimeError(message)
-    return server

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeVar, assert_never
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import structlog
 
 from gpud.core.events import RECORDED
-from gpud.core.ids import WorkerId
 from gpud.core.reconcile import plan
-from gpud.core.records import EventRecorded, WorkerInserted, WorkerMoved
-from gpud.core.standby import ClaimStandby, DropStandby, NewStandby, StandbyBudget
-from gpud.core.worker import Cause, Worker, WorkerEvent, WorkerState, advance
-from gpud.core.world import NewWorker
+from gpud.core.records import EventRecorded
+from gpud.core.standby import StandbyBudget
+from gpud.core.worker import Cause, WorkerEvent, WorkerState
 from gpud.errors import InvariantBroken, StorageFull
 from gpud.fleet.chronicle import Chronicle
+from gpud.fleet.moves import Moves
 from gpud.fleet.rollouts import Rollouts
 from gpud.fleet.routes import routing_table
 from gpud.fleet.standbys import Standbys
-from gpud.fleet.state import StartLimits, StartTimeline
+from gpud.fleet.state import StartLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from gpud.core.standby import StandbyChange
+    from gpud.core.ids import WorkerId
     from gpud.core.starts import BackoffPolicy
     from gpud.core.world import Plan
     from gpud.fleet.journal import Journal
@@ -96,7 +95,6 @@ class Reconciler:
         self._meter = meter
         self._traffic = traffic
         self._clock = clock
-        self._ids = ids
         self._policy = policy
         self.rollouts = Rollouts(
             state=state, journal=journal, clock=clock, ids=ids, backoff=policy.backoff, record=self.record
@@ -113,6 +111,7 @@ class Reconciler:
         self.standbys = Standbys(
             state=state, journal=journal, clock=clock, ids=ids, budget=policy.standbys, record=self.record
         )
+        self._moves = self._moves_over(ids)
         self._followers: tuple[Follower, ...] = ()
         self._inbox: list[WorkerEvent | Callable[[], None]] = []
         self._changes: list[tuple[Callable[[], object], asyncio.Future[object]]] = []
@@ -120,11 +119,23 @@ class Reconciler:
         self._wake = asyncio.Event()
         self._stopping = False
         self._no_shrink_until_s = 0.0
-        self._closed = False
         self._round_ended = asyncio.Event()
         self.rounded_s = clock.now_s()
         self.senses: list[Callable[[float], None]] = []
         """Called in each round with its loop time, once the load was taken and before anything is decided."""
+
+    def _moves_over(self, ids: IdSource) -> Moves:
+        return Moves(
+            state=self.state,
+            journal=self._journal,
+            meter=self._meter,
+            chronicle=self._chronicle,
+            standbys=self.standbys,
+            traffic=self._traffic,
+            clock=self._clock,
+            ids=ids,
+            record=self.record,
+        )
 
     # -- what others may do --------------------------------------------------------------------
 
@@ -224,7 +235,7 @@ class Reconciler:
 
     def close_doors(self) -> None:
         """Make no more workers: the daemon is going down and takes its workers with it."""
-        self._closed = True
+        self._moves.closed = True
         self._wake.set()
 
     async def emptied(self) -> None:
@@ -274,7 +285,7 @@ class Reconciler:
         events, self._inbox = self._inbox, []
         for event in events:
             if isinstance(event, WorkerEvent):
-                self._move(event, now_s)
+                self._moves.move(event, now_s)
             else:
                 event()
 
@@ -312,87 +323,12 @@ class Reconciler:
                 verify_gpus=self._policy.verify_gpus,
                 no_shrink_until_s=self._no_shrink_until_s,
                 starts=self._policy.starts,
-                standing=self.standbys.seen(closed=self._closed),
+                standing=self.standbys.seen(closed=self._moves.closed),
             )
             answer = plan(world)
             self.state.remember(answer)
-            applied = [self._apply(change, now_s) for change in answer.changes]
+            applied = [self._moves.apply(change, now_s) for change in answer.changes]
             applied.append(self.rollouts.apply(answer.rollouts))
             if not any(applied):
                 return answer
         raise InvariantBroken("The plan did not settle: two rules undo each other.")
-
-    # -- applying ------------------------------------------------------------------------------
-
-    def _apply(self, change: NewWorker | WorkerEvent | StandbyChange, now_s: float) -> bool:
-        match change:
-            case WorkerEvent():
-                return self._move(change, now_s)
-            case DropStandby():
-                return self.standbys.drop(change)
-            case NewWorker() | NewStandby() | ClaimStandby() if self._closed:
-                return False
-            case NewWorker():
-                self._insert(change, WorkerId(self._ids.new_id("wk")), now_s)
-            case NewStandby():
-                self.standbys.make(change)
-            case ClaimStandby():
-                return self._claim(change, now_s)
-            case _:
-                assert_never(change)
-        return True
-
-    def _claim(self, change: ClaimStandby, now_s: float) -> bool:
-        """Make a worker of a standby, with the GPUs that its container reaches."""
-        standby = self.standbys.claim(change)
-        if standby is None:
-            return False
-        asked_ns = self._clock.boot_ns()
-        if change.replaces is not None:
-            before = self.state.timelines.get(change.replaces)
-            asked_ns = before.reached_ns.get(WorkerState.PENDING, asked_ns) if before else asked_ns
-            detail = f"{standby.id} starts instead: it stood by {standby.rung}."
-            self._move(WorkerEvent(worker_id=change.replaces, cause=Cause.UNWANTED, detail=detail), now_s)
-        new = NewWorker(endpoint=standby.endpoint, revision=standby.revision)
-        self._insert(new, standby.id, now_s, kept=standby.rung)
-        self.state.timelines[standby.id].reached_ns[WorkerState.PENDING] = asked_ns
-        reserved = WorkerEvent(worker_id=standby.id, cause=Cause.GPUS_RESERVED, gpu_uuids=standby.gpu_uuids)
-        return self._move(reserved, now_s)
-
-    def _move(self, change: WorkerEvent, now_s: float) -> bool:
-        worker = self.state.workers.get(change.worker_id)
-        if worker is None:
-            return False
-        after = advance(worker, change, now_s=now_s)
-        if after is None:
-            return False
-        self.state.workers[worker.id] = after
-        in_flight = self._traffic.worker_in_flight(worker.id)
-        self._meter.moved(worker, after, in_flight=in_flight)
-        moved = WorkerMoved(worker=after, from_state=worker.state, from_generation=worker.generation)
-        self._journal.add(moved)
-        self._chronicle.note_move(worker, after, change, now_s)
-        self.standbys.follow_worker(after)
-        return True
-
-    def _insert(self, new: NewWorker, worker_id: WorkerId, now_s: float, *, kept: str = "") -> None:
-        name = new.endpoint
-        endpoint = self.state.endpoints[name]
-        if new.revision != endpoint.revision:
-            endpoint = self.state.serving(endpoint)
-        worker = Worker(
-            id=worker_id,
-            endpoint=name,
-            revision=endpoint.revision,
-            state=WorkerState.PENDING,
-            generation=1,
-            since_s=now_s,
-            created_at_ms=self._clock.at_ms(),
-            port=endpoint.spec.port,
-        )
-        self.state.workers[worker.id] = worker
-        self.state.made_for[worker.id] = endpoint
-        self.state.timelines[worker.id] = StartTimeline({WorkerState.PENDING: self._clock.boot_ns()})
-        self._journal.add(WorkerInserted(worker=worker))
-        facts = {"revision": endpoint.revision} | ({"standby": kept} if kept else {})
-        self.record("worker.requested", facts, endpoint=name, worker_id=worker.id)

@@ -1,0 +1,219 @@
+"""The composition root: every part, built once from the settings."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from gpud.adapters.cron_calendar import CronCalendar
+from gpud.adapters.docker_images import DockerImages
+from gpud.adapters.docker_runtime import DockerRuntime
+from gpud.adapters.gpu_choice import choose_gpus
+from gpud.adapters.http_probe import SocketProbe
+from gpud.adapters.job_carrier import HttpJobCarrier
+from gpud.adapters.nvml_gpus import NvmlGpus
+from gpud.adapters.replay_process import ReplayProcess
+from gpud.adapters.threads import Threads
+from gpud.adapters.tier_created import CreatedTier
+from gpud.adapters.tier_parked import ParkedTier
+from gpud.adapters.webhook_sender import WebhookSender
+from gpud.adapters.webhook_signer import StandardSigner
+from gpud.api.app import build_api
+from gpud.api.auth import ApiKeyRing
+from gpud.core.gpu import GpuAttach
+from gpud.core.standby import StandbyBudget
+from gpud.core.starts import BackoffPolicy
+from gpud.core.webhook_guard import GuardRules
+from gpud.fleet.fleet import Fleet, FleetPorts
+from gpud.fleet.hands import FleetSettings
+from gpud.fleet.reconciler import ReconcilerPolicy
+from gpud.fleet.state import StartLimits
+from gpud.gateway.dispatch import Dispatcher
+from gpud.gateway.server import Gateway
+from gpud.jobs.bounds import free_share, limits_of, retention_of
+from gpud.jobs.jobs import Jobs
+from gpud.jobs.load import LoadWithJobs
+from gpud.webhooks.control import WebhookControl
+from gpud.webhooks.dispatcher import WebhookDispatcher
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from gpud.adapters.sqlite.store import Store
+    from gpud.adapters.system import SystemClock, SystemIds
+    from gpud.ports.gpus import GpuInventory
+    from gpud.ports.standby import Tier
+    from gpud.settings import Settings
+
+_THREADS = 16
+
+
+class Parts:
+    """Every part that lives as long as the daemon, and what is built of them.
+
+    Args:
+        settings: Checked.
+        store: Open; this process holds its lock.
+        clock: The system's.
+        ids: The system's.
+    """
+
+    def __init__(self, settings: Settings, store: Store, clock: SystemClock, ids: SystemIds) -> None:
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+        self.gpus = choose_gpus(settings.gpus)
+        self._threads = Threads(_THREADS)
+        self._runtime = DockerRuntime(
+            settings.docker,
+            store.install_id,
+            self._threads,
+            attach=_attach(settings, self.gpus),
+            volume_roots=settings.paths.volume_roots,
+        )
+        self._images = DockerImages(settings.docker, self._threads)
+        self.dispatcher = Dispatcher(clock)
+        self.keyring = ApiKeyRing(store.access, clock, ids)
+        self._sender = WebhookSender(_guard(settings), clock)
+        self._signer = StandardSigner()
+        self._carrier = HttpJobCarrier()
+        self.jobs = Jobs(
+            store.jobs,
+            self.dispatcher,
+            self._carrier,
+            clock=clock,
+            ids=ids,
+            kept=retention_of(settings.jobs),
+            limits=limits_of(settings.jobs),
+            free_share=partial(free_share, settings.paths.data_dir),
+        )
+
+    async def close(self) -> None:
+        """Close the adapters; every loop has ended."""
+        for adapter in (self._sender, self._carrier, self._images, self._runtime, self._threads):
+            await adapter.close()
+        if isinstance(self.gpus, NvmlGpus):
+            await self.gpus.close()
+
+    def fleet(self, tasks: asyncio.TaskGroup) -> Fleet:
+        """The fleet over these parts; its loops run in `tasks`."""
+        settings = self._settings
+        ports = FleetPorts(
+            runtime=self._runtime,
+            images=self._images,
+            gpus=self.gpus,
+            probe=SocketProbe(),
+            store=self._store.fleet,
+            access=self._store.access,
+            traffic=LoadWithJobs(self.dispatcher, self.jobs.queue, self._clock),
+            clock=self._clock,
+            ids=self._ids,
+            calendar=CronCalendar(),
+            tiers=self._tiers(),
+        )
+        fleet_settings = FleetSettings(
+            parallel_starts=settings.docker.parallel_starts or 2 * (os.cpu_count() or 1),
+            gpu_attach=_attach(settings, self.gpus),
+            idle_memory_mib_max=settings.gpus.idle_memory_mib_max,
+            release_timeout_s=settings.gpus.release_timeout_s,
+            history_days=settings.history.keep_days,
+            headroom_mib=settings.gpus.headroom_mib,
+        )
+        backoff = BackoffPolicy(
+            base_s=settings.scaling.start_backoff_s,
+            max_s=settings.scaling.start_backoff_s_max,
+            circuit_failures=settings.scaling.circuit_failures,
+        )
+        policy = ReconcilerPolicy(
+            backoff=backoff,
+            settle_s=settings.scaling.settle_s,
+            verify_gpus=self.gpus.source == "nvml",
+            starts=StartLimits(box=settings.scaling.starts, endpoint=settings.scaling.endpoint_starts),
+            standbys=StandbyBudget(workers=settings.standby.workers, ram_mib=settings.standby.ram_mib),
+        )
+        return Fleet(ports, fleet_settings, policy, tasks)
+
+    def _tiers(self) -> tuple[Tier, ...]:
+        parked = ParkedTier(
+            self._runtime,
+            self._threads,
+            root=self._settings.paths.data_dir / "standby",
+            engine_is_local=self._settings.docker.host.startswith("unix://"),
+        )
+        return (CreatedTier(self._runtime), parked)
+
+    async def api(self, fleet: Fleet) -> web.AppRunner:
+        """The control API, set up."""
+        app = build_api(
+            control=fleet.control,
+            reads=self._store.reads,
+            access=self._store.access,
+            keyring=self.keyring,
+            jobs_=self.jobs,
+            settings=self._settings,
+            simulator=ReplayProcess(),
+            clock=self._clock,
+            ids=self._ids,
+            webhook_control=WebhookControl(
+                store=self._store.webhooks,
+                sender=self._sender,
+                signer=self._signer,
+                clock=self._clock,
+                ids=self._ids,
+            ),
+            gateway=lambda: self._gateway.reading(),  # noqa: PLW0108 - built later, and all come through it
+        )
+        runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        await runner.setup()
+        return runner
+
+    def webhooks(self) -> WebhookDispatcher:
+        """Empties the outbox."""
+        return WebhookDispatcher(
+            store=self._store.webhooks,
+            sender=self._sender,
+            signer=self._signer,
+            clock=self._clock,
+            ids=self._ids,
+            retention_s=self._settings.webhooks.retention_s,
+        )
+
+    def gateway(self, api: web.AppRunner) -> Gateway:
+        """The gateway, with the control API as one of its upstreams."""
+        settings = self._settings
+        self._gateway = Gateway(
+            dispatcher=self.dispatcher,
+            settings=settings.server,
+            keys=self.keyring,
+            control=_server_of(api),
+            clock=self._clock,
+            ids=self._ids,
+            log_share=settings.log.requests_share if settings.log.requests else None,
+        )
+        return self._gateway
+
+
+def _attach(settings: Settings, gpus: GpuInventory) -> GpuAttach:
+    """Static GPUs are not the engine's to attach: their workers are only told which they have."""
+    return GpuAttach.NONE if gpus.source == "static" else settings.gpus.attach
+
+
+def _guard(settings: Settings) -> GuardRules:
+    """Whom webhooks may call."""
+    return GuardRules(
+        http_hosts=frozenset(host.lower() for host in settings.webhooks.http_hosts),
+        networks=settings.webhooks.networks,
+        ports=frozenset(settings.webhooks.ports),
+    )
+
+
+def _server_of(runner: web.AppRunner) -> web.Server:
+    server = runner.server
+    if server is None:
+        message = "The API's runner was set up without a server."
+        raise RuntimeError(message)
+    return server
