@@ -1,8 +1,8 @@
 """The job queue: takes jobs, hands them out one at a time, and sees each to one end.
 
-Rows decide; memory only knows who is next and how many there are. Everything that changes a job goes
-through here, so that the counts, the waiters and the rows agree. Delivery by push (`jobs.push`) and by
-pull use the same three calls: `claim`, then `complete` or `settle`.
+Rows decide; memory (`jobs.board`) only knows who is next and how many there are. Everything that changes a
+job goes through here. Delivery by push (`jobs.push`) and by pull use the same three calls: `claim`, then
+`complete` or `settle`.
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from gpud.core.job import Delivered, Ending, Job, JobState, Retention
+from gpud.core.job import Delivered, Ending, Job, Retention
 from gpud.core.job_request import accepted, job_id
 from gpud.core.ready_jobs import place_of
-from gpud.errors import QueueFull, StorageFull, Unavailable
-from gpud.jobs.lanes import JobLane
-from gpud.jobs.news import News
+from gpud.errors import QueueFull, StorageFull
+from gpud.jobs.board import JobBoard
 from gpud.jobs.submission import QueueLimits, Submission
 from gpud.jobs.whole import whole
 from gpud.ports.jobs import Change
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from gpud.core.ids import EndpointName, JobId
-    from gpud.core.timeline import Anchor
+    from gpud.core.ids import EndpointName
+    from gpud.jobs.lanes import JobLane
     from gpud.ports.jobs import Claim, JobStore, Payload
     from gpud.ports.time import Clock, IdSource
 
@@ -36,7 +35,7 @@ _RETRY_AFTER_S = (1.0, 600.0)
 _log = structlog.get_logger(__name__)
 
 
-class JobQueue:
+class JobQueue(JobBoard):
     """Every job of the daemon.
 
     Args:
@@ -49,11 +48,7 @@ class JobQueue:
 
     Attributes:
         instance: This run of the daemon; holds the leases.
-        running: Jobs IN_PROGRESS, by id.
-        news: Tells who waits for a job that something happened to it.
-        on_ready: Called with an endpoint one of whose jobs may be handed out.
-        on_cancel: Called with a running job that is to be stopped.
-        on_load: Called when what waits changed from nothing, or to it.
+        stopped: No more is handed out.
     """
 
     def __init__(
@@ -66,21 +61,13 @@ class JobQueue:
         limits: QueueLimits | None = None,
         free_share: Callable[[], float] = lambda: 1.0,
     ) -> None:
+        super().__init__(clock)
         self._store = store
-        self._clock = clock
         self._ids = ids
         self.kept = kept or Retention()
         self._limits = limits or QueueLimits()
         self._free_share = free_share
-        self._anchor: Anchor | None = None
-        self._lanes: dict[EndpointName, JobLane] = {}
         self.instance = ids.new_id("run")
-        self.running: dict[JobId, Job] = {}
-        self.news = News()
-        self.on_ready: list[Callable[[EndpointName], None]] = []
-        self.on_cancel: list[Callable[[Job], None]] = []
-        self.on_load: list[Callable[[], None]] = []
-        self.due_changed = asyncio.Event()
         self._giving_back: set[asyncio.Future[Job | None]] = set()
         self.stopped = False
 
@@ -88,16 +75,6 @@ class JobQueue:
     def store(self) -> JobStore:
         """The rows, for whoever only reads."""
         return self._store
-
-    def now_ms(self) -> int:
-        """The job timeline now."""
-        if self._anchor is None:
-            raise Unavailable("The job queue has not started yet. Try again in a moment.")
-        return self._anchor.now_ms(self._clock.boot_ns())
-
-    def shown_ms(self, at_ms: int) -> int:
-        """A moment of the job timeline as wall time, for people."""
-        return self._clock.at_ms() - (self.now_ms() - at_ms) if at_ms else 0
 
     async def start(self) -> tuple[Change, ...]:
         """Read what is there; returns what an earlier run of the daemon had under way."""
@@ -108,34 +85,10 @@ class JobQueue:
             kept=self.kept,
             fraction=self._ids.fraction,
         )
-        self._anchor = found.anchor
-        for name, waiting in found.waiting.items():
-            self._lanes[name] = JobLane.restored(waiting)
-        for name, seqs in found.scheduled.items():
-            self.lane(name).scheduled |= set(seqs)
-        for (name, ending), count in found.totals.items():
-            self.lane(name).totals[ending] = count
-        for (name, group_key), seq in found.group_holders.items():
-            self.lane(name).ready.holders[group_key] = seq
+        self.restore(found)
         if found.given_back:
             _log.info("jobs.given_back", jobs=len(found.given_back))
         return found.given_back
-
-    def lane(self, endpoint: EndpointName) -> JobLane:
-        """The counts of an endpoint, made on first use."""
-        found = self._lanes.get(endpoint)
-        if found is None:
-            found = self._lanes[endpoint] = JobLane()
-        return found
-
-    def peek(self, endpoint: EndpointName) -> JobLane | None:
-        """The counts of an endpoint, if it ever had a job."""
-        return self._lanes.get(endpoint)
-
-    @property
-    def lanes(self) -> dict[EndpointName, JobLane]:
-        """Every endpoint that has or had jobs."""
-        return self._lanes
 
     # -- taking --------------------------------------------------------------------------------
 
@@ -179,7 +132,7 @@ class JobQueue:
         lane.ready.add(place_of(written))
         if asked.policy.ttl_ms < LEASE_MS or asked.policy.deadline_ms:
             self.due_changed.set()
-        self._tell_ready(asked.endpoint)
+        self.tell_ready(asked.endpoint)
         return written, False
 
     def _refuse_excess(self, asked: Submission) -> None:
@@ -303,7 +256,7 @@ class JobQueue:
         keep_ms = self.kept.sync_ms if job.sync else self.kept.result_ms
         after = await self._store.complete(job, now_ms=now_ms, purge_at_ms=now_ms + keep_ms, result=result)
         if after is not None:
-            self._delivery_over(Change(before=job, after=after))
+            self.delivery_over(Change(before=job, after=after))
         return after
 
     async def settle(
@@ -323,73 +276,5 @@ class JobQueue:
             log_tail=log_tail,
         )
         if after is not None:
-            self._delivery_over(Change(before=job, after=after))
+            self.delivery_over(Change(before=job, after=after))
         return after
-
-    def _delivery_over(self, change: Change) -> None:
-        job, lane = change.after, self.lane(change.after.endpoint)
-        self.running.pop(job.id, None)
-        lane.running -= 1
-        if job.state is JobState.IN_QUEUE:
-            lane.note_end("retried", self._clock.now_s())
-            lane.began_to_wait(job)
-            self.waits_again(job)
-        else:
-            self._is_over(job)
-
-    def waits_again(self, job: Job) -> None:
-        """Take note of a job that is IN_QUEUE once more."""
-        if job.available_at_ms <= self.now_ms():
-            # Its row stands among the scheduled ones only when its time was still to come.
-            self.lane(job.endpoint).ready.add(place_of(job))
-            self._tell_ready(job.endpoint)
-        elif not job.low_priority:
-            self.lane(job.endpoint).scheduled.add(job.seq)
-        self.due_changed.set()
-        self.news.tell(job.id)
-
-    def _is_over(self, job: Job) -> None:
-        lane = self.lane(job.endpoint)
-        lane.note_end(job.state.value.lower(), self._clock.now_s())
-        lane.ready.release(job.group_key, job.seq)
-        self.news.tell(job.id)
-        if lane.waiting:
-            self._tell_ready(job.endpoint)
-        else:
-            self._tell_load()
-
-    # -- taking note ---------------------------------------------------------------------------
-
-    def left_the_queue(self, change: Change) -> None:
-        """Take note of a job that ended while it waited."""
-        if change.before.state is JobState.IN_QUEUE and change.after.state.terminal:
-            lane = self.lane(change.after.endpoint)
-            lane.waits_no_more(change.before)
-            lane.ready.discard(change.after.seq)
-            lane.scheduled.discard(change.after.seq)
-            self._is_over(change.after)
-
-    def took_up(self, job: Job) -> None:
-        """Count a job IN_PROGRESS that nobody here knew of."""
-        self.running[job.id] = job
-        self.lane(job.endpoint).running += 1
-
-    def came_due(self, jobs: Sequence[Job]) -> None:
-        """Take note of scheduled jobs whose time has come."""
-        for job in jobs:
-            lane = self.lane(job.endpoint)
-            lane.scheduled.discard(job.seq)
-            lane.ready.add(place_of(job))
-        for endpoint in dict.fromkeys(job.endpoint for job in jobs):
-            self._tell_ready(endpoint)
-
-    # -- telling -------------------------------------------------------------------------------
-
-    def _tell_ready(self, endpoint: EndpointName) -> None:
-        for tell in self.on_ready:
-            tell(endpoint)
-        self._tell_load()
-
-    def _tell_load(self) -> None:
-        for changed in self.on_load:
-            changed()
