@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, cast
 
 from gpud.errors import BadFraming
 from gpud.gateway import answers
-from gpud.gateway.exchange import OVER, TUNNEL, Exchange
+from gpud.gateway.entry import begin
+from gpud.gateway.exchange import Exchange
 from gpud.gateway.framing import NO_BODY, Body
 from gpud.gateway.heads import RequestHead, check_unfinished
 from gpud.gateway.local import local_peer
+from gpud.gateway.phases import OVER, TUNNEL
 from gpud.gateway.upload import Upload
 
 if TYPE_CHECKING:
@@ -23,16 +25,6 @@ if TYPE_CHECKING:
 
 PENDING_BYTES_MAX = 64 * 1024
 """Pipelined bytes kept while a request is being answered."""
-IDLE_S_MAX = 75.0
-"""How long a connection may rest between requests."""
-HEAD_S_MAX = 15.0
-"""How long a head may take from its first byte to its last."""
-STALL_S_MAX = 60.0
-"""How long a request's body may bring nothing while it is read."""
-UNREAD_S_MAX = 300.0
-"""How long a client may take none of the bytes that are ready for it."""
-LINGER_S = 2.0
-"""How long what a refused client still sends is read, so that it gets to see why."""
 DISCARD_BYTES_MAX = 256 * 1024
 """Longest rest of a body that is read and dropped to keep the connection."""
 _WRITE_BUFFER_BYTES = 256 * 1024
@@ -47,15 +39,14 @@ class ClientConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_body",
-        "_closing_since_s",
-        "_exchange",
-        "_head_since_s",
         "_in_turn",
         "_pending",
         "_plane",
         "_skipped",
-        "_unread_since_s",
+        "body",
+        "closing_since_s",
+        "exchange",
+        "head_since_s",
         "keep_alive",
         "keys",
         "last_s",
@@ -63,6 +54,7 @@ class ClientConnection(asyncio.Protocol):
         "peername",
         "stops",
         "transport",
+        "unread_since_s",
         "writing_paused",
     )
 
@@ -74,16 +66,16 @@ class ClientConnection(asyncio.Protocol):
         self.peer = plane.no_peer
         self.keep_alive = True
         self.writing_paused = False
-        self._exchange: Exchange | None = None
-        self._body: Body = NO_BODY
+        self.exchange: Exchange | None = None
+        self.body: Body = NO_BODY
         self._pending = b""
         self._in_turn = False
         self._skipped = False
         self.stops = 0
         self.last_s = 0.0
-        self._head_since_s = 0.0
-        self._unread_since_s = 0.0
-        self._closing_since_s = 0.0
+        self.head_since_s = 0.0
+        self.unread_since_s = 0.0
+        self.closing_since_s = 0.0
 
     @property
     def sender(self) -> str:
@@ -113,7 +105,7 @@ class ClientConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Nobody who closes their half waits for an answer, a tunnel's user excepted."""
-        exchange = self._exchange
+        exchange = self.exchange
         if exchange is not None and exchange.phase == TUNNEL:
             exchange.half_closed(by_client=True)
             return self.transport.can_write_eof()  # TLS has no half that stays open
@@ -123,13 +115,13 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes: of a body, of a tunnel, or of the next requests."""
         self.last_s = self._plane.now_s()
-        exchange = self._exchange
+        exchange = self.exchange
         if exchange is not None and exchange.phase == TUNNEL:
             if exchange.connection is not None:
                 exchange.connection.write(data)
-        elif self._closing_since_s:
+        elif self.closing_since_s:
             return
-        elif not self._body.done:
+        elif not self.body.done:
             self._take_body(data)
         else:
             self._pending = self._pending + data if self._pending else data
@@ -141,15 +133,15 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not keep up: stop reading its worker."""
         self.writing_paused = True
-        self._unread_since_s = self._plane.now_s()
-        if self._exchange is not None and self._exchange.connection is not None:
-            self._exchange.connection.pause()
+        self.unread_since_s = self._plane.now_s()
+        if self.exchange is not None and self.exchange.connection is not None:
+            self.exchange.connection.pause()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
         self.writing_paused = False
-        if self._exchange is not None and self._exchange.connection is not None:
-            self._exchange.connection.resume()
+        if self.exchange is not None and self.exchange.connection is not None:
+            self.exchange.connection.resume()
         else:
             self.last_s = self._plane.now_s()
             self.next_request()
@@ -163,7 +155,7 @@ class ClientConnection(asyncio.Protocol):
         self._in_turn = True
         try:
             for _ in range(_REQUESTS_A_TURN):
-                if not self._pending or self._exchange is not None or self._blocked():
+                if not self._pending or self.exchange is not None or self._blocked():
                     return
                 if not self._begin_request():
                     return
@@ -172,7 +164,7 @@ class ClientConnection(asyncio.Protocol):
         asyncio.get_running_loop().call_soon(self.next_request)
 
     def _blocked(self) -> bool:
-        return self.writing_paused or self._closing_since_s > 0 or not self._body.done
+        return self.writing_paused or self.closing_since_s > 0 or not self.body.done
 
     def _begin_request(self) -> bool:
         """Begin one exchange; False when there is no whole head to begin it with."""
@@ -185,13 +177,13 @@ class ClientConnection(asyncio.Protocol):
             if end < 4:
                 check_unfinished(received)
                 self._pending = received
-                self._head_since_s = self._head_since_s or self._plane.now_s()
+                self.head_since_s = self.head_since_s or self._plane.now_s()
                 return False
             head = self._plane.request_heads.read(received[:end])
         except BadFraming as error:
             self._pending = b""
             self.write(answers.bad_request_bytes(error, self._plane.new_request_id()))
-            self._linger()
+            self.linger()
             return False
         self._begin_exchange(head, received[end:])
         return True
@@ -199,33 +191,33 @@ class ClientConnection(asyncio.Protocol):
     def _begin_exchange(self, head: RequestHead, rest: bytes) -> None:
         plane = self._plane
         self.keep_alive = head.keep_alive and not plane.stopping
-        self._head_since_s = 0.0
+        self.head_since_s = 0.0
         self._skipped = False
         self._pending = b""
         plane.exchanges += 1
         if len(rest) == (head.length or 0) and not head.chunked:  # all of it is here, as small ones are
-            exchange = self._exchange = Exchange(plane, self, head, Upload(rest, done=True))
+            exchange = self.exchange = Exchange(plane, self, head, Upload(rest, done=True))
         else:
-            body = self._body = head.body
-            exchange = self._exchange = Exchange(plane, self, head, Upload(done=body.done))
+            body = self.body = head.body
+            exchange = self.exchange = Exchange(plane, self, head, Upload(done=body.done))
             if body.done:
                 self._pending = rest
             elif rest:
                 self._take_body(rest)
-        if self._exchange is exchange:
-            exchange.begin()
+        if self.exchange is exchange:
+            begin(exchange)
         if self.stops:
             self.go_on_reading()
 
     def _take_body(self, data: bytes) -> None:
-        body = self._body
-        exchange = self._exchange
+        body = self.body
+        exchange = self.exchange
         try:
             size = body.take(data)
         except BadFraming as error:
-            self._body = NO_BODY
+            self.body = NO_BODY
             if exchange is None or exchange.phase == OVER:
-                self._linger()
+                self.linger()
             else:
                 self.keep_alive = False
                 exchange.fail(error)
@@ -236,29 +228,29 @@ class ClientConnection(asyncio.Protocol):
             mine, rest = data[:size], data[size:]
         if exchange is not None:
             exchange.take_body(mine, done=body.done)
-        if rest and not self._closing_since_s:
+        if rest and not self.closing_since_s:
             self._pending += rest
-        if body.done and self._exchange is None:
+        if body.done and self.exchange is None:
             self.next_request()
 
     def settle_body(self, *, awaits_continue: bool) -> bool:
         """Decide, before an answer of gpud's own, whether the connection outlives it."""
-        body = self._body
+        body = self.body
         if not body.done and (awaits_continue or body.left > DISCARD_BYTES_MAX):
             self.keep_alive = False
         return self.keep_alive
 
     def exchange_over(self, exchange: Exchange, now_s: float) -> None:
         """An answer is whole: go on with the next request, or close."""
-        if self._exchange is not exchange:
+        if self.exchange is not exchange:
             return
-        self._exchange = None
+        self.exchange = None
         plane = self._plane
         plane.exchanges -= 1
         if not plane.exchanges:
             plane.all_ended()
         if not self.keep_alive or plane.stopping:
-            self._linger()
+            self.linger()
             return
         if self.stops:
             self.stops = 0
@@ -290,8 +282,8 @@ class ClientConnection(asyncio.Protocol):
         self.keep_alive = False
         self.write(head)
         pending, self._pending = self._pending, b""
-        if pending and self._exchange is not None and self._exchange.connection is not None:
-            self._exchange.connection.write(pending)
+        if pending and self.exchange is not None and self.exchange.connection is not None:
+            self.exchange.connection.write(pending)
         self.stops = 0
         self._resume_transport()
 
@@ -319,17 +311,17 @@ class ClientConnection(asyncio.Protocol):
             self.write(last)
             self.close()
             return
-        exchange, self._exchange = self._exchange, None
+        exchange, self.exchange = self.exchange, None
         if exchange is not None:
             self._plane.exchange_ended()
         self._plane.reset(self.transport)
 
     def close(self) -> None:
         """Close after what was written."""
-        exchange, self._exchange = self._exchange, None
+        exchange, self.exchange = self.exchange, None
         if exchange is not None:
             self._plane.exchange_ended()
-        self._closing_since_s = self._plane.now_s()
+        self.closing_since_s = self._plane.now_s()
         self.transport.close()
 
     def departed(self) -> None:
@@ -345,15 +337,15 @@ class ClientConnection(asyncio.Protocol):
             self.transport.abort()
 
     def _leave(self) -> None:
-        exchange, self._exchange = self._exchange, None
+        exchange, self.exchange = self.exchange, None
         if exchange is not None:
             self._plane.exchange_ended()
             exchange.client_left()
 
-    def _linger(self) -> None:
+    def linger(self) -> None:
         """Close the sending half, and read a while: closing at once could destroy the answer."""
-        self._closing_since_s = self._plane.now_s()
-        self._body = NO_BODY
+        self.closing_since_s = self._plane.now_s()
+        self.body = NO_BODY
         self._pending = b""
         self.stops = 0
         self._resume_transport()
@@ -362,32 +354,5 @@ class ClientConnection(asyncio.Protocol):
 
     def close_if_idle(self) -> None:
         """Close when no request is under way: gpud is stopping."""
-        if self._exchange is None:
+        if self.exchange is None:
             self.close()
-
-    def sweep(self, now_s: float) -> None:
-        """End what takes too long; called once a second."""
-        exchange = self._exchange
-        if self._closing_since_s > 0:
-            if now_s - self._closing_since_s > LINGER_S:
-                self.transport.abort()
-        elif self.writing_paused and now_s - self._unread_since_s > UNREAD_S_MAX:
-            self.abort()
-        elif exchange is not None:
-            exchange.check_deadline(now_s)
-            self._check_stalled_body(now_s)
-        elif self._head_since_s:
-            if now_s - self._head_since_s > HEAD_S_MAX:
-                self.write(
-                    answers.bad_request_bytes(answers.slow_head(HEAD_S_MAX), self._plane.new_request_id())
-                )
-                self._linger()
-        elif now_s - self.last_s > IDLE_S_MAX:
-            self.close()
-
-    def _check_stalled_body(self, now_s: float) -> None:
-        if self._body.done or self.stops or now_s - self.last_s <= STALL_S_MAX:
-            return
-        if self._exchange is not None:
-            self.keep_alive = False
-            self._exchange.fail(answers.stalled(STALL_S_MAX))

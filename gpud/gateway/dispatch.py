@@ -14,7 +14,6 @@ import structlog
 
 from gpud.core import ejection
 from gpud.core.admission import Admission, admit, giving_way
-from gpud.core.balancing import pick
 from gpud.core.routing import RoutingTable
 from gpud.errors import NotFound, WorkerUnreachable
 from gpud.gateway import refusals
@@ -23,7 +22,7 @@ from gpud.gateway.inflight import LoadBook
 from gpud.gateway.lane import RETRY_BUDGET, Lane, Slot, WholeWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     from gpud.core.ids import EndpointName, WorkerId
     from gpud.core.routing import RouteWorker
@@ -103,7 +102,7 @@ class Dispatcher:
         if lane is None or lane.held or self._stopping:
             return None
         skip = self._book.by_worker.keys() if alone else ()
-        worker = self._pick(lane, frozenset(skip))
+        worker = lane.pick(self._book.by_worker, frozenset(skip))
         if worker is None:
             return None
         places = lane.route.concurrency if alone else 1
@@ -167,7 +166,7 @@ class Dispatcher:
             raise refusals.stopping()
         if lane.retry_budget < RETRY_BUDGET:
             lane.retry_budget += RETRY_EARNED
-        worker = None if lane.count.waiting else self._pick(lane, (), affinity)
+        worker = None if lane.count.waiting else lane.pick(self._book.by_worker, (), affinity)
         now_s = self._clock.now_s() if now_s is None else now_s
         if worker is not None:  # nobody waits and there is room: what `admit` calls PASS
             self._book.dispatched(lane.count, worker.worker_id, was_held=False)
@@ -221,7 +220,7 @@ class Dispatcher:
         if lane.deleted:
             raise NotFound(f"The endpoint {lane.name} was deleted while the request waited.")
         lane.retry_budget -= 1.0
-        other = self._pick(lane, tried)
+        other = lane.pick(self._book.by_worker, tried)
         if other is not None:
             self._book.dispatched(lane.count, other.worker_id, was_held=False)
             return Slot(self, lane, other, self._clock.now_s(), arrived_s=arrived_s, tried=tried)
@@ -292,27 +291,6 @@ class Dispatcher:
                     emptied.set_result(None)
             self._emptied.clear()
 
-    def _pick(
-        self, lane: Lane, tried: frozenset[WorkerId] | tuple[()], affinity: bytes = b""
-    ) -> RouteWorker | None:
-        skip = lane.ejected.union(tried) if lane.ejected else tried
-        worker = self._pick_but(lane, lane.spares.union(skip), affinity) if lane.spares else None
-        worker = worker or self._pick_but(lane, skip, affinity)
-        if worker is not None:
-            lane.cursor = worker.worker_id
-        return worker
-
-    def _pick_but(self, lane: Lane, skip: Collection[WorkerId], affinity: bytes) -> RouteWorker | None:
-        return pick(
-            lane.route.balance,
-            lane.rotation,
-            in_flight=self._book.by_worker,
-            concurrency=lane.route.concurrency,
-            cursor=lane.cursor,
-            skip=skip,
-            affinity=affinity,
-        )
-
     def _dispatch_held(self, lane: Lane) -> None:
         """Hand free slots to waiting requests, longest wait first.
 
@@ -323,7 +301,7 @@ class Dispatcher:
             return
         lane.dispatching = True
         try:
-            while (found := self._next_pair(lane)) is not None:
+            while (found := lane.next_pair(self._book.by_worker)) is not None:
                 held, worker = found
                 lane.held.remove(held)
                 if not held.swap(HoldState.DISPATCHED):
@@ -336,22 +314,6 @@ class Dispatcher:
                 held.waiter.granted(slot)
         finally:
             lane.dispatching = False
-
-    def _next_pair(self, lane: Lane) -> tuple[Held, RouteWorker] | None:
-        """Find who is next and where to; a request is passed over only for workers it has tried."""
-        first = lane.held.first
-        if first is None:
-            return None
-        worker = self._pick(lane, first.tried, first.affinity)
-        if worker is not None or not first.tried:
-            return (first, worker) if worker is not None else None
-        for held in lane.held:
-            worker = self._pick(lane, held.tried, held.affinity)
-            if worker is not None:
-                return held, worker
-            if not held.tried:
-                return None
-        return None
 
     def _refuse(self, lane: Lane, held: Held, error: GpudError) -> None:
         if held.swap(HoldState.REFUSED):

@@ -9,17 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gpud.errors import GpudError, WorkerUnreachable
-from gpud.gateway import answers, openai, patience
-from gpud.gateway.affinity import prompt_affinity
+from gpud.gateway import answers, entry, patience
 from gpud.gateway.breaking import last_event
-from gpud.gateway.credentials import allowed_model, allowed_route, callable_models, counted
+from gpud.gateway.credentials import counted
 from gpud.gateway.heads import parse_response
 from gpud.gateway.hold import Held
-from gpud.gateway.routing import (
-    ByModel,
-    ToControl,
-    ToEndpoint,
-)
+from gpud.gateway.phases import ANSWERING, ARRIVED, CONNECTING, HELD, MODEL, OVER, SENT, TUNNEL
 from gpud.gateway.tunnel import Tunnel
 
 if TYPE_CHECKING:
@@ -33,8 +28,6 @@ if TYPE_CHECKING:
     from gpud.gateway.upload import Upload
     from gpud.gateway.worker_side import WorkerConnection
 
-ARRIVED, MODEL, HELD, CONNECTING, SENT, ANSWERING, TUNNEL, OVER = range(8)
-
 
 class Exchange:
     """See the module's text.
@@ -47,7 +40,7 @@ class Exchange:
     """
 
     def __init__(self, plane: Plane, client: ClientConnection, head: RequestHead, upload: Upload) -> None:
-        self._plane = plane
+        self.plane = plane
         self.client = client
         self.head = head
         self.upload = upload
@@ -57,7 +50,7 @@ class Exchange:
         self.control = self.decodes = False
         self.connection: WorkerConnection | None = None
         self.route: Route | None = None
-        self._path = head.target
+        self.path = head.target
         self._connecting: asyncio.Task[None] | None = None
         self._slot: Slot | None = None
         self._held: Held | None = None
@@ -80,68 +73,23 @@ class Exchange:
 
     # The request.
 
-    def begin(self) -> None:
-        """Decide where the request goes; the part of its body that came with the head is here already."""
-        try:
-            upstream = self.head.upstream
-            if isinstance(upstream, ToEndpoint):
-                self._path = upstream.target
-                table, token = self._plane.dispatcher.table, self.head.token
-                self._admit(allowed_route(self.client.keys, table, upstream.name, token), self.head.session)
-            elif isinstance(upstream, ToControl):
-                self._to_control()
-            elif isinstance(upstream, ByModel):
-                self._path = upstream.target
-                self.phase = MODEL
-                self._say_continue()
-                self._choose_by_model()
-            else:
-                self._list_models()
-        except GpudError as error:
-            self.fail(error)
-
     def take_body(self, data: bytes, *, done: bool) -> None:
         """Pass on a part of the request's body, or keep it while there is no worker."""
         if self.phase == OVER:
             return
         sent = self.phase >= SENT and self.connection is not None
         self.upload.add(data, done=done, sent=sent)
-        if self.upload.total > self._plane.body_bytes_max and not self.control:
-            self.fail(answers.too_large(self._plane.body_bytes_max))
+        if self.upload.total > self.plane.body_bytes_max and not self.control:
+            self.fail(answers.too_large(self.plane.body_bytes_max))
         elif sent and self.connection is not None:
             self.connection.write(data)
         elif self.phase == MODEL:
-            try:
-                self._choose_by_model()
-            except GpudError as error:
-                self.fail(error)
+            entry.choose_by_model(self)
         elif self.upload.waiting_full:
             self.client.stop_reading(upload=True)
 
-    def _choose_by_model(self) -> None:
-        if not self.upload.done and self.upload.total < openai.MODEL_BODY_BYTES_MAX:
-            return
-        body = openai.beginning(self.head, self.upload.kept)
-        model = openai.named_model(self.head, body)
-        route = allowed_model(self.client.keys, self._plane.dispatcher.table, model, self.head.token)
-        self._admit(route, self.head.session or prompt_affinity(self._path, body, route))
-
-    def _list_models(self) -> None:
-        models = callable_models(self.client.keys, self._plane.dispatcher.table, self.head.token)
-        headers = [("Content-Type", "application/json"), ("X-Gpud-Request-Id", self.request_id)]
-        self._answer_ourselves(200, headers, openai.model_list(models))
-
-    def _admit(self, route: Route, affinity: bytes) -> None:
-        if self.head.length is not None and self.head.length > self._plane.body_bytes_max:
-            raise answers.too_large(self._plane.body_bytes_max)
-        self.route = route
-        self._proceed(
-            self._plane.dispatcher.acquire_nowait(
-                route.endpoint, self, affinity=affinity, now_s=self.client.last_s
-            )
-        )
-
-    def _proceed(self, got: Slot | Held) -> None:
+    def proceed(self, got: Slot | Held) -> None:
+        """Go on with a slot, or wait for one."""
         if isinstance(got, Held):
             self.phase = HELD
             self._held = got
@@ -166,7 +114,7 @@ class Exchange:
     def _connect(self, slot: Slot, *, fresh: bool = False) -> None:
         worker = slot.worker
         now_s = slot.since_s
-        pool = self._plane.pools.of(worker.address, worker.port)
+        pool = self.plane.pools.of(worker.address, worker.port)
         connection = None if fresh else pool.take(now_s)
         if connection is not None:
             self._send(connection, now_s)
@@ -180,7 +128,7 @@ class Exchange:
         if self.phase == OVER:
             connection.abort()
             return
-        self._send(connection, self._plane.now_s())
+        self._send(connection, self.plane.now_s())
 
     def _send(self, connection: WorkerConnection, now_s: float) -> None:
         self.phase = SENT
@@ -195,21 +143,23 @@ class Exchange:
         upload = self.upload
         credentials = self.control or (self.route is not None and self.route.forward_authorization)
         request = answers.request_bytes(
-            self.head, self._path, client.peer, self.request_id, upload.kept, credentials=credentials
+            self.head, self.path, client.peer, self.request_id, upload.kept, credentials=credentials
         )
         connection.begin(self, request)
         if client.stops:
             client.go_on_reading(upload=True)
         if not upload.done:
-            self._say_continue()
+            self.say_continue()
 
-    def _to_control(self) -> None:
+    def to_control(self) -> None:
+        """Hand the request to the control API."""
         self.control = True
-        now_s = self._plane.now_s()
-        self._send(self._plane.control.connect(self.client.peername, now_s), now_s)
+        now_s = self.plane.now_s()
+        self._send(self.plane.control.connect(self.client.peername, now_s), now_s)
         self.upload.forget()
 
-    def _say_continue(self) -> None:
+    def say_continue(self) -> None:
+        """Ask for the body, if the client waits for that."""
         if self.awaits_continue and not self.upload.done:
             self._said_continue = True
             self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -224,7 +174,7 @@ class Exchange:
         if slot is None:
             return
         try:
-            self._proceed(slot.unreachable(self, f"Worker {slot.worker.worker_id} {detail}"))
+            self.proceed(slot.unreachable(self, f"Worker {slot.worker.worker_id} {detail}"))
         except GpudError as error:
             self.fail(error)
 
@@ -234,7 +184,7 @@ class Exchange:
         """Read an answer's head; gpud's own is believed in what it says of itself."""
         if self.control:
             return parse_response(raw, self.head.method, trusted=True)
-        return self._plane.response_heads.read(raw, self.head.method)
+        return self.plane.response_heads.read(raw, self.head.method)
 
     def interim(self, head: ResponseHead) -> None:
         """Pass on a 1xx other than 100, which was answered here."""
@@ -257,7 +207,7 @@ class Exchange:
         if slot is None:
             extra = b""
         else:
-            now_s = self._plane.now_s()
+            now_s = self.plane.now_s()
             slot.judge(now_s, failed=head.unwell, status=head.status)
             connect_s = self.connected_s - self.began_s - slot.queue_s
             extra = answers.slot_fields(slot, self.request_id, connect_s, now_s - self.connected_s)
@@ -282,7 +232,7 @@ class Exchange:
         connection, tunnel = self.connection, self._tunnel
         if connection is None or tunnel is None:
             return
-        if tunnel.half_closed(self._plane.now_s(), by_client=by_client):
+        if tunnel.half_closed(self.plane.now_s(), by_client=by_client):
             self.connection = None
             connection.close()
             self._let_go(reuse=False)
@@ -292,7 +242,7 @@ class Exchange:
         """The answer is whole."""
         if not self.upload.done and self.connection is not None:
             self.connection.reusable = False
-        now_s = self._plane.now_s()
+        now_s = self.plane.now_s()
         self._let_go(reuse=True, now_s=now_s)
         self.client.exchange_over(self, now_s)
 
@@ -309,15 +259,16 @@ class Exchange:
         error = counted(self.client.keys, error, self.head.token, self.client.sender)
         in_openai = self.head.target.startswith("/openai/")
         body, headers = answers.problem(error, self.request_id, openai=in_openai)
-        self._answer_ourselves(error.status, headers, body)
+        self.answer_ourselves(error.status, headers, body)
 
-    def _answer_ourselves(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+    def answer_ourselves(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        """Answer without a worker."""
         client = self.client
         self.phase = OVER
         self._status = status
         keep = client.settle_body(awaits_continue=self.awaits_continue)
         client.write(answers.own_bytes(status, headers, body, self.head, keep_alive=keep))
-        client.exchange_over(self, self._plane.now_s())
+        client.exchange_over(self, self.plane.now_s())
 
     # What goes wrong.
 
@@ -357,7 +308,7 @@ class Exchange:
     def _tell_unreachable(self, what: str) -> None:
         worker_id = self._slot.worker.worker_id if self._slot is not None else "control"
         if self._slot is not None and self.phase < ANSWERING:
-            self._slot.broke(self._plane.now_s(), what)
+            self._slot.broke(self.plane.now_s(), what)
         self.fail(
             WorkerUnreachable(
                 f"Worker {worker_id} {what}. The request may have reached it, so it was not sent again.",
@@ -379,7 +330,7 @@ class Exchange:
     def _let_go(self, *, reuse: bool, now_s: float | None = None) -> None:
         self.phase = OVER
         if self._held is not None and self.route is not None:
-            self._plane.dispatcher.abandon(self.route.endpoint, self._held)
+            self.plane.dispatcher.abandon(self.route.endpoint, self._held)
             self._held = None
         if self._connecting is not None:
             self._connecting.cancel()
@@ -393,4 +344,4 @@ class Exchange:
         slot, self._slot = self._slot, None
         if slot is not None:
             slot.release(now_s)
-        self._plane.note_request(self, self._status)
+        self.plane.note_request(self, self._status)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gpud.core import ejection
-from gpud.core.balancing import Rotation
+from gpud.core.balancing import Rotation, pick
 from gpud.errors import WorkerUnreachable
 from gpud.gateway.hold import HoldQueue
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from gpud.core.ejection import Standing
     from gpud.core.ids import WorkerId
     from gpud.core.routing import Route, RouteWorker
@@ -197,3 +199,52 @@ class Lane:
         lately = (*ejection.recent(self.ejected_at_s.get(worker_id, ()), now_s), now_s)
         self.ejected_at_s[worker_id] = lately
         return len(lately) >= ejection.EJECTIONS_MAX
+
+    def pick(
+        self,
+        in_flight: Mapping[WorkerId, int],
+        tried: frozenset[WorkerId] | tuple[()] = (),
+        affinity: bytes = b"",
+    ) -> RouteWorker | None:
+        """Choose a worker with a free slot, and note that it was chosen; None when there is none.
+
+        Args:
+            in_flight: Requests at each worker that has any.
+            tried: Workers to leave out.
+            affinity: Session of the request; empty for none.
+        """
+        skip = self.ejected.union(tried) if self.ejected else tried
+        worker = self._pick_but(in_flight, self.spares.union(skip), affinity) if self.spares else None
+        worker = worker or self._pick_but(in_flight, skip, affinity)
+        if worker is not None:
+            self.cursor = worker.worker_id
+        return worker
+
+    def _pick_but(
+        self, in_flight: Mapping[WorkerId, int], skip: Collection[WorkerId], affinity: bytes
+    ) -> RouteWorker | None:
+        return pick(
+            self.route.balance,
+            self.rotation,
+            in_flight=in_flight,
+            concurrency=self.route.concurrency,
+            cursor=self.cursor,
+            skip=skip,
+            affinity=affinity,
+        )
+
+    def next_pair(self, in_flight: Mapping[WorkerId, int]) -> tuple[Held, RouteWorker] | None:
+        """Find who is next and where to; a request is passed over only for workers it has tried."""
+        first = self.held.first
+        if first is None:
+            return None
+        worker = self.pick(in_flight, first.tried, first.affinity)
+        if worker is not None or not first.tried:
+            return (first, worker) if worker is not None else None
+        for held in self.held:
+            worker = self.pick(in_flight, held.tried, held.affinity)
+            if worker is not None:
+                return held, worker
+            if not held.tried:
+                return None
+        return None

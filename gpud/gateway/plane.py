@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from gpud.gateway import answers
 from gpud.gateway.access_log import AccessLog, Line
 from gpud.gateway.local import LocalKeys, administrators
+from gpud.gateway.overstaying import sweep
 from gpud.gateway.pool import MemoryPool, Pools
 from gpud.gateway.recall import RequestHeads, ResponseHeads
 
@@ -179,7 +180,7 @@ class Plane:
     def sweep(self, now_s: float) -> None:
         """Do what is done once a second, for every connection in turn."""
         for client in list(self.clients):
-            client.sweep(now_s)
+            sweep(client, self, now_s)
         self.pools.sweep(now_s)
         self.control.sweep(now_s)
 

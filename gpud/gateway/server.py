@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from gpud.gateway.client_side import HEAD_S_MAX, ClientConnection
+from gpud.gateway.client_side import ClientConnection
 from gpud.gateway.loop_lag import LoopLag
+from gpud.gateway.overstaying import HEAD_S_MAX
 from gpud.gateway.plane import Plane
 from gpud.ports.traffic import GatewayReading
 

@@ -135,7 +135,7 @@ async def test_while_the_worker_takes_no_more_of_the_upload(patient: Rig) -> Non
     client = await _ask(patient, body=200_000_000)
     await worker.until(lambda: len(worker.seen) == 1)
     (connection,) = patient.gateway._plane.clients  # type: ignore[union-attr]
-    upload, sent = connection._exchange.upload, 0  # type: ignore[union-attr]
+    upload, sent = connection.exchange.upload, 0  # type: ignore[union-attr]
     while not connection.stops:  # no more than fits: a close behind a full buffer is seen by nobody
         client.writer.write(b"x" * 50_000)
         sent += 50_000

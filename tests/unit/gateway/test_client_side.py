@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpud.gateway import client_side
+from gpud.gateway import overstaying
 from tests.unit.gateway.wires import REMOTE, Bench
 
 _REQUESTS = (
@@ -106,9 +106,9 @@ async def test_a_slow_head_ends_in_408() -> None:
 
 async def test_an_idle_connection_is_closed() -> None:
     bench = Bench()
-    bench.plane.sweep(bench.clock.time_s + client_side.IDLE_S_MAX - 1)
+    bench.plane.sweep(bench.clock.time_s + overstaying.IDLE_S_MAX - 1)
     assert not bench.wire.closed
-    bench.plane.sweep(bench.clock.time_s + client_side.IDLE_S_MAX + 1)
+    bench.plane.sweep(bench.clock.time_s + overstaying.IDLE_S_MAX + 1)
     assert bench.wire.closed
 
 
@@ -116,12 +116,12 @@ async def test_a_stalled_body_ends_in_408_and_frees_the_slot() -> None:
     bench = Bench()
     bench.client.data_received(b"POST /e/llm/ HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab")
     assert bench.dispatcher.total_in_flight() == 1
-    bench.clock.time_s += client_side.STALL_S_MAX - 1
+    bench.clock.time_s += overstaying.STALL_S_MAX - 1
     bench.client.data_received(b"c")
-    bench.clock.time_s += client_side.STALL_S_MAX - 1
+    bench.clock.time_s += overstaying.STALL_S_MAX - 1
     bench.plane.sweep(bench.clock.time_s)
     assert bench.dispatcher.total_in_flight() == 1
-    bench.clock.time_s += client_side.STALL_S_MAX + 1
+    bench.clock.time_s += overstaying.STALL_S_MAX + 1
     bench.plane.sweep(bench.clock.time_s)
     assert bench.wire.taken().startswith(b"HTTP/1.1 408 ")
     assert bench.dispatcher.total_in_flight() == 0
@@ -164,7 +164,7 @@ async def test_a_client_that_reads_nothing_is_cut_off() -> None:
     bench.client.data_received(_REQUESTS[0])
     bench.worker.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
     bench.client.pause_writing()
-    bench.plane.sweep(bench.clock.time_s + client_side.UNREAD_S_MAX + 1)
+    bench.plane.sweep(bench.clock.time_s + overstaying.UNREAD_S_MAX + 1)
     assert bench.wire.aborted
     assert bench.worker_wire.aborted
     assert bench.dispatcher.total_in_flight() == 0

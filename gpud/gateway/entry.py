@@ -1,0 +1,76 @@
+"""Where does a request go, and may it? From its head, and from its body where that names a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gpud.errors import GpudError
+from gpud.gateway import answers, openai
+from gpud.gateway.affinity import prompt_affinity
+from gpud.gateway.credentials import allowed_model, allowed_route, callable_models
+from gpud.gateway.phases import MODEL
+from gpud.gateway.routing import ByModel, ToControl, ToEndpoint
+
+if TYPE_CHECKING:
+    from gpud.core.routing import Route
+    from gpud.gateway.exchange import Exchange
+
+
+def begin(exchange: Exchange) -> None:
+    """Decide where a request goes; the part of its body that came with the head is here already."""
+    head = exchange.head
+    upstream = head.upstream
+    try:
+        if isinstance(upstream, ToEndpoint):
+            exchange.path = upstream.target
+            table, token = exchange.plane.dispatcher.table, head.token
+            admit(exchange, allowed_route(exchange.client.keys, table, upstream.name, token), head.session)
+        elif isinstance(upstream, ToControl):
+            exchange.to_control()
+        elif isinstance(upstream, ByModel):
+            exchange.path = upstream.target
+            exchange.phase = MODEL
+            exchange.say_continue()
+            _by_model(exchange)
+        else:
+            _list_models(exchange)
+    except GpudError as error:
+        exchange.fail(error)
+
+
+def choose_by_model(exchange: Exchange) -> None:
+    """Look for the model in as much of the body as has come."""
+    try:
+        _by_model(exchange)
+    except GpudError as error:
+        exchange.fail(error)
+
+
+def admit(exchange: Exchange, route: Route, affinity: bytes) -> None:
+    """Ask for a slot of an endpoint that the caller may use."""
+    plane, length = exchange.plane, exchange.head.length
+    if length is not None and length > plane.body_bytes_max:
+        raise answers.too_large(plane.body_bytes_max)
+    exchange.route = route
+    exchange.proceed(
+        plane.dispatcher.acquire_nowait(
+            route.endpoint, exchange, affinity=affinity, now_s=exchange.client.last_s
+        )
+    )
+
+
+def _by_model(exchange: Exchange) -> None:
+    head, upload = exchange.head, exchange.upload
+    if not upload.done and upload.total < openai.MODEL_BODY_BYTES_MAX:
+        return
+    body = openai.beginning(head, upload.kept)
+    model = openai.named_model(head, body)
+    route = allowed_model(exchange.client.keys, exchange.plane.dispatcher.table, model, head.token)
+    admit(exchange, route, head.session or prompt_affinity(exchange.path, body, route))
+
+
+def _list_models(exchange: Exchange) -> None:
+    table = exchange.plane.dispatcher.table
+    models = callable_models(exchange.client.keys, table, exchange.head.token)
+    headers = [("Content-Type", "application/json"), ("X-Gpud-Request-Id", exchange.request_id)]
+    exchange.answer_ourselves(200, headers, openai.model_list(models))
