@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -14,21 +12,18 @@ from docker.errors import APIError, NotFound
 
 from gpud.adapters.docker_activity import read_activity
 from gpud.adapters.docker_client import DockerClients, stream_items
-from gpud.adapters.docker_command import command_of
-from gpud.adapters.docker_errors import engine_errors, is_missing_network, launch_errors
-from gpud.adapters.docker_launch import attach_for, create_body, mounts_for
-from gpud.adapters.docker_network import ensure_network
-from gpud.adapters.docker_seen import LABEL_INSTALL, LABEL_WORKER, engine_info, seen_container
+from gpud.adapters.docker_errors import engine_errors
+from gpud.adapters.docker_seen import LABEL_INSTALL, LABEL_WORKER, seen_container
+from gpud.adapters.docker_starter import DockerStarter
 from gpud.adapters.threads import Threads
 from gpud.core.gpu import GpuAttach
 from gpud.core.ids import WORKER_ID, WorkerId, container_name
-from gpud.errors import DependencyDown, LaunchFailed
+from gpud.errors import DependencyDown
 from gpud.ports.containers import ContainerStatus, EngineInfo, SeenContainer, WorkerLaunch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
-
-    import docker
+    from pathlib import Path
 
     from gpud.core.stalls import Activity
     from gpud.settings import DockerSettings
@@ -40,7 +35,7 @@ _STOPS_MAX = 32
 _KILL_TIMEOUT_S = 20.0
 """How long the engine may take beyond the grace time to report the end of a killed container."""
 _LOG_LINES = 1000
-_NAME_TAKEN_TRIES, _REMOVAL_TRIES = 50, 100
+_REMOVAL_TRIES = 100
 _PAUSE_S = 0.1
 _EVENTS = ("start", "die", "oom", "destroy")
 
@@ -68,14 +63,11 @@ class DockerRuntime:
         self._install_id = install_id
         self._threads = threads
         self._stops = Threads(_STOPS_MAX, name="gpud-stop")
-        self._attach = attach
-        self._volume_roots = tuple(volume_roots)
         self._clients = DockerClients(settings.host, call_timeout_s=settings.call_timeout_s)
-        self._engine: EngineInfo | None = None
-        self._preparing = threading.Lock()
+        self._starter = DockerStarter(
+            settings, install_id, self._clients, attach=attach, volume_roots=volume_roots
+        )
         self._running: dict[str, SeenContainer] = {}
-        host = settings.host
-        self._socket = Path(host.removeprefix("unix://")) if host.startswith("unix://") else None
 
     async def close(self) -> None:
         """Stop waiting for stops; what the engine was told to stop still stops."""
@@ -84,7 +76,7 @@ class DockerRuntime:
     async def ping(self) -> EngineInfo:
         """Ask the engine who it is, and speak its API version from now on."""
         with engine_errors(self._clients):
-            return await self._threads.run(self._ping, timeout_s=self._settings.call_timeout_s)
+            return await self._threads.run(self._starter.ping, timeout_s=self._settings.call_timeout_s)
 
     async def prepare(self) -> None:
         """Make the network of the workers if it is missing.
@@ -93,7 +85,7 @@ class DockerRuntime:
             BadSettings: A network of that name is of another making or lets workers meet.
         """
         with engine_errors(self._clients):
-            await self._threads.run(self._prepare, timeout_s=self._settings.call_timeout_s)
+            await self._threads.run(self._starter.prepare, timeout_s=self._settings.call_timeout_s)
 
     async def start_worker(self, launch: WorkerLaunch) -> SeenContainer:
         """Create and start the container of one worker and tell where it listens.
@@ -106,7 +98,7 @@ class DockerRuntime:
             ImageNotFound: The engine has no such image; this never pulls.
             LaunchFailed: The engine refused; `permanent` when the same again cannot help.
         """
-        return await self._launch(self._start, launch)
+        return await self._launch(self._starter.start, launch)
 
     async def create_worker(self, launch: WorkerLaunch) -> SeenContainer:
         """Create the container of one worker without starting it; one that is there is left as it is.
@@ -115,7 +107,7 @@ class DockerRuntime:
             ImageNotFound: The engine has no such image; this never pulls.
             LaunchFailed: The engine refused; `permanent` when the same again cannot help.
         """
-        return await self._launch(self._make, launch)
+        return await self._launch(self._starter.create, launch)
 
     async def _launch(
         self, work: Callable[[WorkerLaunch, threading.Event], SeenContainer], launch: WorkerLaunch
@@ -194,100 +186,6 @@ class DockerRuntime:
                         yield WorkerId(worker_id)
             finally:
                 await events.aclose()
-
-    def _ping(self) -> EngineInfo:
-        client = self._clients.get()
-        version = client.version(api_version=False)
-        self._clients.pin_version(version["ApiVersion"])
-        self._engine = engine_info(version, self._clients.get().info())
-        return self._engine
-
-    def _prepare(self) -> None:
-        with self._preparing:  # The engine would make two networks of one name.
-            ensure_network(
-                self._clients.get(),
-                name=self._settings.network,
-                subnet=self._settings.subnet,
-                install_id=self._install_id,
-            )
-
-    def _start(self, launch: WorkerLaunch, given_up: threading.Event) -> SeenContainer:
-        client, body = self._clients.get(), self._body(launch)
-        begun_s = time.monotonic()
-        with launch_errors(launch.image):
-            container_id, earlier = self._create(client, launch, body, given_up)
-            if earlier is not None and earlier.status is not ContainerStatus.CREATED:
-                return earlier
-            create_s = 0.0 if earlier else time.monotonic() - begun_s
-            self._start_created(client, container_id, given_up)
-        return replace(self._read(client.inspect_container(container_id), launch), create_s=create_s)
-
-    def _make(self, launch: WorkerLaunch, given_up: threading.Event) -> SeenContainer:
-        client, body = self._clients.get(), self._body(launch)
-        with launch_errors(launch.image):
-            container_id, earlier = self._create(client, launch, body, given_up)
-        return earlier or self._read(client.inspect_container(container_id), launch)
-
-    def _body(self, launch: WorkerLaunch) -> dict[str, Any]:
-        wanted = launch.gpu_attach if launch.gpu_attach is not GpuAttach.AUTO else self._attach
-        if wanted is GpuAttach.AUTO and launch.gpu_uuids:
-            wanted = attach_for(wanted, self._engine or self._ping())
-        return create_body(
-            launch,
-            install_id=self._install_id,
-            network=self._settings.network,
-            attach=wanted,
-            mounts=mounts_for(launch.volumes, roots=self._volume_roots, forbidden=self._socket),
-            log_max_mib=self._settings.log_max_mib,
-            own=command_of(self._clients.get(), launch.image) if launch.hold is not None else None,
-        )
-
-    def _create(
-        self, client: docker.APIClient, launch: WorkerLaunch, body: dict[str, Any], given_up: threading.Event
-    ) -> tuple[str, SeenContainer | None]:
-        """Create the container, or find the one an earlier call created."""
-        name = container_name(launch.worker_id)
-        for _ in range(_NAME_TAKEN_TRIES):
-            if given_up.is_set():
-                break
-            try:
-                return client.create_container_from_config(body, name=name)["Id"], None
-            except APIError as error:
-                # 404: the image is gone, which a container that was made of it outlives.
-                if error.status_code not in (404, 409):
-                    raise
-                refused = error
-            try:
-                inspected = client.inspect_container(name)
-                return inspected["Id"], self._read(inspected, launch)
-            except NotFound:
-                if refused.status_code == 404:
-                    raise refused from None
-                # The name is taken while a container is being made or removed; it shows soon or is free.
-                time.sleep(_PAUSE_S)
-        raise LaunchFailed(f"The name {name} is still taken by a container that is being removed.")
-
-    def _start_created(self, client: docker.APIClient, container_id: str, given_up: threading.Event) -> None:
-        if given_up.is_set():
-            raise LaunchFailed("The start was given up.")
-        try:
-            client.start(container_id)
-        except APIError as error:
-            if not is_missing_network(error):
-                raise
-            log.warning("network.missing", network=self._settings.network)
-            self._prepare()
-            client.start(container_id)
-
-    def _read(self, inspected: dict[str, Any], launch: WorkerLaunch) -> SeenContainer:
-        seen = self._seen(inspected)
-        if seen is None or (seen.worker_id, seen.generation) != (launch.worker_id, launch.generation):
-            raise LaunchFailed(
-                f"A container named {container_name(launch.worker_id)} exists and is not the one that is "
-                "to be started. Remove it with `docker rm -f`.",
-                permanent=True,
-            )
-        return seen
 
     def _seen(self, inspected: dict[str, Any]) -> SeenContainer | None:
         return seen_container(inspected, install_id=self._install_id, network=self._settings.network)
