@@ -133,7 +133,8 @@ class Meter:
             if not self._has_jumped(after.id):
                 began_ns = self._told(after.id, after.container_started_ns, now_ns)
             self._write(after.id, phase, began_ns, after.cause)
-            self.alive(after.id, at_boot_ns=now_ns)
+            # Not "now": this round may come seconds after the start, and the container be gone again.
+            self.alive(after.id, at_boot_ns=began_ns)
         elif segment.phase in _WITHOUT_CONTAINER:
             self._write(after.id, phase, now_ns, after.cause)
         else:

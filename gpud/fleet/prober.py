@@ -78,7 +78,8 @@ class Prober:
                 await watch.look(self._describe(worker, result))
                 if await self._has_ended(worker_id):
                     return
-            await asyncio.sleep(startup_interval_s(now_s - began_s))
+            refused = result.outcome is ProbeOutcome.REFUSED
+            await asyncio.sleep(startup_interval_s(now_s - began_s, listens=not refused))
 
     def _note_listening(self, worker_id: WorkerId) -> None:
         timeline = self._hands.state.timelines.get(worker_id)

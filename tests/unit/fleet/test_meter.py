@@ -198,6 +198,19 @@ def test_a_container_that_vanished_is_billed_to_its_last_sign_of_life() -> None:
     assert books.segments[-1].estimated
 
 
+def test_a_start_heard_of_late_is_no_sign_of_life_from_then() -> None:
+    books = _Books()
+    books.move(_C.GPUS_RESERVED, gpu_uuids=(gpu_uuid(0),))
+    books.move(_C.GPUS_VERIFIED)
+    books.wait(10)
+    started_ns = books.clock.wall_ns()
+    books.wait(4_000)  # the disk is slow, and the round with it
+    books.move(_C.CONTAINER_STARTED, started_ns=started_ns, address="10.0.0.2")
+    books.wait(5)
+    books.move(_C.VANISHED)
+    assert books.phases == [(Phase.SETUP, 10)]
+
+
 def test_an_end_told_by_a_clock_that_was_set_is_not_believed() -> None:
     books = _Books()
     books.start()
