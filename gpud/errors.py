@@ -12,6 +12,7 @@
     ├── RequestStalled          408   the client began a request and did not go on
     ├── Unauthenticated         401
     ├── Forbidden               403
+    │   └── PathDenied          403   the endpoint's spec keeps this path from callers
     ├── NotFound                404
     │   └── ImageNotFound       404
     ├── Conflict                409
@@ -21,6 +22,7 @@
     ├── QueueFull               429
     ├── StartFailed             503   the endpoint's circuit is open
     ├── Unavailable             503   a dependency is away, or gpud is stopping
+    │   ├── Asleep              503   no worker runs, and a monitor's request starts none
     │   └── DependencyDown      503
     ├── ImagePullFailed         502
     │   └── RegistryDenied      502
@@ -137,6 +139,13 @@ class Forbidden(GpudError):
     title = "The key's scopes do not allow this"
 
 
+class PathDenied(Forbidden):
+    """The endpoint's spec keeps this path from its callers, whatever their key."""
+
+    slug = "path-denied"
+    title = "The endpoint keeps this path from callers"
+
+
 class NotFound(GpudError):
     """Nothing of that name exists."""
 
@@ -206,6 +215,13 @@ class Unavailable(GpudError):
     slug = "unavailable"
     status = 503
     title = "Not available now"
+
+
+class Asleep(Unavailable):
+    """No worker runs, and this request is of a kind that starts none."""
+
+    slug = "asleep"
+    title = "No worker is ready, and this request starts none"
 
 
 class DependencyDown(Unavailable):

@@ -58,6 +58,11 @@ ADVICE: dict[str, Advice] = {
         do="Send Authorization: Bearer gpud_…. An administrator makes a key with `gpud key create` on "
         "the box itself.",
     ),
+    "path-denied": Advice(
+        means="The endpoint's spec keeps this path of its workers from callers (`requests.denied_paths`, or "
+        "the control paths of its sleep hooks), however it is written. The request went to no worker.",
+        do="Call another path. What such a path does to a worker is gpud's to ask for.",
+    ),
     "forbidden": Advice(
         means="The key is valid and lacks the scope this needs. Scopes allow what they name: `read`, "
         "`write`, `metrics`, `invoke:<endpoint>` or `invoke:*`; `admin` allows all.",
@@ -119,6 +124,13 @@ ADVICE: dict[str, Advice] = {
         means="gpud cannot do this now and expects to later: it is starting, stopping, or busy with as much "
         "as it allows.",
         do="Repeat after the time in Retry-After. /readyz tells how the daemon is.",
+    ),
+    "asleep": Advice(
+        means="The endpoint has no worker ready, and the request is of a kind that starts none: a HEAD or "
+        "OPTIONS, or a GET of a path that monitors ask for (`requests.quiet_methods`, "
+        "`requests.quiet_paths`, the health path). Nothing was started.",
+        do="A monitor can take it for an endpoint that sleeps. To start a worker, call any other path, or "
+        "send X-Gpud-Wake: true with this one.",
     ),
     "dependency-down": Advice(
         means="The Docker Engine, the GPU driver or the disk does not answer. Workers that run keep "

@@ -78,6 +78,10 @@ def moment_of_pull(pull: Mapping[str, object]) -> Moment:
     return Moment("image", layers, number_at(pull, "bytes_done"), number_at(pull, "bytes_total"))
 
 
+_WAKE = {"X-Gpud-Wake": "true"}
+"""A GET of the health path starts no worker otherwise."""
+
+
 def until_ready(
     context: Context, endpoint: dict[str, object], *, limit_s: float, wake: bool
 ) -> dict[str, object]:
@@ -98,7 +102,9 @@ def until_ready(
     shown = reporter(context)
     deadline_s = time.monotonic() + limit_s
     try:
-        pending = waker.begin("GET", _health_url(endpoint), timeout_s=limit_s) if waker else None
+        pending = (
+            waker.begin("GET", _health_url(endpoint), headers=_WAKE, timeout_s=limit_s) if waker else None
+        )
         while True:
             shown.show(moment_of(endpoint))
             if moment_of(endpoint).phase == "ready":

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from gpud.core.job_spec import JobNeeds
+from gpud.core.request_rules import RequestRules
 from gpud.core.rollout_policy import RolloutPolicy
 from gpud.core.spec_faults import spec_faults
 from gpud.core.standby import StandbyPolicy
@@ -229,6 +230,7 @@ class EndpointSpec:
     volumes: tuple[Volume, ...] = ()
     rollout: RolloutPolicy = field(default_factory=RolloutPolicy)
     standby: StandbyPolicy = field(default_factory=StandbyPolicy)
+    requests: RequestRules = field(default_factory=RequestRules)
 
     def __post_init__(self) -> None:
         faults = spec_faults(self)

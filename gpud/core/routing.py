@@ -60,6 +60,11 @@ class Route:
         refusal: Set while the endpoint's circuit is open or it is paused; held requests get it too.
         waiting_for: Reason word for requests whose hold runs out, such as `waiting_for_gpu`.
         expected_start_s: Median of recent cold starts, for Retry-After; 0 when unknown.
+        denied_paths: Patterns of paths that are refused, for `core.denied`.
+        quiet_methods: Methods of requests that start no worker.
+        quiet_paths: What a GET that starts no worker asks for.
+        progress: Held requests for streams are told how the start goes.
+        start_phase: What the foremost starting worker is doing; empty while none starts.
     """
 
     endpoint: EndpointName
@@ -76,6 +81,11 @@ class Route:
     refusal: Refusal | None = None
     waiting_for: str = ""
     expected_start_s: float = 0.0
+    denied_paths: tuple[str, ...] = ()
+    quiet_methods: frozenset[str] = frozenset()
+    quiet_paths: frozenset[str] = frozenset()
+    progress: bool = False
+    start_phase: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gpud.core.ids import ENDPOINT_NAME
 from gpud.core.job_spec import require_jobs
+from gpud.core.request_rules import require_rules
 from gpud.core.rollout_policy import require_rollout
 from gpud.core.windows import require_windows
 
@@ -47,6 +48,7 @@ def spec_faults(spec: EndpointSpec) -> dict[str, str]:
     require_jobs(spec.jobs, require)
     _require_env_and_volumes(spec, require)
     require_rollout(spec.rollout, require)
+    require_rules(spec.requests, require)
     return faults
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from gpud.core.denied import denied_paths
+from gpud.core.request_rules import quiet_paths
 from gpud.core.rollout import RolloutStep
 from gpud.core.routing import Refusal, Route, RouteWorker, RoutingTable
 from gpud.core.worker import WorkerState
@@ -61,6 +63,10 @@ def routing_table(state: FleetState, *, now_s: float, full_since_s: float | None
             refusal=None if workers else _refusal(state, endpoint, now_s, full_since_s),
             waiting_for=waits[0].reason if waits else "worker_starting",
             expected_start_s=state.expected_start_s(name),
+            denied_paths=denied_paths(spec),
+            quiet_methods=frozenset(spec.requests.quiet_methods),
+            quiet_paths=quiet_paths(spec),
+            progress=spec.requests.progress,
         )
         for alias in spec.aliases:
             aliases.setdefault(alias, name)

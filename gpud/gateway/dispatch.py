@@ -19,7 +19,7 @@ from gpud.errors import NotFound, WorkerUnreachable
 from gpud.gateway import refusals
 from gpud.gateway.hold import Held, HoldState, Waiter
 from gpud.gateway.inflight import LoadBook
-from gpud.gateway.lane import RETRY_BUDGET, Lane, Slot, WholeWorker
+from gpud.gateway.lane import RETRY_BUDGET, Lane, QuietSlot, Slot, WholeWorker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -184,6 +184,16 @@ class Dispatcher:
         held.timer = self._timer(lane, held, lane.route.hold_timeout_s)
         self._book.held(lane.count)
         return held
+
+    def acquire_quietly(self, endpoint: EndpointName, *, now_s: float) -> Slot | None:
+        """Choose a ready worker for a request that is no load; None when there is none.
+
+        It takes no slot and joins no queue: the fleet does not see it, and a worker that drains does not
+        wait for it.
+        """
+        lane = self._lanes.get(endpoint)
+        worker = lane.pick({}) if lane is not None and not self._stopping else None
+        return QuietSlot(self, lane, worker, now_s, arrived_s=now_s) if lane and worker else None
 
     def _make_room(self, lane: Lane, party: str) -> None:
         """Refuse the newest request of whoever holds most of a full queue, or the newcomer."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gpud.errors import GpudError
+from gpud.core.denied import denied
+from gpud.errors import GpudError, PathDenied
 from gpud.gateway import answers, openai
 from gpud.gateway.affinity import prompt_affinity
 from gpud.gateway.credentials import allowed_model, allowed_route, callable_models
 from gpud.gateway.phases import MODEL
+from gpud.gateway.quiet import starts_nothing
+from gpud.gateway.refusals import asleep
 from gpud.gateway.routing import ByModel, ToControl, ToEndpoint
 
 if TYPE_CHECKING:
@@ -48,15 +51,34 @@ def choose_by_model(exchange: Exchange) -> None:
 
 def admit(exchange: Exchange, route: Route, affinity: bytes) -> None:
     """Ask for a slot of an endpoint that the caller may use."""
-    plane, length = exchange.plane, exchange.head.length
-    if length is not None and length > plane.body_bytes_max:
+    plane, head = exchange.plane, exchange.head
+    if head.length is not None and head.length > plane.body_bytes_max:
         raise answers.too_large(plane.body_bytes_max)
+    if route.denied_paths and denied(route.denied_paths, exchange.path):
+        raise PathDenied(f"Callers of {route.endpoint} may not use this path of its workers.")
     exchange.route = route
+    if head.method != "POST" and starts_nothing(head, route, exchange.path):
+        _admit_quietly(exchange, route)
+        return
     exchange.proceed(
         plane.dispatcher.acquire_nowait(
             route.endpoint, exchange, affinity=affinity, now_s=exchange.client.last_s
         )
     )
+
+
+def _admit_quietly(exchange: Exchange, route: Route) -> None:
+    """Pass a monitor's request on if a worker is ready; it is no load, and waits for nothing."""
+    plane = exchange.plane
+    slot = plane.dispatcher.acquire_quietly(route.endpoint, now_s=exchange.client.last_s)
+    if slot is not None:
+        exchange.proceed(slot)
+        return
+    models = [model for model, name in plane.dispatcher.table.aliases.items() if name == route.endpoint]
+    if models and exchange.head.method == "GET" and exchange.path.partition("?")[0] == "/v1/models":
+        _answer_models(exchange, sorted(models))
+        return
+    raise asleep(route)
 
 
 def _by_model(exchange: Exchange) -> None:
@@ -72,5 +94,9 @@ def _by_model(exchange: Exchange) -> None:
 def _list_models(exchange: Exchange) -> None:
     table = exchange.plane.dispatcher.table
     models = callable_models(exchange.client.keys, table, exchange.head.token)
+    _answer_models(exchange, models)
+
+
+def _answer_models(exchange: Exchange, models: list[str]) -> None:
     headers = [("Content-Type", "application/json"), ("X-Gpud-Request-Id", exchange.request_id)]
     exchange.answer_ourselves(200, headers, openai.model_list(models))

@@ -111,6 +111,29 @@ class Slot:
         )
 
 
+class QuietSlot(Slot):
+    """A worker for a request that counts as nothing; there is no place to give back."""
+
+    __slots__ = ()
+
+    def release(self, now_s: float | None = None) -> None:
+        """Nothing was taken."""
+
+    def judge(self, now_s: float, *, failed: bool, status: int = 0) -> None:
+        """How a monitor fares says nothing about the requests of others."""
+
+    def broke(self, now_s: float, detail: str) -> None:
+        """The health check finds that out by itself."""
+
+    def unreachable(self, waiter: Waiter, detail: str) -> Slot | Held:  # noqa: ARG002 - as its base
+        """It is not tried again.
+
+        Raises:
+            WorkerUnreachable: Always.
+        """
+        raise WorkerUnreachable(f"{detail}.")
+
+
 def spares_of(route: Route) -> frozenset[WorkerId]:
     """Workers that get a request only when no other has a free slot."""
     return frozenset(worker.worker_id for worker in route.workers if worker.spare)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gpud.core.admission import queue_retry_after_s
-from gpud.errors import ColdStartTimeout, GpudError, NoCapacity, QueueFull, Unavailable
+from gpud.errors import Asleep, ColdStartTimeout, GpudError, NoCapacity, QueueFull, Unavailable
 
 if TYPE_CHECKING:
     from gpud.core.routing import Refusal, Route
@@ -70,6 +70,17 @@ def unreachable_text(endpoint: str, detail: str) -> str:
     return (
         f"{detail.rstrip('.')}. `gpud worker ls --endpoint {endpoint}` shows its workers; "
         "it is safe to try again."
+    )
+
+
+def asleep(route: Route) -> GpudError:
+    """Say to a monitor that no worker is ready."""
+    if route.refusal is not None:
+        return refused(route.refusal)
+    return Asleep(
+        f"No worker of {route.endpoint} is ready, and requests of this kind start none "
+        "(requests.quiet_methods, requests.quiet_paths).",
+        extra={"reason": "asleep"},
     )
 
 

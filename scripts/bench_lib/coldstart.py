@@ -154,7 +154,7 @@ def _gpud_arm(daemon: DaemonProcess, app: App, rung: str) -> float:
         within_s=60,
     )
     began_s = time.perf_counter()
-    reply = daemon.call(name, "/health")
+    reply = daemon.call(name, "/health", headers={"X-Gpud-Wake": "true"})
     took_s = time.perf_counter() - began_s
     assert reply.status == 200
     assert reply.worker == kept["id"], "it was started from its standby"

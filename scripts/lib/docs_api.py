@@ -26,10 +26,10 @@ _ENDPOINT_HEAD = """\
 What `gpud deploy` and `PUT /v1/endpoints/<name>` take: a table in TOML, an object in JSON, the same
 names. Only `name` and `image` are required. A field that is not in this list is refused by its name.
 
-A change of `scale`, `aliases`, `public`, `forward_authorization`, or of a limit that gpud itself enforces
-(`request_timeout_s`, `first_request_timeout_s`, `stream_idle_timeout_s`, `max_queue`, `queue_timeout_s`,
-`drain_timeout_s`, `stop_grace_s`, `stall_timeout_s`) applies at once. Any other change makes a new revision,
-and workers of the old one are drained.
+A change of `scale`, `aliases`, `public`, `forward_authorization`, `requests`, or of a limit that gpud itself
+enforces (`request_timeout_s`, `first_request_timeout_s`, `stream_idle_timeout_s`, `max_queue`,
+`queue_timeout_s`, `drain_timeout_s`, `stop_grace_s`, `stall_timeout_s`) applies at once. Any other change
+makes a new revision, and workers of the old one are drained.
 """
 
 _PROBLEMS_HEAD = """\
@@ -49,6 +49,7 @@ _SPEC_SECTIONS = (
     "HealthSection",
     "LimitsSection",
     "JobsSection",
+    "RequestsSection",
     "VolumeSection",
 )
 _TITLES = {"WarmWindowSection": "`[[scale.warm_windows]]`", "VolumeSection": "`[[volumes]]`"}

@@ -33,6 +33,7 @@ from gpud.core.records import (
     WorkerInserted,
     WorkerMoved,
 )
+from gpud.core.request_rules import RequestRules
 from gpud.core.revision import revision_of
 from gpud.core.worker import Worker, WorkerState
 
@@ -153,6 +154,7 @@ def a_full_endpoint() -> Endpoint:
             max_attempts=5,
             on_adopt=OnAdopt.WAIT,
         ),
+        requests=RequestRules(denied_paths=("/admin/*",), quiet_methods=("GET",), progress=True),
         volumes=(
             Volume(source="models", target="/models"),
             Volume(source="/srv/x", target="/x", read_only=True),

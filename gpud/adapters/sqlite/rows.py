@@ -25,6 +25,7 @@ from gpud.core.gpu import Gpu, GpuHealth, GpuSlice, GpuStatus
 from gpud.core.ids import EndpointName, GpuUuid, KeyId, Revision, WorkerId
 from gpud.core.job_spec import JobNeeds, OnAdopt
 from gpud.core.metering import Phase, Segment
+from gpud.core.request_rules import RequestRules
 from gpud.core.rollout_policy import RolloutPolicy, RolloutStrategy, SmokeRequest
 from gpud.core.standby import Rung, Standby, StandbyMode, StandbyPolicy, StandbyState
 from gpud.core.windows import WarmWindow
@@ -106,6 +107,7 @@ def spec_of(stored: Params) -> EndpointSpec:
         volumes=tuple(Volume(**volume) for volume in spec.pop("volumes", ())),
         rollout=_rollout_policy_of(spec.pop("rollout", {})),
         standby=_standby_policy_of(spec.pop("standby", {})),
+        requests=_request_rules_of(spec.pop("requests", {})),
         **spec,
     )
 
@@ -120,6 +122,14 @@ def _rollout_policy_of(stored: Params) -> RolloutPolicy:
 def _standby_policy_of(stored: Params) -> StandbyPolicy:
     mode = StandbyMode(stored.get("mode", StandbyMode.NONE))
     return StandbyPolicy(**{**stored, "mode": mode})
+
+
+def _request_rules_of(stored: Params) -> RequestRules:
+    rules = dict(stored)
+    for name in ("denied_paths", "quiet_methods", "quiet_paths"):
+        if name in rules:
+            rules[name] = tuple(rules[name])
+    return RequestRules(**rules)
 
 
 def _jobs_of(stored: Params) -> JobNeeds:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from gpud.api.schemas.base import Document
+from gpud.api.schemas.request_rules import RequestsSection, requests_section
 from gpud.core.endpoint import (
     Balance,
     EndpointSpec,
@@ -24,6 +25,7 @@ from gpud.core.endpoint import (
 )
 from gpud.core.ids import ENDPOINT_NAME, EndpointName
 from gpud.core.job_spec import JobNeeds, OnAdopt
+from gpud.core.request_rules import RequestRules
 from gpud.core.rollout_policy import RolloutPolicy, RolloutStrategy, SmokeRequest
 from gpud.core.standby import StandbyMode, StandbyPolicy
 from gpud.core.windows import WINDOWS_MAX, WarmWindow
@@ -282,6 +284,8 @@ class EndpointSpecDocument(Document):
     """What is kept for a fast return."""
     jobs: JobsSection = JobsSection()
     """How jobs reach the workers."""
+    requests: RequestsSection = RequestsSection()
+    """How single requests are treated."""
     volumes: Annotated[tuple[VolumeSection, ...], Field(max_length=100)] = ()
     """Mounted into each worker's container."""
     rollout: RolloutSection = RolloutSection()
@@ -310,6 +314,7 @@ class EndpointSpecDocument(Document):
             limits=Limits(**dict(self.limits)),
             standby=StandbyPolicy(**dict(self.standby)),
             jobs=JobNeeds(**dict(self.jobs)),
+            requests=RequestRules(**dict(self.requests)),
             volumes=tuple(Volume(**dict(volume)) for volume in self.volumes),
             rollout=RolloutPolicy(
                 **{**dict(self.rollout), "smoke": SmokeRequest(**dict(self.rollout.smoke))}
@@ -344,6 +349,7 @@ def spec_document(spec: EndpointSpec) -> EndpointSpecDocument:
             **{n: getattr(spec.standby, n) for n in StandbySection.model_fields}
         ),
         jobs=JobsSection.model_construct(**{n: getattr(spec.jobs, n) for n in JobsSection.model_fields}),
+        requests=requests_section(spec.requests),
         volumes=tuple(
             VolumeSection.model_construct(source=v.source, target=v.target, read_only=v.read_only)
             for v in spec.volumes

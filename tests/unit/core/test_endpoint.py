@@ -18,6 +18,7 @@ from gpud.core.endpoint import (
 )
 from gpud.core.ids import EndpointName
 from gpud.core.job_spec import JobNeeds
+from gpud.core.request_rules import RequestRules
 from gpud.core.revision import revision_of
 from gpud.core.rollout_policy import RolloutPolicy, SmokeRequest
 from gpud.core.standby import StandbyMode, StandbyPolicy
@@ -46,6 +47,7 @@ _RESTARTS_NOTHING: dict[str, Any] = {
     "rollout": RolloutPolicy(min_healthy_time_s=1.0),
     "standby": StandbyPolicy(mode=StandbyMode.PARKED, workers=2),
     "jobs": JobNeeds(path="/jobs"),
+    "requests": RequestRules(progress=True),
 }
 _LIMITS_RESTART: dict[str, Any] = {"memory_mib": 64, "cpus": 1.5, "shm_mib": 64, "pids": 64}
 _LIMITS_RESTART_NOTHING: dict[str, Any] = {
@@ -131,6 +133,11 @@ def test_another_spelling_of_the_same_digest_is_not() -> None:
         ("rollout.smoke.body", {"rollout": RolloutPolicy(smoke=SmokeRequest(path="/", body="x" * 70_000))}),
         ("rollout.smoke.timeout_s", {"rollout": RolloutPolicy(smoke=SmokeRequest(timeout_s=0))}),
         ("standby.workers", {"standby": StandbyPolicy(workers=0)}),
+        ("requests.denied_paths.0", {"requests": RequestRules(denied_paths=("sleep",))}),
+        ("requests.denied_paths.0", {"requests": RequestRules(denied_paths=("/a*b",))}),
+        ("requests.quiet_paths.1", {"requests": RequestRules(quiet_paths=("/a", "/b?c"))}),
+        ("requests.quiet_paths.0", {"requests": RequestRules(quiet_paths=("/a*",))}),
+        ("requests.quiet_methods", {"requests": RequestRules(quiet_methods=("POST",))}),
         ("limits.memory_mib", {"limits": Limits(memory_mib=3)}),
         ("limits.shm_mib", {"limits": Limits(shm_mib=0)}),
         ("limits.pids", {"limits": Limits(pids=1)}),

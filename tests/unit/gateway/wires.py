@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from gpud.core.ids import EndpointName, WorkerId
@@ -130,7 +131,7 @@ class Bench:
         self.publish(ready=ready)
         self.client, self.wire = self.connect()
 
-    def publish(self, *, ready: bool) -> None:
+    def publish(self, *, ready: bool, **changes: Any) -> None:
         name = EndpointName("llm")
         route = Route(
             endpoint=name,
@@ -141,7 +142,8 @@ class Bench:
             public=True,
             workers=(WORKER,) if ready else (),
         )
-        self.dispatcher.publish(RoutingTable({name: route}))
+        route = replace(route, **changes)
+        self.dispatcher.publish(RoutingTable({name: route}, {"gpt": name}))
 
     def connect(self) -> tuple[ClientConnection, Wire]:
         client, wire = ClientConnection(self.plane), Wire()
