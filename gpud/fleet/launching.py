@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from gpud.fleet.standby_keeper import StandbyKeeper
     from gpud.ports.containers import SeenContainer, WorkerLaunch
 
+_PROBES_WOKEN, _PROBES_STARTED = 20, 3
+"""Before others hear of a start. The engine answers some milliseconds after a program began to run, which
+is enough for a quick one; a program that was held back begins only now."""
+
 
 class Launching:
     """The efforts of PULLING, RESERVED and CREATING workers."""
@@ -132,8 +136,6 @@ class Launching:
             except GpudError as error:
                 self._post(worker_id, Cause.LAUNCH_FAILED, detail=error.detail)
                 return
-        if seen.address:
-            await self._oust(seen.address, worker_id)
         await self._started(worker_id, seen)
 
     async def _wake(self, worker_id: WorkerId) -> bool:
@@ -143,19 +145,23 @@ class Launching:
         woken = await self._keeper.wake(worker, launch) if worker and launch else None
         if worker is None or woken is None:
             return False
-        await self._oust(woken.address, worker_id)
-        # What waits behind a held entrypoint may answer at once: asked here, it is ready in one round.
-        answered = await self._prober.answers_at_once(worker, woken.address)
-        started = WorkerEvent(
-            worker_id=worker_id,
-            cause=Cause.CONTAINER_STARTED,
-            address=woken.address,
-            started_ns=woken.started_ns,
-        )
-        hands.reconciler.post(started)
-        if answered:
-            self._post(worker_id, Cause.PROBE_PASSED)
+        await self._began(worker, woken.address, woken.started_ns, probes=_PROBES_WOKEN)
         return True
+
+    async def _began(self, worker: Worker, address: str, started_ns: int, *, probes: int) -> None:
+        """Tell that a container runs; of a program that answers at once, that it is ready too."""
+        timeline = self._hands.state.timelines.get(worker.id)
+        if timeline is not None:
+            timeline.reached_ns.setdefault(WorkerState.STARTING, self._hands.clock.boot_ns())
+        await self._oust(address, worker.id)
+        # Asked here, it is ready in the round that hears of its start.
+        answered = await self._prober.answers_at_once(worker, address, probes=probes)
+        started = WorkerEvent(
+            worker_id=worker.id, cause=Cause.CONTAINER_STARTED, address=address, started_ns=started_ns
+        )
+        self._hands.reconciler.post(started)
+        if answered:
+            self._post(worker.id, Cause.PROBE_PASSED)
 
     def _launch_of(self, worker_id: WorkerId) -> WorkerLaunch | None:
         """What to start; None when nothing is to be started any more."""
@@ -194,6 +200,10 @@ class Launching:
         timeline = self._hands.state.timelines.get(worker_id)
         if timeline is not None:
             timeline.create_s = seen.create_s
+        worker = self._hands.state.workers.get(worker_id)
+        if worker is not None and seen.address:
+            await self._began(worker, seen.address, seen.started_ns, probes=_PROBES_STARTED)
+            return
         started = WorkerEvent(
             worker_id=worker_id,
             cause=Cause.CONTAINER_STARTED,

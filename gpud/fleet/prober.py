@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 _INSPECT_EVERY_S = 1.0
 _PIN_CHECK_EVERY_S = 60.0
 _RETURN_PERIOD_S = 1.0
-_AT_ONCE_S, _AT_ONCE_PROBES = 0.001, 20
 _LISTENS = frozenset({ProbeOutcome.OK, ProbeOutcome.BAD_STATUS, ProbeOutcome.RESET})
 
 
@@ -41,14 +40,19 @@ class Prober:
     def __init__(self, hands: Hands) -> None:
         self._hands = hands
 
-    async def answers_at_once(self, worker: Worker, address: str) -> bool:
-        """Ask a worker that was just released, every millisecond for a few; most take longer than that."""
+    async def answers_at_once(self, worker: Worker, address: str, *, probes: int) -> bool:
+        """Ask a worker that was just started, every millisecond for a few; many take longer than that.
+
+        What answers within these is ready in the round that hears of its start.
+        """
         asked = replace(worker, address=address)
-        for _ in range(_AT_ONCE_PROBES):
-            await asyncio.sleep(_AT_ONCE_S)
+        for _ in range(probes):
             result = await self._probe(asked)
-            if result is not None and result.outcome is ProbeOutcome.OK:
-                return True
+            if result is not None and result.outcome in _LISTENS:
+                self._note_listening(worker.id)
+            if result is None or result.outcome is not ProbeOutcome.REFUSED:
+                return result is not None and result.outcome is ProbeOutcome.OK
+            await asyncio.sleep(FIRST_PROBE_S)
         return False
 
     async def await_ready(self, worker_id: WorkerId) -> None:
@@ -61,7 +65,6 @@ class Prober:
         inspected_s = began_s
         endpoint = self._hands.endpoint_of(worker)
         watch = StallWatch(self._hands, worker_id, endpoint.spec.health.stall_timeout_s if endpoint else 0.0)
-        await asyncio.sleep(FIRST_PROBE_S)
         while True:
             result = await self._probe(worker)
             if result is None:
@@ -78,8 +81,8 @@ class Prober:
                 await watch.look(self._describe(worker, result))
                 if await self._has_ended(worker_id):
                     return
-            refused = result.outcome is ProbeOutcome.REFUSED
-            await asyncio.sleep(startup_interval_s(now_s - began_s, listens=not refused))
+            listens = result.outcome is not ProbeOutcome.REFUSED
+            await asyncio.sleep(startup_interval_s(now_s - began_s, listens=listens))
 
     def _note_listening(self, worker_id: WorkerId) -> None:
         timeline = self._hands.state.timelines.get(worker_id)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gpud.core.adoption import ContainerFacts, Verdict, judge_containers
-from gpud.core.worker import Cause, WorkerEvent
+from gpud.core.worker import Cause, WorkerEvent, WorkerState
 from gpud.errors import DependencyDown
 from gpud.fleet.outcomes import ended_event
 from gpud.ports.containers import ContainerStatus
@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 _SWEEP_S = 15.0
 _RECONNECT_S = (0.2, 1.0, 5.0)
 _STRAY_AGE_S = 60.0
+_LAUNCH_S = 0.05
 
 
 class Sweeper:
@@ -114,6 +115,9 @@ class Sweeper:
         if worker_id not in self._hands.state.workers:
             await self._keeper.look_at(worker_id)
             return
+        if self._hands.state.workers[worker_id].state is WorkerState.CREATING:
+            # It ended while its start is being told of: look once that is known.
+            await asyncio.sleep(_LAUNCH_S)
         looked_ns = self._hands.clock.boot_ns()
         seen = await self._hands.runtime.inspect_worker(worker_id)
         worker = self._hands.state.workers.get(worker_id)

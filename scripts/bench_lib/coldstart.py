@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench_lib.engine_socket import EngineSocket
+from bench_lib.plain import BURST, measure_burst, measure_plain
 from bench_lib.report import Report, add_arguments
 
 from gpud.adapters.docker_launch import create_body
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 PORT = 8000
 RUNGS = ("parked", "created")
+RUNGS_AT_ONCE = ("created", "parked")
 SEED = 7
 _ROOT = Path(__file__).parents[2]
 
@@ -76,10 +78,13 @@ def main(argv: list[str]) -> int:
     with _engine() as engine:
         ensure_static_image(engine)
         ensure_worker_image(engine)
-        daemon = DaemonProcess(engine, settings=static_gpus(4))
+        daemon = DaemonProcess(engine, settings=static_gpus(4) | {"scaling": {"starts": BURST}})
         try:
             daemon.start()
             report.versions["docker_engine"] = engine.client.version()["Version"]
+            measure_plain(report, daemon, 12 if options.quick else 30, rng)
+            for rung in RUNGS_AT_ONCE:
+                measure_burst(report, daemon, 2 if options.quick else 10, rung)
             for app in APPS:
                 _measure(report, daemon, app, app.quick_rounds if options.quick else app.rounds, rng)
         finally:

@@ -42,14 +42,21 @@ class EngineSocket:
     def start_and_probe(self, name: str, network: str, port: int, path: str) -> float:
         """Start a created container and ask it every millisecond; seconds to the first 200."""
         began_s = time.perf_counter()
+        self.start_and_ask(name, network, port, path)
+        return time.perf_counter() - began_s
+
+    def start_and_ask(self, name: str, network: str, port: int, path: str) -> dict[str, str]:
+        """The same; returns the header fields of the first 200, by their names in lower case."""
+        began_s = time.perf_counter()
         self.call("POST", f"/containers/{name}/start")
         address = self.call("GET", f"/containers/{name}/json")["NetworkSettings"]["Networks"][network][
             "IPAddress"
         ]
         request = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
         while time.perf_counter() - began_s < PROBE_LIMIT_S:
-            if _answers(address, port, request):
-                return time.perf_counter() - began_s
+            if head := _answers(address, port, request):
+                lines = (line.partition(b":") for line in head.split(b"\r\n")[1:])
+                return {name.decode().lower(): value.strip().decode() for name, _, value in lines}
             time.sleep(PROBE_S)
         raise RuntimeError(f"{name} did not answer within {PROBE_LIMIT_S} s")
 
@@ -57,15 +64,17 @@ class EngineSocket:
         self.call("DELETE", f"/containers/{name}?force=true&v=true")
 
 
-def _answers(address: str, port: int, request: bytes) -> bool:
+def _answers(address: str, port: int, request: bytes) -> bytes:
+    """The head of a 200; empty for anything else."""
     with socket.socket() as connection:
         connection.settimeout(1.0)
         try:
             connection.connect((address, port))
             connection.sendall(request)
-            return connection.recv(64).startswith((b"HTTP/1.1 200", b"HTTP/1.0 200"))
+            head = connection.recv(4096)
         except OSError:
-            return False
+            return b""
+        return head if head.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200")) else b""
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -340,13 +340,15 @@ class FakeRuntime:
 
     def _run_command(self, found: FakeContainer) -> None:
         loop, launch = asyncio.get_running_loop(), found.launch
-        if found.env.get("NEVER_LISTEN") != "1":
+        exits = found.env.get("EXIT_AT_START", "") not in ("", "-1")
+        if found.env.get("NEVER_LISTEN") != "1" and not exits:
             found.listens_at_s = loop.time() + float(found.env.get("BOOT_DELAY_S", self.boot_s))
         found.log += f"listening on port {launch.port}\n"
         self.on_start(found)
         self._emit(found.worker_id)
-        if (code := found.env.get("EXIT_AT_START", "")) not in ("", "-1"):
-            loop.call_soon(lambda: self.crash(found.worker_id, exit_code=int(code)))
+        if exits:
+            code = int(found.env["EXIT_AT_START"])
+            loop.call_soon(lambda: self.crash(found.worker_id, exit_code=code))
 
     def _adopt(self, launch: WorkerLaunch) -> FakeContainer:
         found = self.containers.get(launch.worker_id)

@@ -38,13 +38,13 @@ def probe_times_until(end_s: float) -> list[float]:
     return times
 
 
-def test_the_first_startup_probe_comes_after_five_milliseconds() -> None:
-    assert startup_interval_s(0.0) == FIRST_PROBE_S == 0.005
+def test_a_refused_startup_probe_is_repeated_after_a_millisecond() -> None:
+    assert startup_interval_s(0.0) == startup_interval_s(0.4) == FIRST_PROBE_S == 0.001
 
 
 def test_startup_intervals_grow_with_the_start_to_two_seconds() -> None:
-    assert startup_interval_s(1.0) == pytest.approx(0.015)
-    assert startup_interval_s(60.0) == pytest.approx(0.605)
+    assert startup_interval_s(3.0) == pytest.approx(0.0075)
+    assert startup_interval_s(60.0) == pytest.approx(0.6)
     assert startup_interval_s(86_400.0) == 2.0
 
 
@@ -52,8 +52,8 @@ def test_a_worker_that_listens_while_it_loads_is_asked_less_often() -> None:
     assert startup_interval_s(10.0, listens=True) > 4 * startup_interval_s(10.0)
 
 
-def test_a_start_of_a_minute_costs_fewer_than_five_hundred_probes() -> None:
-    assert len(probe_times_until(60.0)) < 500
+def test_a_start_of_a_minute_costs_fewer_than_seventeen_hundred_probes() -> None:
+    assert len(probe_times_until(60.0)) < 1700
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6))
@@ -64,7 +64,7 @@ def test_startup_intervals_never_shrink(one_s: float, other_s: float) -> None:
 @given(st.floats(0.001, 100))
 def test_a_workers_readiness_is_noticed_within_a_hundredth_of_its_start(ready_s: float) -> None:
     seen_s = next(at for at in probe_times_until(2 * ready_s + 1) if at >= ready_s)
-    assert seen_s - ready_s <= FIRST_PROBE_S + 0.01 * ready_s
+    assert seen_s - ready_s <= FIRST_PROBE_S + (0.0025 if ready_s < 4 else 0.01) * ready_s + 1e-9
 
 
 @pytest.mark.parametrize("outcome", COUNTING)
