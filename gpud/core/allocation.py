@@ -68,8 +68,8 @@ class Allocation:
         kept: Workers that stay for their own endpoint; others stay while nobody claims theirs.
         grants: In the order they were decided.
         reclaims: Victims to drain now, each once.
-        claimed: GPUs that are not free for others, whoever holds them now, and whose they will
-            be; of a shared one, whose claim came last.
+        claimed: GPUs that are not free for others, whoever holds them now, and whose they will be;
+            a shared one may be several endpoints'.
         left_mib: What a slice may still have of each healthy GPU.
         waits: Why an endpoint has fewer workers than it needs.
         awaited: For whom endpoints wait, and for how many seconds until its turn to leave.
@@ -80,7 +80,7 @@ class Allocation:
     kept: frozenset[WorkerId]
     grants: tuple[Grant, ...]
     reclaims: tuple[Reclaim, ...]
-    claimed: Mapping[GpuUuid, EndpointName]
+    claimed: Mapping[GpuUuid, tuple[EndpointName, ...]]
     left_mib: Mapping[GpuUuid, int]
     waits: Mapping[EndpointName, WaitReason]
     awaited: Mapping[EndpointName, Mapping[WorkerId, float]]
@@ -152,7 +152,7 @@ class _Round:
             if c.needed and not self.own[c.name]
         }
         self._patience_s = self._patience()
-        self.claimed: dict[GpuUuid, EndpointName] = {}
+        self.claimed: dict[GpuUuid, tuple[EndpointName, ...]] = {}
         self.units: dict[EndpointName, int] = defaultdict(int)
         self.grants: list[Grant] = []
         self.reclaims: dict[WorkerId, Reclaim] = {}
@@ -250,7 +250,8 @@ class _Round:
         return bool(chosen)
 
     def _claim(self, claimant: Claimant, uuids: tuple[GpuUuid, ...]) -> None:
-        self.claimed.update(dict.fromkeys(uuids, claimant.name))
+        for uuid in uuids:
+            self.claimed[uuid] = (*self.claimed.get(uuid, ()), claimant.name)
         self.units[claimant.name] += 1
 
     def _take(self, claimant: Claimant, *, reserve: bool) -> bool:

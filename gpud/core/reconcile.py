@@ -284,7 +284,8 @@ class _Planner:
             return self._grants[name][0]
         replacing = any(w.revision != seen.endpoint.revision for w in self._by_endpoint[name])
         if needs.count == 0 or replacing or is_rolling(seen):
-            others = {uuid: whose for uuid, whose in self.sharing.claimed.items() if whose != name}
+            claimed = self.sharing.claimed.items()
+            others = {uuid: whose for uuid, names in claimed for whose in names if whose != name}
             return place(needs, self.world.gpus, others | self._held_by, self._left_for(name))
         return self.sharing.waits.get(name) or _NOT_ITS_TURN
 

@@ -191,4 +191,5 @@ def _from_seed(rate: float, *, by: int = 0) -> Callable[[int], list[float]]:
 
 
 def _bursts(size: int, every_s: float, for_s: float) -> list[float]:
-    return [every_s * number for number in range(int(for_s / every_s)) for _ in range(size)]
+    """The first one after a pause like all others: at time 0 ten requests would be ten a second for ever."""
+    return [every_s * number for number in range(1, int(for_s / every_s) + 1) for _ in range(size)]

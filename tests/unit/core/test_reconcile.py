@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpud.core.demand import LoadWindow
-from gpud.core.endpoint import Endpoint, Limits, ScalePolicy
+from gpud.core.endpoint import Endpoint, GpuNeeds, Limits, ScalePolicy
 from gpud.core.gpu import GpuHealth
-from gpud.core.ids import EndpointName, GpuUuid, WorkerId
+from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
 from gpud.core.reconcile import plan
+from gpud.core.rollout import Rollout, RolloutSeen, RolloutStep
 from gpud.core.starts import StartRecord
 from gpud.core.worker import COUNTED, HOLDS_GPUS, Cause, Worker, WorkerEvent, WorkerState, advance
 from gpud.core.world import NewWorker, World
@@ -331,6 +332,39 @@ def test_an_earlier_revision_makes_room_when_the_new_one_finds_no_gpu() -> None:
     each = endpoint()
     old, pending = _of(each, 0, revision="older"), _of(each, 1, _S.PENDING)
     assert (old.id, _C.NEW_REVISION) in _causes(world([seen(each, load=1)], [old, pending], gpus=1))
+
+
+@pytest.mark.parametrize("rolling_name", ["a", "c"])
+def test_a_whole_gpu_of_a_new_revision_and_a_neighbours_slice_are_not_placed_together(
+    rolling_name: str,
+) -> None:
+    neighbour = _sliced(endpoint("b"), 9_000)
+    before = _sliced(endpoint(rolling_name), 4_000)
+    target = replace(endpoint(rolling_name), revision=Revision("new"))
+    rollout = Rollout(
+        endpoint=before.name,
+        base=before.revision,
+        target=target.revision,
+        step=RolloutStep.CANARY,
+        since_s=_NOW_S,
+        started_at_ms=0,
+        changed_at_ms=0,
+    )
+    rolling = RolloutSeen(rollout=rollout, target=target, image_present=True)
+    workers = [
+        _of(before, 0, _S.PENDING, revision=target.revision),
+        _of(before, 1, _S.PENDING),
+        _of(neighbour, 2, _S.PENDING),
+    ]
+    seens = [seen(neighbour, load=1, oldest_wait_s=50.0), seen(before, load=1, rollout=rolling)]
+    after = _apply(world(seens, workers, gpus=1))
+    holding = [w for w in after.workers.values() if w.gpu_uuids]
+    assert holding, "somebody got the GPU"
+    assert all(w.gpu_slice for w in holding) or len(holding) == 1
+
+
+def _sliced(each: Endpoint, memory_mib: int) -> Endpoint:
+    return replace(each, spec=replace(each.spec, gpus=GpuNeeds(count=1, memory_mib=memory_mib)))
 
 
 def test_reserved_gpus_need_no_check_where_nothing_can_be_checked() -> None:
