@@ -86,14 +86,15 @@ def accepted(
     owner: str,
     policy: JobPolicy,
     now_ms: int,
+    seq: int = 0,
     sync: bool = False,
     webhook: str = "",
     input_bytes: int = 0,
 ) -> Job:
-    """The job as it is accepted; its row gives it its `seq`."""
+    """The job as it is accepted; its row gives it its `seq` when that is 0."""
     wait_ms = min(policy.ttl_ms, policy.deadline_ms or policy.ttl_ms)
     return Job(
-        seq=0,
+        seq=seq,
         id=id_,
         endpoint=endpoint,
         owner=owner,

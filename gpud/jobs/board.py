@@ -13,6 +13,7 @@ from gpud.core.job import JobState
 from gpud.core.ready_jobs import place_of
 from gpud.errors import Unavailable
 from gpud.jobs.lanes import JobLane
+from gpud.jobs.new_jobs import NewJobs
 from gpud.jobs.news import News
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class JobBoard:
 
     Attributes:
         running: Jobs IN_PROGRESS, by id.
+        new: Jobs that nobody has had yet, with their inputs.
         news: Tells who waits for a job that something happened to it.
         on_ready: Called with an endpoint one of whose jobs may be handed out.
         on_cancel: Called with a running job that is to be stopped.
@@ -45,6 +47,7 @@ class JobBoard:
         self._anchor: Anchor | None = None
         self._lanes: dict[EndpointName, JobLane] = {}
         self.running: dict[JobId, Job] = {}
+        self.new = NewJobs()
         self.news = News()
         self.on_ready: list[Callable[[EndpointName], None]] = []
         self.on_cancel: list[Callable[[Job], None]] = []
@@ -128,6 +131,7 @@ class JobBoard:
             lane = self.lane(change.after.endpoint)
             lane.waits_no_more(change.before)
             lane.ready.discard(change.after.seq)
+            self.new.take(change.after.seq)
             lane.scheduled.discard(change.after.seq)
             self._is_over(change.after)
 

@@ -48,6 +48,8 @@ class ByHand:
         self._queue.left_the_queue(change)
         after = change.after
         if after.state is JobState.IN_PROGRESS:
+            if after.id in self._queue.running:
+                self._queue.running[after.id] = after  # whoever is about to deliver it sees it there
             for tell in self._queue.on_cancel:
                 tell(after)
         return after

@@ -142,6 +142,9 @@ class Push:
                 return
             delivery = Delivery(self, spec, slot, claim)
             self._deliveries[claim.job.id] = delivery
+            present = self.queue.running.get(claim.job.id)
+            if present is not None and present.cancel_requested:
+                delivery.interrupt("cancelled")  # asked for while the claim was being written
             await delivery.run()
         except BaseException:
             if delivery is not None:

@@ -8,25 +8,28 @@ job goes through here. Delivery by push (`jobs.push`) and by pull use the same t
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING
 
 import structlog
 
-from gpud.core.job import Delivered, Ending, Job, Retention
+from gpud.core.job import Delivered, Ending, Job, Retention, claimed
 from gpud.core.job_request import accepted, job_id
 from gpud.core.ready_jobs import place_of
 from gpud.errors import QueueFull, StorageFull
 from gpud.jobs.board import JobBoard
 from gpud.jobs.submission import QueueLimits, Submission
 from gpud.jobs.whole import whole
-from gpud.ports.jobs import Change
+from gpud.ports.jobs import Change, Claim
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gpud.core.ids import EndpointName
+    from gpud.core.ready_jobs import Ready
     from gpud.jobs.lanes import JobLane
-    from gpud.ports.jobs import Claim, JobStore, Payload
+    from gpud.ports.jobs import JobStore, Payload
     from gpud.ports.time import Clock, IdSource
 
 LEASE_MS = 60_000
@@ -68,6 +71,8 @@ class JobQueue(JobBoard):
         self._limits = limits or QueueLimits()
         self._free_share = free_share
         self.instance = ids.new_id("run")
+        self._seqs = count(1)
+        self._claiming: set[int] = set()
         self._giving_back: set[asyncio.Future[Job | None]] = set()
         self.stopped = False
 
@@ -86,6 +91,7 @@ class JobQueue(JobBoard):
             fraction=self._ids.fraction,
         )
         self.restore(found)
+        self._seqs = count(found.newest_seq + 1)
         if found.given_back:
             _log.info("jobs.given_back", jobs=len(found.given_back))
         return found.given_back
@@ -102,6 +108,8 @@ class JobQueue(JobBoard):
             StorageFull: The disk has no room, or little.
             IdempotencyMismatch: The key was used with another request.
         """
+        if self._store.writes_at_once(asked.payload):
+            return await self._submit(asked)
         return await whole(self._submit(asked))
 
     async def _submit(self, asked: Submission) -> tuple[Job, bool]:
@@ -109,6 +117,7 @@ class JobQueue(JobBoard):
         now_ms = self.now_ms()
         job = accepted(
             job_id(now_ms, self._ids.new_id("job"), sync=asked.sync),
+            seq=next(self._seqs),
             endpoint=asked.endpoint,
             owner=asked.owner,
             policy=asked.policy,
@@ -120,20 +129,35 @@ class JobQueue(JobBoard):
         # Counted from here on, so that a burst cannot pass the limit while it is being written.
         lane = self.lane(asked.endpoint)
         lane.began_to_wait(job)
-        try:
-            written, replayed = await self._store.accept(job, asked.payload, asked.idempotency)
-        except BaseException:
+        early = asked.idempotency is None and self._store.writes_at_once(asked.payload)
+
+        def written(_job: Job, replayed: bool) -> None:
+            if replayed:
+                lane.waits_no_more(job)
+                return
+            lane.arrivals += 1
+            if not early:
+                self._may_be_claimed(job, asked.payload)
+
+        def not_written() -> None:
             lane.waits_no_more(job)
-            raise
-        if replayed:
-            lane.waits_no_more(job)
-            return written, True
-        lane.arrivals += 1
-        lane.ready.add(place_of(written))
-        if asked.policy.ttl_ms < LEASE_MS or asked.policy.deadline_ms:
+            lane.ready.discard(job.seq)
+            self._claiming.discard(job.seq)
+            self.new.take(job.seq)
+
+        if early:
+            # A claim is written behind it, in the same transaction or a later one, or finds nothing.
+            self._may_be_claimed(job, asked.payload)
+        return await self._store.accept(
+            job, asked.payload, asked.idempotency, then=written, otherwise=not_written
+        )
+
+    def _may_be_claimed(self, job: Job, payload: Payload) -> None:
+        self.lane(job.endpoint).ready.add(place_of(job))
+        self.new.add(job, payload)
+        if job.deadline_ms or job.ttl_ms < LEASE_MS:
             self.due_changed.set()
-        self.tell_ready(asked.endpoint)
-        return written, False
+        self.tell_ready(job.endpoint)
 
     def _refuse_excess(self, asked: Submission) -> None:
         lane = self.lane(asked.endpoint)
@@ -184,22 +208,23 @@ class JobQueue(JobBoard):
         Raises:
             StorageFull: The disk is full; the job waits on.
         """
-        claiming = asyncio.ensure_future(self._claim(endpoint, worker_id, solo=solo))
+        asker = _Asker(self._give_back)
         try:
-            return await asyncio.shield(claiming)
-        except asyncio.CancelledError:
-            claiming.add_done_callback(self._nobody_took)
+            return await self._claim(endpoint, asker, worker_id, solo=solo)
+        except BaseException:
+            asker.leave()
             raise
 
-    def _nobody_took(self, claiming: asyncio.Future[Claim | None]) -> None:
-        """Whoever asked for a job is gone: it is given back."""
-        if not claiming.cancelled() and claiming.exception() is None and (claim := claiming.result()):
-            said = Delivered(ending=Ending.INTERRUPTED, reason="not_taken", after_ms=0)
-            task = asyncio.ensure_future(self.settle(claim.job, said))
-            self._giving_back.add(task)
-            task.add_done_callback(self._giving_back.discard)
+    def _give_back(self, job: Job) -> None:
+        """Whoever asked for a job is gone, or cannot have it."""
+        said = Delivered(ending=Ending.INTERRUPTED, reason="not_taken", after_ms=0)
+        task = asyncio.ensure_future(self.settle(job, said))
+        self._giving_back.add(task)
+        task.add_done_callback(self._giving_back.discard)
 
-    async def _claim(self, endpoint: EndpointName, worker_id: str, *, solo: bool) -> Claim | None:
+    async def _claim(
+        self, endpoint: EndpointName, asker: _Asker, worker_id: str, *, solo: bool
+    ) -> Claim | None:
         lane = self.lane(endpoint)
         while not self.stopped:
             await self._refill(endpoint, lane)
@@ -209,27 +234,74 @@ class JobQueue(JobBoard):
             taken = lane.ready.take()
             if taken is None:
                 return None
-            now_ms = self.now_ms()
-            try:
-                found = await self._store.claim(
-                    taken.seq,
-                    now_ms=now_ms,
-                    worker_id=worker_id,
-                    instance=self.instance,
-                    lease_until_ms=now_ms + LEASE_MS,
-                )
-            except BaseException:
-                lane.ready.add(taken)
-                raise
-            if found is None:  # cancelled or expired meanwhile; whoever did that counted it
-                lane.ready.release(taken.group_key, taken.seq)
-                continue
-            lane.waits_no_more(found.job)
-            lane.running += 1
-            self.running[found.job.id] = found.job
-            self.news.tell(found.job.id)
-            return found
+            if known := self.new.take(taken.seq):
+                claim = await self._claim_new(lane, taken, known, asker, worker_id)
+            else:
+                claim = await self._claim_known_on_disk(lane, taken, asker, worker_id)
+            if claim is not None:
+                return claim
         return None
+
+    async def _claim_new(
+        self, lane: JobLane, taken: Ready, known: tuple[Job, Payload], asker: _Asker, worker_id: str
+    ) -> Claim | None:
+        job, payload = known
+        now_ms = self.now_ms()
+        job = claimed(job, now_ms=now_ms, worker_id=worker_id, instance=self.instance)
+
+        def handed_out(found: Job | None) -> None:
+            if found is None:  # it has changed meanwhile; what its row says is asked for next
+                self._put_back(lane, taken)
+            else:
+                self._handed_out(lane, found, asker)
+
+        self._claiming.add(taken.seq)
+        done = await self._store.claim_new(
+            job,
+            lease_until_ms=now_ms + LEASE_MS,
+            then=handed_out,
+            otherwise=partial(self._put_back, lane, taken),
+        )
+        return Claim(job=job, payload=payload) if done else None
+
+    async def _claim_known_on_disk(
+        self, lane: JobLane, taken: Ready, asker: _Asker, worker_id: str
+    ) -> Claim | None:
+        now_ms = self.now_ms()
+
+        def handed_out(found: Job | None) -> None:
+            if found is None:  # cancelled or expired meanwhile; whoever did that counted it
+                self._claiming.discard(taken.seq)
+                lane.ready.release(taken.group_key, taken.seq)
+            else:
+                self._handed_out(lane, found, asker)
+
+        self._claiming.add(taken.seq)
+        return await self._store.claim(
+            taken.seq,
+            now_ms=now_ms,
+            worker_id=worker_id,
+            instance=self.instance,
+            lease_until_ms=now_ms + LEASE_MS,
+            then=handed_out,
+            otherwise=partial(self._put_back, lane, taken),
+        )
+
+    def _put_back(self, lane: JobLane, taken: Ready) -> None:
+        """A claim was not written; the job may not have been either, which then has said so."""
+        if taken.seq in self._claiming:
+            self._claiming.discard(taken.seq)
+            lane.ready.add(taken)
+        else:
+            lane.ready.release(taken.group_key, taken.seq)
+
+    def _handed_out(self, lane: JobLane, job: Job, asker: _Asker) -> None:
+        self._claiming.discard(job.seq)
+        lane.waits_no_more(job)
+        lane.running += 1
+        self.running[job.id] = job
+        self.news.tell(job.id)
+        asker.gets(job)
 
     async def _refill(self, endpoint: EndpointName, lane: JobLane) -> None:
         while lane.ready.must_refill:
@@ -249,15 +321,20 @@ class JobQueue(JobBoard):
 
     async def complete(self, job: Job, result: Payload | None) -> Job | None:
         """End a delivery well; None when it is stale, and nothing has changed."""
+        if result is None or self._store.writes_at_once(result):
+            return await self._complete(job, result)
         return await whole(self._complete(job, result))
 
     async def _complete(self, job: Job, result: Payload | None) -> Job | None:
+        def over(after: Job | None) -> None:
+            if after is not None:
+                self.delivery_over(Change(before=job, after=after))
+
         now_ms = self.now_ms()
         keep_ms = self.kept.sync_ms if job.sync else self.kept.result_ms
-        after = await self._store.complete(job, now_ms=now_ms, purge_at_ms=now_ms + keep_ms, result=result)
-        if after is not None:
-            self.delivery_over(Change(before=job, after=after))
-        return after
+        return await self._store.complete(
+            job, now_ms=now_ms, purge_at_ms=now_ms + keep_ms, result=result, then=over
+        )
 
     async def settle(
         self, job: Job, said: Delivered, *, result: Payload | None = None, log_tail: str = ""
@@ -278,3 +355,30 @@ class JobQueue(JobBoard):
         if after is not None:
             self.delivery_over(Change(before=job, after=after))
         return after
+
+
+class _Asker:
+    """Whoever asked for a job; what they were to get is given back when they leave.
+
+    Args:
+        give_back: Takes it.
+    """
+
+    __slots__ = ("_give_back", "_job", "_left")
+
+    def __init__(self, give_back: Callable[[Job], None]) -> None:
+        self._give_back = give_back
+        self._job: Job | None = None
+        self._left = False
+
+    def gets(self, job: Job) -> None:
+        """A job was handed out to them."""
+        self._job = job
+        if self._left:
+            self._give_back(job)
+
+    def leave(self) -> None:
+        """They are gone."""
+        self._left = True
+        if self._job is not None:
+            self._give_back(self._job)

@@ -94,6 +94,7 @@ class JobsAtStart:
         scheduled: Of each endpoint, the seqs of those that count and wait for their time.
         group_holders: By endpoint and group key, the job that holds it.
         given_back: What another run of the daemon had under way, now waiting again (or over).
+        newest_seq: The highest `seq` any job ever had.
     """
 
     anchor: Anchor
@@ -102,6 +103,7 @@ class JobsAtStart:
     totals: dict[tuple[EndpointName, str], int]
     group_holders: dict[tuple[EndpointName, str], int]
     given_back: tuple[Change, ...]
+    newest_seq: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,9 +140,22 @@ class JobStore(Protocol):
         ...
 
     async def accept(
-        self, job: Job, payload: Payload, idempotency: IdempotencyClaim | None = None
+        self,
+        job: Job,
+        payload: Payload,
+        idempotency: IdempotencyClaim | None = None,
+        *,
+        then: Callable[[Job, bool], None] = ...,
+        otherwise: Callable[[], None] = ...,
     ) -> tuple[Job, bool]:
         """Write a new job; True with the earlier one when its key was used before.
+
+        Args:
+            job: With a `seq` that no job had before.
+            payload: Its input.
+            idempotency: Its caller's own name for it.
+            then: Told what is returned, in the order of commits, though the caller may have left.
+            otherwise: Told that nothing was written; one of the two is called.
 
         Raises:
             IdempotencyMismatch: The key was used with another request.
@@ -149,15 +164,54 @@ class JobStore(Protocol):
         ...
 
     async def claim(
-        self, seq: int, *, now_ms: int, worker_id: str, instance: str, lease_until_ms: int
+        self,
+        seq: int,
+        *,
+        now_ms: int,
+        worker_id: str,
+        instance: str,
+        lease_until_ms: int,
+        then: Callable[[Job | None], None] = ...,
+        otherwise: Callable[[], None] = ...,
     ) -> Claim | None:
-        """Hand a waiting job out; None when it does not wait any more."""
+        """Hand a waiting job out; None when it does not wait any more.
+
+        `then` and `otherwise` are as for `accept`.
+        """
+        ...
+
+    async def claim_new(
+        self,
+        job: Job,
+        *,
+        lease_until_ms: int,
+        then: Callable[[Job | None], None],
+        otherwise: Callable[[], None],
+    ) -> bool:
+        """Hand out a job that nobody has had since it was accepted; False when its row says otherwise.
+
+        Args:
+            job: As it is once it is handed out.
+            lease_until_ms: When others may take it.
+            then: As for `accept`.
+            otherwise: As for `accept`.
+        """
+        ...
+
+    def writes_at_once(self, payload: Payload) -> bool:
+        """Whether a payload is kept in its row, and not written to a file first."""
         ...
 
     async def complete(
-        self, job: Job, *, now_ms: int, purge_at_ms: int, result: Payload | None
+        self,
+        job: Job,
+        *,
+        now_ms: int,
+        purge_at_ms: int,
+        result: Payload | None,
+        then: Callable[[Job | None], None] = ...,
     ) -> Job | None:
-        """End a delivery well; None when it is stale, and nothing is written."""
+        """End a delivery well; None when it is stale, and nothing is written. `then` as for `accept`."""
         ...
 
     async def settle(

@@ -28,8 +28,9 @@ import structlog
 import uvloop
 from bench_lib.report import Report, add_arguments
 
+from gpud.adapters.sqlite.batches import commit
 from gpud.adapters.sqlite.checkpoints import PASSIVE_AT_BYTES, Checkpointer
-from gpud.adapters.sqlite.committer import GroupCommitter, commit
+from gpud.adapters.sqlite.committer import GroupCommitter
 from gpud.adapters.sqlite.connection import open_writer
 from gpud.adapters.sqlite.fleet import SqliteFleetStore, record_changes
 from gpud.adapters.sqlite.hops import on_thread, open_connection

@@ -8,12 +8,25 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gpud.core.job import Delivered, Ending, JobState
+from gpud.core.job_request import JobPolicy
+from gpud.errors import StorageFull
 from gpud.jobs.load import LoadWithJobs
+from gpud.jobs.submission import Submission
 from gpud.jobs.upkeep import Upkeep
+from gpud.ports.jobs import Payload
 from tests.contract.job_site import LLM, JobSite, job_site
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from aiohttp import web
+
+ASKED = Submission(
+    endpoint=LLM,
+    owner="local",
+    payload=Payload(content=b'{"input":"x"}' + b" " * 100_000),
+    policy=JobPolicy(),
+)
 
 
 @pytest.fixture
@@ -88,3 +101,53 @@ async def test_a_caller_that_leaves_while_it_claims_loses_no_job(site: JobSite) 
         await asyncio.sleep(0.01)
     assert again is not None
     assert again.job.attempt == 1
+
+
+async def test_a_job_is_handed_out_in_the_transaction_that_accepts_it(site: JobSite) -> None:
+    before = site.api.store.stats.commits
+    submitting = asyncio.ensure_future(site.queue.submit(ASKED))
+    await asyncio.sleep(0)
+    claim = await site.queue.claim(LLM, "wk_0")
+    job, replayed = await submitting
+    assert (claim.job.id, claim.payload, replayed) == (job.id, ASKED.payload, False)
+    assert site.api.store.stats.commits == before + 1
+    assert await site.queue.store.job(job.id) == claim.job
+
+
+async def test_nothing_is_left_of_a_job_that_the_disk_had_no_room_for(site: JobSite) -> None:
+    await full_disk(site, full=True)
+    outcomes = await asyncio.gather(
+        site.queue.submit(ASKED), site.queue.claim(LLM, "wk_0"), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes] == [StorageFull, StorageFull]
+    lane = site.queue.lane(LLM)
+    assert (lane.waiting, lane.waiting_bytes, len(lane.ready), len(site.queue.new)) == (0, 0, 0, 0)
+    await full_disk(site, full=False)
+    assert await site.queue.claim(LLM, "wk_0") is None
+
+
+async def full_disk(site: JobSite, *, full: bool) -> None:
+    pages = 1 if full else 1 << 30  # SQLite takes the size it has when that is more
+    await site.api.store.jobs._committer.write(
+        lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+    )
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_job_cancelled_while_it_is_being_handed_out_is_stopped(site: JobSite, turns: int) -> None:
+    async def never(_request: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    await site.worker(never)
+    workers = list(site._workers)
+    site.drop_workers()
+    await site.start()
+    job, _ = await site.queue.submit(ASKED)
+    cancelling = asyncio.ensure_future(site.api.jobs.by_hand.cancel(job.id, allowed=lambda _: True))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    site._workers.extend(workers)
+    site.publish()
+    await cancelling
+    assert (await site.ended(job.id))["status"] == "CANCELLED"

@@ -20,7 +20,7 @@ from tests.contract.store_rig import KINDS, HandClock, opened
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from gpud.adapters.sqlite.store import Store
@@ -224,11 +224,11 @@ async def test_what_another_run_had_under_way_waits_again_and_keeps_its_attempt(
 async def test_what_ends_a_job_is_written_with_what_follows_from_it_or_not_at_all(store: Store) -> None:
     seen: list[Change] = []
 
-    def on_end(connection: sqlite3.Connection, change: Change) -> None:
+    def on_end(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
         assert connection.in_transaction
-        if change.after.priority == 9:
+        if any(change.after.priority == 9 for change in changes):
             raise RuntimeError("refused")
-        seen.append(change)
+        seen.extend(changes)
 
     store.jobs.writer.on_end = on_end
     jobs = [await running(store, new_job(n)) for n in range(3)]

@@ -1,8 +1,8 @@
 """Makes many writes durable at once: the group committer.
 
-Operations queue up; one `BEGIN IMMEDIATE` holds a batch of them, each in its own savepoint, and
-futures resolve after COMMIT. A batch is one hop to the connection's thread. There is no timer:
-what arrives while one batch commits is the next batch, so an idle store adds no wait.
+Operations queue up; one `BEGIN IMMEDIATE` holds a batch of them (`batches`), and futures resolve after
+COMMIT. A batch is one hop to the connection's thread. There is no timer: what arrives while one batch
+commits is the next batch, so an idle store adds no wait.
 """
 
 from __future__ import annotations
@@ -10,27 +10,25 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
+from gpud.adapters.sqlite.batches import Done, Operation, Outcome, Refused, commit
 from gpud.adapters.sqlite.failures import is_fatal, translate
 from gpud.errors import GpudError, StoreUnusable, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from gpud.adapters.sqlite.checkpoints import Checkpointer
     from gpud.adapters.sqlite.hops import Execute
 
+R = TypeVar("R")
 T = TypeVar("T")
-
-Operation = Callable[[sqlite3.Connection], T]
-"""Runs on the connection's thread, inside a transaction; must not touch anything else."""
-
 
 BATCH_OPS_MAX = 256
 QUEUE_OPS_MAX = 8192
@@ -38,17 +36,50 @@ QUEUE_OPS_MAX = 8192
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class _Done:
-    value: object
+class _Entry:
+    """An operation that is queued.
 
+    Args:
+        operation: What to run.
+        future: Of whoever waits for it.
+        then: Makes of its result what they get; called in the order of commits, though they have left.
+        otherwise: Called when nothing was written.
+        takes_room: It holds one of the queue's places.
+    """
 
-@dataclass(frozen=True, slots=True)
-class _Refused:
-    error: Exception
+    __slots__ = ("future", "operation", "otherwise", "takes_room", "then")
 
+    def __init__(
+        self,
+        operation: Operation[Any],
+        future: asyncio.Future[Any],
+        then: Callable[[Any], Any] | None = None,
+        otherwise: Callable[[], None] | None = None,
+        *,
+        takes_room: bool = True,
+    ) -> None:
+        self.operation = operation
+        self.future = future
+        self.then = then
+        self.otherwise = otherwise
+        self.takes_room = takes_room
 
-_Outcome = _Done | _Refused
+    def done(self, value: object) -> None:
+        """It is on disk."""
+        if self.then is not None:
+            try:
+                value = self.then(value)
+            except Exception as error:  # noqa: BLE001 - it is handed to whoever waits
+                _fail(self.future, error)
+                return
+        if not self.future.done():
+            self.future.set_result(value)
+
+    def refused(self, error: Exception) -> None:
+        """Nothing of it was written."""
+        if self.otherwise is not None:
+            self.otherwise()
+        _fail(self.future, error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +130,7 @@ class GroupCommitter:
         self._now_s = now_s
         self._data_dir = data_dir
         self._checkpointer = checkpointer
-        self._queue: deque[tuple[Operation[Any], asyncio.Future[Any]]] = deque()
+        self._queue: deque[_Entry] = deque()
         self._room = asyncio.Semaphore(QUEUE_OPS_MAX)
         self._arrived = asyncio.Event()
         self._closing = False
@@ -127,7 +158,30 @@ class GroupCommitter:
             self._room.release()
             raise self._refusal()
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.append((operation, future))
+        self._queue.append(_Entry(operation, future))
+        self._arrived.set()
+        return await future
+
+    async def carry(
+        self, operation: Operation[T], then: Callable[[T], R], otherwise: Callable[[], None]
+    ) -> R:
+        """Queue an operation at once; one of `then` and `otherwise` is called, though the caller may leave.
+
+        For operations that something else bounds in number, since this one never waits for room.
+
+        Args:
+            operation: What to run.
+            then: Takes note of its result, once it is on disk, and makes of it what is returned.
+            otherwise: Takes note that nothing was written.
+
+        Raises:
+            GpudError: As `write` says.
+        """
+        if self.failed.done() or self._closing:
+            otherwise()
+            raise self._refusal()
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Entry(operation, future, then, otherwise, takes_room=False))
         self._arrived.set()
         return await future
 
@@ -161,45 +215,46 @@ class GroupCommitter:
     async def _commit_batches(self) -> None:
         try:
             while not (self._closing and not self._queue):
-                if self._arrived.is_set():
-                    # Those whose writes were just committed get their turn to add the next ones.
-                    await asyncio.sleep(0)
-                else:
-                    await self._arrived.wait()
+                await self._arrived.wait()
+                # What follows from the write that has just come, or from those just committed, joins in.
+                await asyncio.sleep(0)
                 if not await self._commit_batch(self._take()):
                     return
         finally:
-            for _operation, future in self._take_all():
-                _fail(future, self._refusal())
+            for entry in self._take_all():
+                entry.refused(self._refusal())
 
-    def _take(self) -> list[tuple[Operation[Any], asyncio.Future[Any]]]:
+    def _take(self) -> list[_Entry]:
         count = min(len(self._queue), BATCH_OPS_MAX)
         batch = [self._queue.popleft() for _ in range(count)]
-        for _ in batch:
-            self._room.release()
+        self._give_room_back(batch)
         if not self._queue and not self._closing:
             self._arrived.clear()
         return batch
 
-    def _take_all(self) -> list[tuple[Operation[Any], asyncio.Future[Any]]]:
+    def _take_all(self) -> list[_Entry]:
         rest = list(self._queue)
         self._queue.clear()
-        for _ in rest:
-            self._room.release()
+        self._give_room_back(rest)
         return rest
 
-    async def _commit_batch(self, batch: list[tuple[Operation[Any], asyncio.Future[Any]]]) -> bool:
+    def _give_room_back(self, entries: list[_Entry]) -> None:
+        for entry in entries:
+            if entry.takes_room:
+                self._room.release()
+
+    async def _commit_batch(self, batch: list[_Entry]) -> bool:
         if not batch:
             return True
-        operations = [operation for operation, _future in batch]
+        operations = [entry.operation for entry in batch]
         began_s = self._batch_began_s = self._now_s()
         try:
             outcomes, checkpoint_due = await self._execute(partial(self._run, operations, began_s))
         except Exception as error:  # noqa: BLE001 - it is handed to everyone who waits
             return self._refuse_batch(batch, error)
         except asyncio.CancelledError:
-            for _operation, future in batch:
-                future.cancel()
+            for entry in batch:
+                entry.future.cancel()
             raise
         finally:
             self._batch_began_s = None
@@ -207,8 +262,8 @@ class GroupCommitter:
         self._commits += 1
         self._commit_s += took_s
         self._commit_s_max = max(self._commit_s_max, took_s)
-        for (_operation, future), outcome in zip(batch, outcomes, strict=True):
-            self._settle(future, outcome)
+        for entry, outcome in zip(batch, outcomes, strict=True):
+            self._settle(entry, outcome)
         self.committed()
         if checkpoint_due and self._checkpointer is not None:
             return await self._checkpoint(self._checkpointer)
@@ -216,7 +271,7 @@ class GroupCommitter:
 
     def _run(
         self, operations: list[Operation[Any]], now_s: float, connection: sqlite3.Connection
-    ) -> tuple[list[_Outcome], bool]:
+    ) -> tuple[list[Outcome], bool]:
         outcomes = commit(operations, connection)
         return outcomes, self._checkpointer is not None and self._checkpointer.is_due(now_s)
 
@@ -231,23 +286,20 @@ class GroupCommitter:
             _log.warning("store.checkpoint_failed", reason=refusal.slug, detail=str(error))
         return True
 
-    def _settle(self, future: asyncio.Future[Any], outcome: _Outcome) -> None:
+    def _settle(self, entry: _Entry, outcome: Outcome) -> None:
         match outcome:
-            case _Done(value):
+            case Done(value):
                 self._operations += 1
-                if not future.done():
-                    future.set_result(value)
-            case _Refused(error):
+                entry.done(value)
+            case Refused(error):
                 self._refused += 1
-                _fail(future, self._say(error))
+                entry.refused(self._say(error))
 
-    def _refuse_batch(
-        self, batch: list[tuple[Operation[Any], asyncio.Future[Any]]], error: Exception
-    ) -> bool:
+    def _refuse_batch(self, batch: list[_Entry], error: Exception) -> bool:
         self._refused += len(batch)
-        for _operation, future in batch:
+        for entry in batch:
             # One exception object each: they are raised in different tasks.
-            _fail(future, self._say(error))
+            entry.refused(self._say(error))
         refusal = self._say(error)
         if not is_fatal(refusal):
             return True
@@ -270,44 +322,6 @@ class GroupCommitter:
         if self.failed.done() and not self.failed.cancelled():
             return StoreUnusable(self.failed.result().detail)
         return Unavailable("gpud is stopping and writes nothing more. Try again once it is back.")
-
-
-def commit(operations: list[Operation[Any]], connection: sqlite3.Connection) -> list[_Outcome]:
-    """Run operations in one transaction, each in its own savepoint, and commit.
-
-    Returns:
-        One outcome an operation, in order; a refused one left no trace.
-
-    Raises:
-        sqlite3.Error: Nothing of the whole batch is written.
-    """
-    outcomes: list[_Outcome] = []
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        for operation in operations:
-            connection.execute("SAVEPOINT operation")
-            try:
-                outcomes.append(_Done(operation(connection)))
-            except Exception as error:
-                if _spoils_batch(error, connection):
-                    raise
-                connection.execute("ROLLBACK TO operation")
-                outcomes.append(_Refused(error))
-            connection.execute("RELEASE operation")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    return outcomes
-
-
-def _spoils_batch(error: Exception, connection: sqlite3.Connection) -> bool:
-    # A full disk or a broken file concerns everyone; some errors also end the transaction.
-    if not connection.in_transaction:
-        return True
-    code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and (code & 0xFF) not in (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_ERROR)
 
 
 def _fail(future: asyncio.Future[Any], error: Exception) -> None:

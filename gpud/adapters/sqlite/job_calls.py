@@ -11,7 +11,7 @@ from gpud.core.job_call import job_message
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from gpud.ports.jobs import Change
 
@@ -33,21 +33,21 @@ class JobCalls:
         self._wall_ms = wall_ms
         self._noted = noted
 
-    def note_end(self, connection: sqlite3.Connection, change: Change) -> None:
-        """Tell who wants to know that a job ended (`JobWriter.on_end`)."""
-        job = change.after
-        wants_job = job.webhook or connection.execute(SQL["webhook_count"]).fetchone()[0]
-        if not wants_job:
-            return
-        message = job_message(
-            job,
-            at_ms=self._wall_ms(),
-            given=_given(_value_of(job.seq, "input", connection)),
-            output=_value_of(job.seq, "result", connection),
-            output_bytes_max=OUTPUT_BYTES_MAX,
-        )
-        if put_message(message, connection):
-            self._noted()
+    def note_ends(self, connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
+        """Tell who wants to know that jobs ended (`JobWriter.on_end`)."""
+        told = [change.after for change in changes if change.after.webhook]
+        if len(told) < len(changes) and connection.execute(SQL["webhook_count"]).fetchone()[0]:
+            told = [change.after for change in changes]
+        for job in told:
+            message = job_message(
+                job,
+                at_ms=self._wall_ms(),
+                given=_given(_value_of(job.seq, "input", connection)),
+                output=_value_of(job.seq, "result", connection),
+                output_bytes_max=OUTPUT_BYTES_MAX,
+            )
+            if put_message(message, connection):
+                self._noted()
 
 
 def _given(request: object) -> object:

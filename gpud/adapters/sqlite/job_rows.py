@@ -12,8 +12,12 @@ from gpud.ports.jobs import AttemptRecord
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable
 
     from gpud.core.job import Delivered
+
+    PayloadRow = Callable[[int, str], tuple[object, ...]]
+    """What `job_payload_put` is told, for a job's seq and a kind."""
 
 _NAMES = tuple(field.name for field in fields(Job))
 _FLAGS = tuple(field.name for field in fields(Job) if field.type == "bool")
@@ -34,6 +38,30 @@ def job_params(job: Job, *, scheduled: bool = False) -> dict[str, object]:
     params["state"] = job.state.value
     params["scheduled"] = scheduled
     return params
+
+
+def new_job_params(job: Job, seq: int | None) -> tuple[object, ...]:
+    """What `job_insert` is told, in the order of its columns; `seq` None has the row choose one."""
+    return (
+        seq,
+        job.id,
+        job.endpoint,
+        job.owner,
+        job.priority,
+        job.effective_priority,
+        job.low_priority,
+        job.group_key,
+        job.max_attempts,
+        job.created_at_ms,
+        job.available_at_ms,
+        job.expires_at_ms,
+        job.deadline_ms,
+        job.ttl_ms,
+        job.execution_timeout_ms,
+        job.sync,
+        job.webhook,
+        job.input_bytes,
+    )
 
 
 def ready_of(row: sqlite3.Row) -> Ready:

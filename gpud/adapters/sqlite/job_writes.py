@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gpud.adapters.sqlite.job_rows import attempt_params, job_of, job_params
+from gpud.adapters.sqlite.job_rows import attempt_params, job_of, job_params, new_job_params
 from gpud.adapters.sqlite.statements import SQL
 from gpud.core.ids import EndpointName
 from gpud.core.job import Delivered, Ending, Job, JobState, Retention, settled
@@ -14,7 +14,9 @@ from gpud.ports.jobs import Change, IdempotencyClaim, JobsAtStart, WaitingTotals
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from gpud.adapters.sqlite.job_rows import PayloadRow
 
 _RESTART_SPREAD_MS = 5_000
 
@@ -23,22 +25,29 @@ class JobWriter:
     """Applies changes of jobs to a connection whose transaction is open.
 
     Attributes:
-        on_end: Called inside the transaction with each job that reached a terminal state, so that what
+        on_end: Called inside the transaction with the jobs that reached a terminal state, so that what
             follows from it, such as a webhook's outbox row, is written with it or not at all. Runs on the
             store's thread and must only use the connection it is given.
     """
 
     def __init__(self) -> None:
-        self.on_end: Callable[[sqlite3.Connection, Change], None] | None = None
+        self.on_end: Callable[[sqlite3.Connection, Sequence[Change]], None] | None = None
 
     def insert(
         self,
         job: Job,
-        payload: dict[str, object],
+        payload: PayloadRow,
         idempotency: IdempotencyClaim | None,
         connection: sqlite3.Connection,
     ) -> tuple[int, sqlite3.Row | None]:
-        """Write a new job; returns its seq, and the row of an earlier one instead when its key is known."""
+        """Write a new job; returns its seq, and the row of an earlier one instead when its key is known.
+
+        Args:
+            job: Its `seq` is 0 when the row is to choose one.
+            payload: Its input, for a seq and a kind.
+            idempotency: Its caller's own name for it.
+            connection: In the transaction.
+        """
         names: dict[str, object] = {}
         if idempotency is not None:
             names = {"scope": idempotency.scope, "key": idempotency.key}
@@ -50,8 +59,8 @@ class JobWriter:
                         "Use a new key for this one."
                     )
                 return 0, connection.execute(SQL["job_by_seq"], {"seq": known["job_seq"]}).fetchone()
-        seq = connection.execute(SQL["job_insert"], job_params(job)).lastrowid or 0
-        connection.execute(SQL["job_payload_put"], payload | {"seq": seq, "kind": "input"})
+        seq = connection.execute(SQL["job_insert"], new_job_params(job, job.seq or None)).lastrowid or 0
+        connection.execute(SQL["job_payload_put"], payload(seq, "input"))
         if idempotency is not None:
             params = names | {
                 "fingerprint": idempotency.fingerprint,
@@ -60,24 +69,6 @@ class JobWriter:
             }
             connection.execute(SQL["job_idempotency_put"], params)
         return seq, None
-
-    def complete(
-        self, job: Job, after: Job, result: dict[str, object] | None, connection: sqlite3.Connection
-    ) -> Job | None:
-        """End a delivery well, if it is the present one."""
-        params = {
-            "seq": job.seq,
-            "delivery": job.deliveries,
-            "instance": job.instance,
-            "now_ms": after.finished_at_ms,
-            "purge_at_ms": after.purge_at_ms,
-        }
-        if connection.execute(SQL["job_complete"], params).rowcount != 1:
-            return None
-        if result is not None:
-            connection.execute(SQL["job_payload_put"], result | {"seq": job.seq, "kind": "result"})
-        self._note_end(Change(before=job, after=after), connection)
-        return after
 
     def settle(
         self,
@@ -88,7 +79,7 @@ class JobWriter:
         *,
         now_ms: int,
         log_tail: str = "",
-        result: dict[str, object] | None = None,
+        result: PayloadRow | None = None,
     ) -> Job | None:
         """End a delivery in another way, if it is the present one."""
         row = connection.execute(SQL["job_by_seq"], {"seq": job.seq}).fetchone()
@@ -105,7 +96,7 @@ class JobWriter:
         attempt = attempt_params(present, said, ended_at_ms=now_ms, log_tail=log_tail)
         connection.execute(SQL["job_attempt_insert"], attempt)
         if result is not None and after.state.terminal:
-            connection.execute(SQL["job_payload_put"], result | {"seq": job.seq, "kind": "result"})
+            connection.execute(SQL["job_payload_put"], result(job.seq, "result"))
         self.write(Change(before=present, after=after), connection, now_ms=now_ms)
         return after
 
@@ -119,7 +110,8 @@ class JobWriter:
             # What an earlier delivery gave is not shown as the next one's.
             connection.execute(SQL["job_payload_drop"], {"seq": after.seq})
             connection.execute(SQL["job_chunks_drop"], {"seq": after.seq})
-            connection.execute(SQL["job_total_add"], {"endpoint": after.endpoint, "ending": "retried"})
+            total = {"endpoint": after.endpoint, "ending": "retried", "count": 1}
+            connection.execute(SQL["job_total_add"], total)
         if after.state.terminal and not before.state.terminal:
             self._note_end(change, connection)
 
@@ -163,14 +155,19 @@ class JobWriter:
                 for row in connection.execute(SQL["jobs_group_holders"])
             },
             given_back=tuple(given_back),
+            newest_seq=connection.execute(SQL["job_newest_seq"]).fetchone()[0] or 0,
         )
+
+    def tell_ends(self, changes: Sequence[Change], connection: sqlite3.Connection) -> None:
+        """Have what follows from the ends of jobs written with them."""
+        if self.on_end is not None and changes:
+            self.on_end(connection, changes)
 
     def _note_end(self, change: Change, connection: sqlite3.Connection) -> None:
         after = change.after
-        total = {"endpoint": after.endpoint, "ending": after.state.value.lower()}
+        total = {"endpoint": after.endpoint, "ending": after.state.value.lower(), "count": 1}
         connection.execute(SQL["job_total_add"], total)
-        if self.on_end is not None:
-            self.on_end(connection, change)
+        self.tell_ends((change,), connection)
 
 
 def _anchor(connection: sqlite3.Connection, *, boot_id: str, boot_ns: int, wall_ms: int) -> Anchor:

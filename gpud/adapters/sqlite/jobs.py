@@ -1,19 +1,19 @@
-"""Jobs on disk (port `JobStore`): each call is one operation of the group committer, or one read."""
+"""Jobs on disk (port `JobStore`): each call is one operation of the group committer."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from gpud.adapters.sqlite.blobs import INLINE_BYTES_MAX
-from gpud.adapters.sqlite.job_rows import attempt_of, job_of, ready_of
+from gpud.adapters.sqlite.job_rows import job_of, new_job_params, ready_of
+from gpud.adapters.sqlite.job_steps import AcceptJob, ClaimNewJob, CompleteJob
+from gpud.adapters.sqlite.job_upkeep import SqliteJobUpkeep
 from gpud.adapters.sqlite.job_writes import JobWriter
 from gpud.adapters.sqlite.statements import SQL
-from gpud.core.ids import JobId
-from gpud.core.job import AGING_STEP_MS, AGING_STEPS_MAX, Job, JobState, settled
-from gpud.ports.jobs import AttemptRecord, Change, Claim, IdempotencyClaim, JobQuery, JobsAtStart, Payload
+from gpud.core.job import Job, JobState, settled
+from gpud.ports.jobs import Change, Claim, IdempotencyClaim, JobsAtStart, Payload
 
 if TYPE_CHECKING:
     import sqlite3
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from gpud.adapters.sqlite.blobs import Blobs
     from gpud.adapters.sqlite.committer import GroupCommitter
     from gpud.adapters.sqlite.hops import Read
-    from gpud.core.ids import EndpointName
+    from gpud.adapters.sqlite.job_rows import PayloadRow
+    from gpud.core.ids import EndpointName, JobId
     from gpud.core.job import Delivered, Retention
     from gpud.core.ready_jobs import Ready
 
     Decide = Callable[[Job], Job | None]
 
 
-class SqliteJobStore:
+class SqliteJobStore(SqliteJobUpkeep):
     """Durable jobs.
 
     Args:
@@ -42,9 +43,7 @@ class SqliteJobStore:
     """
 
     def __init__(self, committer: GroupCommitter, read: Read, blobs: Blobs) -> None:
-        self._committer = committer
-        self._read = read
-        self._blobs = blobs
+        super().__init__(committer, read, blobs)
         self.writer = JobWriter()
 
     async def start(
@@ -63,7 +62,13 @@ class SqliteJobStore:
         )
 
     async def accept(
-        self, job: Job, payload: Payload, idempotency: IdempotencyClaim | None = None
+        self,
+        job: Job,
+        payload: Payload,
+        idempotency: IdempotencyClaim | None = None,
+        *,
+        then: Callable[[Job, bool], None] = lambda _job, _replayed: None,
+        otherwise: Callable[[], None] = lambda: None,
     ) -> tuple[Job, bool]:
         """Write a new job; True with the earlier one when its key was used before.
 
@@ -71,12 +76,40 @@ class SqliteJobStore:
             IdempotencyMismatch: The key was used with another request.
             StorageFull: Nothing was written.
         """
-        params = await self._params(payload)
-        seq, earlier = await self._committer.write(partial(self.writer.insert, job, params, idempotency))
-        return (replace(job, seq=seq), False) if earlier is None else (job_of(earlier), True)
+        try:
+            row = await self._row(payload)
+        except BaseException:
+            otherwise()
+            raise
+        if job.seq and idempotency is None:
+            step = AcceptJob(job.seq, new_job_params(job, job.seq), row(job.seq, "input"))
+
+            def accepted(_seq: int) -> tuple[Job, bool]:
+                then(job, False)  # noqa: FBT003 - told as it is returned
+                return job, False
+
+            return await self._committer.carry(step, accepted, otherwise)
+
+        def written(found: tuple[int, sqlite3.Row | None]) -> tuple[Job, bool]:
+            seq, earlier = found
+            said = (replace(job, seq=seq), False) if earlier is None else (job_of(earlier), True)
+            then(*said)
+            return said
+
+        return await self._committer.carry(
+            partial(self.writer.insert, job, row, idempotency), written, otherwise
+        )
 
     async def claim(
-        self, seq: int, *, now_ms: int, worker_id: str, instance: str, lease_until_ms: int
+        self,
+        seq: int,
+        *,
+        now_ms: int,
+        worker_id: str,
+        instance: str,
+        lease_until_ms: int,
+        then: Callable[[Job | None], None] = lambda _: None,
+        otherwise: Callable[[], None] = lambda: None,
     ) -> Claim | None:
         """Hand a waiting job out; None when it does not wait any more."""
         params = {
@@ -94,17 +127,54 @@ class SqliteJobStore:
             wanted = {"seq": seq, "kind": "input"}
             return job_of(found), connection.execute(SQL["job_payload_read"], wanted).fetchone()
 
-        claimed = await self._committer.write(claim)
-        if claimed is None:
+        def claimed(found: tuple[Job, sqlite3.Row] | None) -> tuple[Job, sqlite3.Row] | None:
+            then(None if found is None else found[0])
+            return found
+
+        found = await self._committer.carry(claim, claimed, otherwise)
+        if found is None:
             return None
-        job, row = claimed
+        job, row = found
         return Claim(job=job, payload=await self._payload(row))
 
+    async def claim_new(
+        self,
+        job: Job,
+        *,
+        lease_until_ms: int,
+        then: Callable[[Job | None], None],
+        otherwise: Callable[[], None],
+    ) -> bool:
+        """Hand out a job that nobody has had since it was accepted; False when its row says otherwise."""
+        step = ClaimNewJob(
+            job,
+            now_ms=job.started_at_ms,
+            worker_id=job.worker_id,
+            instance=job.instance,
+            lease_until_ms=lease_until_ms,
+        )
+
+        def claimed(done: bool) -> bool:
+            then(job if done else None)
+            return done
+
+        return await self._committer.carry(step, claimed, otherwise)
+
+    def writes_at_once(self, payload: Payload) -> bool:
+        """Whether a payload is kept in its row, and not written to a file first."""
+        return len(payload.content) <= INLINE_BYTES_MAX
+
     async def complete(
-        self, job: Job, *, now_ms: int, purge_at_ms: int, result: Payload | None
+        self,
+        job: Job,
+        *,
+        now_ms: int,
+        purge_at_ms: int,
+        result: Payload | None,
+        then: Callable[[Job | None], None] = lambda _: None,
     ) -> Job | None:
         """End a delivery well; None when it is stale, and nothing is written."""
-        params = None if result is None else await self._params(result)
+        row = None if result is None else (await self._row(result))(job.seq, "result")
         after = replace(
             job,
             state=JobState.COMPLETED,
@@ -114,7 +184,12 @@ class SqliteJobStore:
             finished_at_ms=now_ms,
             purge_at_ms=purge_at_ms,
         )
-        return await self._committer.write(partial(self.writer.complete, job, after, params))
+
+        def completed(after: Job | None) -> Job | None:
+            then(after)
+            return after
+
+        return await self._committer.carry(CompleteJob(self.writer, job, after, row), completed, lambda: None)
 
     async def settle(
         self,
@@ -128,13 +203,13 @@ class SqliteJobStore:
         log_tail: str = "",
     ) -> Job | None:
         """End a delivery in any other way; None when it is stale."""
-        params = None if result is None else await self._params(result)
+        row = None if result is None else await self._row(result)
 
         def decide(present: Job) -> Job:
             return settled(present, said, now_ms=now_ms, fraction=fraction, kept=kept)
 
         return await self._committer.write(
-            partial(self.writer.settle, job, said, decide, now_ms=now_ms, log_tail=log_tail, result=params)
+            partial(self.writer.settle, job, said, decide, now_ms=now_ms, log_tail=log_tail, result=row)
         )
 
     async def change(self, job_id: JobId, decide: Decide, *, now_ms: int) -> Change | None:
@@ -188,17 +263,6 @@ class SqliteJobStore:
         params: dict[str, object] = {"endpoint": endpoint, "after": after_seq, "limit": limit}
         return await self._each("jobs_waiting_of_endpoint", params, decide, now_ms)
 
-    async def purge_due(self, now_ms: int, *, limit: int) -> tuple[JobId, ...]:
-        """Delete jobs that were kept long enough."""
-
-        def purge(connection: sqlite3.Connection) -> tuple[JobId, ...]:
-            rows = connection.execute(SQL["jobs_purge_due"], {"now_ms": now_ms, "limit": limit}).fetchall()
-            for row in rows:
-                connection.execute(SQL["job_delete"], {"seq": row["seq"]})
-            return tuple(JobId(row["id"]) for row in rows)
-
-        return await self._committer.write(purge)
-
     async def delete(self, job_id: JobId, *, allowed: Callable[[Job], bool]) -> bool:
         """Delete one job that is over; False when there is none or it may not be deleted."""
 
@@ -210,52 +274,6 @@ class SqliteJobStore:
             return True
 
         return await self._committer.write(delete)
-
-    async def next_times(self) -> tuple[int | None, int | None]:
-        """When the next scheduled job is due, and when the next waiting one expires."""
-        return await self._committer.write(
-            lambda connection: (
-                connection.execute(SQL["jobs_next_due"]).fetchone()["at_ms"],
-                connection.execute(SQL["jobs_next_expiry"]).fetchone()["at_ms"],
-            )
-        )
-
-    async def age(self, endpoint: EndpointName, now_ms: int, *, limit: int) -> int:
-        """Raise the priority of those that wait long behind others; how many."""
-
-        def age(connection: sqlite3.Connection) -> int:
-            levels = connection.execute(SQL["jobs_priority_levels"], {"endpoint": endpoint}).fetchone()
-            if levels["least"] is None:
-                return 0
-            raised = 0
-            # From the top, so that nobody rises twice in one go; equals do not wait behind others.
-            for level in range(levels["most"] - 1, levels["least"] - 1, -1):
-                params = {
-                    "endpoint": endpoint,
-                    "level": level,
-                    "now_ms": now_ms,
-                    "step_ms": AGING_STEP_MS,
-                    "steps_max": AGING_STEPS_MAX,
-                    "limit": limit,
-                }
-                raised += connection.execute(SQL["jobs_age"], params).rowcount
-            return raised
-
-        return await self._committer.write(age)
-
-    async def renew_leases(self, seqs: Sequence[int], *, instance: str, until_ms: int) -> int:
-        """Renew the leases of what runs; how many."""
-        params = {"seqs": json.dumps(list(seqs)), "instance": instance, "until_ms": until_ms}
-        return await self._committer.write(
-            lambda connection: connection.execute(SQL["jobs_renew_leases"], params).rowcount
-        )
-
-    async def lapsed(self, now_ms: int, *, limit: int) -> tuple[Job, ...]:
-        """Jobs IN_PROGRESS whose lease was not renewed."""
-        params = {"now_ms": now_ms, "limit": limit}
-        return await self._committer.write(
-            lambda connection: tuple(map(job_of, connection.execute(SQL["jobs_lapsed"], params)))
-        )
 
     async def append_chunks(self, job: Job, chunks: Sequence[bytes]) -> bool:
         """Add stream chunks of a delivery; False when it is stale."""
@@ -271,76 +289,16 @@ class SqliteJobStore:
 
     async def put_progress(self, job: Job, payload: Payload) -> bool:
         """Replace the progress of a delivery; False when it is stale."""
-        params = await self._params(payload) | {"seq": job.seq, "kind": "progress"}
+        row = (await self._row(payload))(job.seq, "progress")
         fence = {"seq": job.seq, "delivery": job.deliveries, "instance": job.instance}
 
         def put(connection: sqlite3.Connection) -> bool:
             if connection.execute(SQL["job_fenced"], fence).fetchone() is None:
                 return False
-            connection.execute(SQL["job_payload_put"], params)
+            connection.execute(SQL["job_payload_put"], row)
             return True
 
         return await self._committer.write(put)
-
-    async def sweep_blobs(self) -> int:
-        """Remove payload files that no row names any more; how many."""
-
-        async def is_used(ref: str) -> bool:
-            row = await self._committer.write(
-                lambda connection: connection.execute(SQL["job_payload_refs"], {"ref": ref}).fetchone()
-            )
-            return row is not None
-
-        return await self._blobs.sweep(is_used)
-
-    # -- reads ---------------------------------------------------------------------------------
-
-    async def job(self, job_id: JobId) -> Job | None:
-        """Read one job."""
-        row = await self._read(
-            lambda connection: connection.execute(SQL["job_by_id"], {"id": job_id}).fetchone()
-        )
-        return None if row is None else job_of(row)
-
-    async def payload(self, seq: int, kind: str) -> Payload | None:
-        """Read a job's `input`, `result` or `progress`."""
-        params = {"seq": seq, "kind": kind}
-        row = await self._read(
-            lambda connection: connection.execute(SQL["job_payload_read"], params).fetchone()
-        )
-        return None if row is None else await self._payload(row)
-
-    async def chunks(
-        self, seq: int, delivery: int, *, after: int, limit: int
-    ) -> tuple[tuple[int, bytes], ...]:
-        """Read stream chunks of a delivery behind the n-th."""
-        params = {"seq": seq, "delivery": delivery, "after": after, "limit": limit}
-        return await self._read(
-            lambda connection: tuple(
-                (row["n"], row["content"]) for row in connection.execute(SQL["job_chunks"], params)
-            )
-        )
-
-    async def attempts(self, seq: int) -> tuple[AttemptRecord, ...]:
-        """Read the deliveries of a job that did not complete."""
-        return await self._read(
-            lambda connection: tuple(map(attempt_of, connection.execute(SQL["job_attempts"], {"seq": seq})))
-        )
-
-    async def page(self, query: JobQuery) -> tuple[Job, ...]:
-        """List jobs, newest first."""
-        params = {
-            "endpoint": query.endpoint,
-            "owner": query.owner,
-            "state": query.state,
-            "before": query.before_seq,
-            "limit": query.limit,
-        }
-        if query.dead:
-            name = "jobs_page_dead"
-        else:
-            name = "jobs_page" if query.endpoint is None else "jobs_page_of_endpoint"
-        return await self._read(lambda connection: tuple(map(job_of, connection.execute(SQL[name], params))))
 
     # -- inside --------------------------------------------------------------------------------
 
@@ -361,16 +319,13 @@ class SqliteJobStore:
             self.writer.write(change, connection, now_ms=now_ms)
         return change
 
-    async def _params(self, payload: Payload) -> dict[str, object]:
-        size = len(payload.content)
-        large = size > INLINE_BYTES_MAX
-        return {
-            "content_type": payload.content_type,
-            "size": size,
-            "content": None if large else payload.content,
-            "ref": await self._blobs.put(payload.content) if large else None,
-        }
+    async def _row(self, payload: Payload) -> PayloadRow:
+        """A payload's row; a large one is on disk, as a file, when this returns."""
+        size, content, ref = len(payload.content), payload.content, None
+        if not self.writes_at_once(payload):
+            ref = await self._blobs.put(payload.content)
 
-    async def _payload(self, row: sqlite3.Row) -> Payload:
-        content = row["content"] if row["ref"] is None else await self._blobs.get(row["ref"])
-        return Payload(content=content, content_type=row["content_type"])
+        def row(seq: int, kind: str) -> tuple[object, ...]:
+            return (seq, kind, payload.content_type, size, None if ref else content, ref)
+
+        return row

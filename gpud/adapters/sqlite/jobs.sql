@@ -10,22 +10,23 @@ ON CONFLICT (id) DO UPDATE SET boot_id = excluded.boot_id, boot_ns = excluded.bo
 -- name: job_newest
 SELECT max(created_at_ms, started_at_ms, finished_at_ms) FROM job ORDER BY seq DESC LIMIT 1;
 
+-- name: job_newest_seq
+-- Ever given, so that none is given twice although rows go.
+SELECT max(seq) AS seq FROM sqlite_sequence WHERE name = 'job';
+
 -- name: job_insert
 INSERT INTO job (
-    id, endpoint, owner, state, reason, priority, effective_priority, low_priority, group_key, solo, attempt,
-    deliveries, deliveries_before, max_attempts, created_at_ms, available_at_ms, expires_at_ms, deadline_ms, ttl_ms,
-    execution_timeout_ms, started_at_ms, finished_at_ms, purge_at_ms, worker_id, instance, cancel_requested, dead,
-    redrives, sync, webhook, error, input_bytes, scheduled
+    seq, id, endpoint, owner, priority, effective_priority, low_priority, group_key, max_attempts, created_at_ms,
+    available_at_ms, expires_at_ms, deadline_ms, ttl_ms, execution_timeout_ms, sync, webhook, input_bytes,
+    state, reason, solo, attempt, deliveries, deliveries_before, started_at_ms, finished_at_ms, purge_at_ms, worker_id,
+    instance, cancel_requested, dead, redrives, error, scheduled
 ) VALUES (
-    :id, :endpoint, :owner, :state, '', :priority, :effective_priority, :low_priority, :group_key, 0, 0,
-    0, 0, :max_attempts, :created_at_ms, :available_at_ms, :expires_at_ms, :deadline_ms, :ttl_ms,
-    :execution_timeout_ms, 0, 0, 0, '', '', 0, 0,
-    0, :sync, :webhook, '', :input_bytes, 0
+    ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+    'IN_QUEUE', '', 0, 0, 0, 0, 0, 0, 0, '', '', 0, 0, 0, '', 0
 );
 
 -- name: job_payload_put
-INSERT INTO job_payload (job_seq, kind, content_type, size, content, ref)
-VALUES (:seq, :kind, :content_type, :size, :content, :ref)
+INSERT INTO job_payload (job_seq, kind, content_type, size, content, ref) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (job_seq, kind) DO UPDATE SET
     content_type = excluded.content_type, size = excluded.size, content = excluded.content, ref = excluded.ref;
 
@@ -45,11 +46,41 @@ UPDATE job SET
 WHERE seq = :seq AND state = 'IN_QUEUE' AND scheduled = 0 AND expires_at_ms > :now_ms
 RETURNING *;
 
+-- name: jobs_claim_new
+-- Jobs that nobody has had or changed since they were accepted: whoever asks knows the rest of their rows.
+UPDATE job SET
+    state = 'IN_PROGRESS', attempt = 1, deliveries = 1, started_at_ms = json_extract(new.value, '$[1]'),
+    worker_id = json_extract(new.value, '$[2]'), instance = json_extract(new.value, '$[3]'),
+    lease_until_ms = json_extract(new.value, '$[4]')
+FROM json_each(?) AS new
+WHERE job.seq = json_extract(new.value, '$[0]') AND state = 'IN_QUEUE' AND scheduled = 0
+  AND expires_at_ms > json_extract(new.value, '$[1]') AND deliveries = 0 AND redrives = 0
+  AND effective_priority = json_extract(new.value, '$[5]')
+RETURNING seq;
+
+-- name: job_claim_new
+-- The same for one.
+UPDATE job SET
+    state = 'IN_PROGRESS', attempt = 1, deliveries = 1, started_at_ms = ?2, worker_id = ?3, instance = ?4,
+    lease_until_ms = ?5
+WHERE seq = ?1 AND state = 'IN_QUEUE' AND scheduled = 0 AND expires_at_ms > ?2 AND deliveries = 0 AND redrives = 0
+  AND effective_priority = ?6;
+
 -- name: job_complete
 -- The fence: a stale delivery changes nothing.
 UPDATE job SET
-    state = 'COMPLETED', reason = '', error = '', instance = '', finished_at_ms = :now_ms, purge_at_ms = :purge_at_ms
-WHERE seq = :seq AND state = 'IN_PROGRESS' AND deliveries = :delivery AND instance = :instance;
+    state = 'COMPLETED', reason = '', error = '', instance = '', finished_at_ms = ?4, purge_at_ms = ?5
+WHERE seq = ?1 AND state = 'IN_PROGRESS' AND deliveries = ?2 AND instance = ?3;
+
+-- name: jobs_complete
+-- The same for many.
+UPDATE job SET
+    state = 'COMPLETED', reason = '', error = '', instance = '', finished_at_ms = json_extract(done.value, '$[3]'),
+    purge_at_ms = json_extract(done.value, '$[4]')
+FROM json_each(?) AS done
+WHERE job.seq = json_extract(done.value, '$[0]') AND state = 'IN_PROGRESS'
+  AND deliveries = json_extract(done.value, '$[1]') AND instance = json_extract(done.value, '$[2]')
+RETURNING seq;
 
 -- name: job_update
 UPDATE job SET
@@ -77,8 +108,8 @@ INSERT INTO job_attempt (
 SELECT * FROM job_attempt WHERE job_seq = :seq ORDER BY delivery;
 
 -- name: job_total_add
-INSERT INTO job_total (endpoint, ending, count) VALUES (:endpoint, :ending, 1)
-ON CONFLICT (endpoint, ending) DO UPDATE SET count = count + 1;
+INSERT INTO job_total (endpoint, ending, count) VALUES (:endpoint, :ending, :count)
+ON CONFLICT (endpoint, ending) DO UPDATE SET count = count + excluded.count;
 
 -- name: job_totals
 SELECT endpoint, ending, count FROM job_total;

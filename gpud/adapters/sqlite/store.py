@@ -74,7 +74,7 @@ class Store:
         self.reads = SqliteReadModel(read, clock)
         self.access = SqliteAccessStore(committer, read, sealer)
         self.jobs = SqliteJobStore(committer, read, blobs)
-        self.jobs.writer.on_end = JobCalls(clock.at_ms, self.webhooks.note_in_batch).note_end
+        self.jobs.writer.on_end = JobCalls(clock.at_ms, self.webhooks.note_in_batch).note_ends
         committer.committed = self.webhooks.batch_committed
         self.install_id = install_id
         self.failed: asyncio.Future[StoreUnusable] = committer.failed

@@ -42,7 +42,8 @@ def connection() -> Iterator[sqlite3.Connection]:
 
 
 def plan(connection: sqlite3.Connection, name: str) -> str:
-    params = dict.fromkeys(re.findall(r":(\w+)", SQL[name]))
+    named = dict.fromkeys(re.findall(r":(\w+)", SQL[name]))
+    params = named or (None,) * len(set(re.findall(r"\?\d+", SQL[name])) or re.findall(r"\?", SQL[name]))
     return " | ".join(row["detail"] for row in connection.execute(f"EXPLAIN QUERY PLAN {SQL[name]}", params))
 
 

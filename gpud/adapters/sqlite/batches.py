@@ -1,0 +1,147 @@
+"""Runs a batch of operations in one transaction: each in its own savepoint, many of a kind in one.
+
+An operation is a function of the connection. One of a `Kind` can be run together with others of its class,
+which costs a fraction: one statement for all of them instead of several for each, and one savepoint. When
+that fails it is undone and each is run alone, so what is refused is refused alone either way.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+T = TypeVar("T")
+
+Operation = Callable[[sqlite3.Connection], T]
+"""Runs on the connection's thread, inside a transaction; must not touch anything else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An operation's result."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why an operation left no trace."""
+
+    error: Exception
+
+
+Outcome = Done | Refused
+
+
+class Kind(ABC):
+    """An operation that can be run together with others of its class.
+
+    Attributes:
+        turn: When those of this class run in their batch: before the operations that are of no kind, by
+            rising turn, when it is negative; after them when it is positive. Those of one class must not
+            depend on the order among themselves.
+    """
+
+    __slots__ = ()
+    turn: ClassVar[int]
+
+    @abstractmethod
+    def __call__(self, connection: sqlite3.Connection, /) -> Any:  # noqa: ANN401 - each class has its own
+        """Run this one alone."""
+
+    @classmethod
+    @abstractmethod
+    def together(cls, operations: Sequence[Any], connection: sqlite3.Connection) -> Sequence[Any]:
+        """Run all of them; returns their results in order."""
+
+
+def commit(operations: Sequence[Operation[Any]], connection: sqlite3.Connection) -> list[Outcome]:
+    """Run operations in one transaction and commit.
+
+    Returns:
+        One outcome an operation, in order; a refused one left no trace.
+
+    Raises:
+        sqlite3.Error: Nothing of the whole batch is written.
+    """
+    outcomes: dict[int, Outcome] = {}
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for kind, places in _turns(operations):
+            if not (kind and _run_together(kind, places, operations, outcomes, connection)):
+                _run_alone(places, operations, outcomes, connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return [outcomes[place] for place in range(len(operations))]
+
+
+def _turns(operations: Sequence[Operation[Any]]) -> list[tuple[type[Kind] | None, list[int]]]:
+    """Which operations are run together, by where they stand, in the order of running."""
+    kinds: dict[type[Kind], list[int]] = {}
+    others: list[int] = []
+    for place, operation in enumerate(operations):
+        if isinstance(operation, Kind):
+            kinds.setdefault(type(operation), []).append(place)
+        else:
+            others.append(place)
+    ordered = sorted(kinds, key=lambda kind: kind.turn)
+    before = [(kind, kinds[kind]) for kind in ordered if kind.turn < 0]
+    return [*before, (None, others), *((kind, kinds[kind]) for kind in ordered if kind.turn >= 0)]
+
+
+def _run_alone(
+    places: list[int],
+    operations: Sequence[Operation[Any]],
+    outcomes: dict[int, Outcome],
+    connection: sqlite3.Connection,
+) -> None:
+    for place in places:
+        connection.execute("SAVEPOINT operation")
+        try:
+            outcomes[place] = Done(operations[place](connection))
+        except Exception as error:  # noqa: BLE001 - it is handed to whoever asked
+            _undo(error, connection)
+            outcomes[place] = Refused(error)
+        connection.execute("RELEASE operation")
+
+
+def _run_together(
+    kind: type[Kind],
+    places: list[int],
+    operations: Sequence[Operation[Any]],
+    outcomes: dict[int, Outcome],
+    connection: sqlite3.Connection,
+) -> bool:
+    """Run those of a kind in one go; False when each must be run alone."""
+    if len(places) == 1:
+        return False
+    connection.execute("SAVEPOINT operation")
+    try:
+        results = kind.together([operations[place] for place in places], connection)
+    except Exception as error:  # noqa: BLE001 - whoever is to blame is found when each runs alone
+        _undo(error, connection)
+        connection.execute("RELEASE operation")
+        return False
+    connection.execute("RELEASE operation")
+    outcomes.update((place, Done(result)) for place, result in zip(places, results, strict=True))
+    return True
+
+
+def _undo(error: Exception, connection: sqlite3.Connection) -> None:
+    """Undo to the savepoint; raises when the whole batch is spoilt."""
+    # A full disk or a broken file concerns everyone; some errors also end the transaction.
+    if not connection.in_transaction:
+        raise error
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None and (code & 0xFF) not in (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_ERROR):
+        raise error
+    connection.execute("ROLLBACK TO operation")
