@@ -47,7 +47,6 @@ class WebhookType(StrEnum):
     ENDPOINT_ROLLED_BACK = "endpoint.rolled_back"
     WORKER_FAILED = "worker.failed"
     GPU_UNHEALTHY = "gpu.unhealthy"
-    BUDGET_THRESHOLD = "budget.threshold"
     WEBHOOK_TEST = "webhook.test"
 
 
@@ -67,20 +66,26 @@ class DeliveryState(StrEnum):
     DROPPED = "dropped"
 
 
+_GPU_HEALTH = "gpu.health_changed"
 _OF_EVENT = {
+    _GPU_HEALTH: WebhookType.GPU_UNHEALTHY,
     "endpoint.scaled": WebhookType.ENDPOINT_SCALED,
     "endpoint.circuit_opened": WebhookType.ENDPOINT_CIRCUIT_OPEN,
-    "endpoint.rolled_back": WebhookType.ENDPOINT_ROLLED_BACK,
+    "rollout.rolled_back": WebhookType.ENDPOINT_ROLLED_BACK,
     "worker.failed": WebhookType.WORKER_FAILED,
-    "budget.threshold_passed": WebhookType.BUDGET_THRESHOLD,
 }
 
 
 def type_of_event(kind: str, facts: Mapping[str, object]) -> WebhookType | None:
     """The webhook type of a recorded event; None when nobody is called for it."""
-    if kind == "gpu.health_changed":
-        return WebhookType.GPU_UNHEALTHY if facts.get("health") == "unhealthy" else None
+    if kind == _GPU_HEALTH and facts.get("health") != "unhealthy":
+        return None
     return _OF_EVENT.get(kind)
+
+
+def events_told() -> dict[str, WebhookType]:
+    """The recorded events that call out, and as what."""
+    return dict(_OF_EVENT)
 
 
 def type_fault(pattern: str) -> str:

@@ -65,6 +65,10 @@ class _FullDisk:
     def in_transaction(self) -> bool:
         return self._database.in_transaction
 
+    def executemany(self, statement: str, rows: list[Any]) -> None:
+        for row in rows:
+            self.execute(statement, row)
+
     def execute(self, statement: str, parameters: Any = ()) -> sqlite3.Cursor:
         if _WRITES.search(statement):
             error = sqlite3.OperationalError("database or disk is full")

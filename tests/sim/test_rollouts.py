@@ -14,6 +14,7 @@ from gpud.core.rollout import RollbackReason, RolloutStep
 from gpud.core.rollout_policy import RolloutPolicy, RolloutStrategy, SmokeRequest
 from gpud.core.worker import WorkerState
 from gpud.errors import Conflict
+from gpud.ports.webhooks import Webhook
 from tests.sim.clients import Outcome
 from tests.sim.final import check_books, check_requests
 from tests.sim.sim import Sim
@@ -193,7 +194,9 @@ def test_a_broken_revision_goes_back_by_itself(env: str, reason: RollbackReason,
         story.finish()
 
 
-def test_a_step_without_progress_goes_back_at_its_deadline(roomy: Sim) -> None:
+def test_a_step_without_progress_goes_back_at_its_deadline_and_webhooks_are_told(roomy: Sim) -> None:
+    hook = Webhook(id="whk_1", url="https://app.example/hooks", types=("endpoint.rolled_back",))
+    roomy.do(roomy.up.store.webhooks.add(hook, "whsec_eA=="))
     story = Story(roomy, rollout=RolloutPolicy(progress_deadline_s=20.0))
     story.deploy(2, "NEVER_LISTEN")
     story.until(RolloutStep.CANARY)
@@ -201,6 +204,8 @@ def test_a_step_without_progress_goes_back_at_its_deadline(roomy: Sim) -> None:
     assert story.until_over() is RolloutStep.ROLLED_BACK
     assert story.rolling.reason is RollbackReason.DEADLINE
     assert 19 <= roomy.now_s - began_s < 25
+    told = [row["kind"] for row in roomy.box.database.execute("SELECT kind FROM webhook_delivery")]
+    assert told == ["endpoint.rolled_back"]
     story.finish()
 
 

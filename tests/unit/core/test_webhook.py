@@ -21,6 +21,7 @@ from gpud.core.webhook import (
     after_call,
     destination_of,
     disabled_for,
+    events_told,
     is_hopeless,
     message_id,
     retry_after_s,
@@ -184,6 +185,7 @@ def test_a_body_has_type_time_and_data_and_stays_below_its_bound(data: dict[str,
         ("endpoint.circuit_opened", {}, "endpoint.circuit_open"),
         ("gpu.health_changed", {"health": "unhealthy"}, "gpu.unhealthy"),
         ("gpu.health_changed", {"health": "healthy"}, None),
+        ("rollout.rolled_back", {}, "endpoint.rolled_back"),
         ("worker.ready", {}, None),
         ("webhook.disabled", {}, None),
     ],
@@ -191,6 +193,13 @@ def test_a_body_has_type_time_and_data_and_stays_below_its_bound(data: dict[str,
 def test_some_events_call_out(kind: str, facts: dict[str, object], expected: str | None) -> None:
     assert kind in RECORDED
     assert type_of_event(kind, facts) == expected
+
+
+def test_every_type_that_may_be_subscribed_to_is_told_by_something() -> None:
+    told = events_told()
+    assert set(told) <= set(RECORDED)
+    jobs = {kind for kind in WebhookType if kind.startswith("job.")}
+    assert set(told.values()) | jobs | {WebhookType.WEBHOOK_TEST} == set(WebhookType)
 
 
 @pytest.mark.parametrize(
