@@ -16,11 +16,14 @@ from gpud.adapters.http_probe import SocketProbe
 from gpud.adapters.job_carrier import HttpJobCarrier
 from gpud.adapters.nvml_gpus import NvmlGpus
 from gpud.adapters.replay_process import ReplayProcess
+from gpud.adapters.step_paused import PausedStep
+from gpud.adapters.step_sleeping import SleepingStep
 from gpud.adapters.threads import Threads
 from gpud.adapters.tier_created import CreatedTier
 from gpud.adapters.tier_parked import ParkedTier
 from gpud.adapters.webhook_sender import WebhookSender
 from gpud.adapters.webhook_signer import StandardSigner
+from gpud.adapters.worker_hooks import WorkerHooks
 from gpud.api.app import build_api
 from gpud.api.auth import ApiKeyRing
 from gpud.core.gpu import GpuAttach
@@ -81,6 +84,7 @@ class Parts:
         self._sender = WebhookSender(_guard(settings), clock)
         self._signer = StandardSigner()
         self._carrier = HttpJobCarrier()
+        self._hooks = WorkerHooks()
         self.jobs = Jobs(
             store.jobs,
             self.dispatcher,
@@ -94,7 +98,7 @@ class Parts:
 
     async def close(self) -> None:
         """Close the adapters; every loop has ended."""
-        for adapter in (self._sender, self._carrier, self._images, self._runtime, self._threads):
+        for adapter in (self._sender, self._carrier, self._hooks, self._images, self._runtime, self._threads):
             await adapter.close()
         if isinstance(self.gpus, NvmlGpus):
             await self.gpus.close()
@@ -114,6 +118,7 @@ class Parts:
             ids=self._ids,
             calendar=CronCalendar(),
             tiers=self._tiers(),
+            steps=(PausedStep(self._runtime.freezer), SleepingStep(self._hooks)),
         )
         fleet_settings = FleetSettings(
             parallel_starts=settings.docker.parallel_starts or 2 * (os.cpu_count() or 1),
@@ -133,7 +138,7 @@ class Parts:
             settle_s=settings.scaling.settle_s,
             verify_gpus=self.gpus.source == "nvml",
             starts=StartLimits(box=settings.scaling.starts, endpoint=settings.scaling.endpoint_starts),
-            standbys=StandbyBudget(workers=settings.standby.workers, ram_mib=settings.standby.ram_mib),
+            standbys=StandbyBudget(**settings.standby.model_dump()),
         )
         return Fleet(ports, fleet_settings, policy, tasks)
 

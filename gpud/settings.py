@@ -142,12 +142,16 @@ class HistorySettings(_Section):
 
 
 class StandbySettings(_Section):
-    """What the standby workers of all endpoints may take together; what has no room is started cold."""
+    """What standbys, paused and sleeping workers of all endpoints may take together."""
 
     workers: Annotated[int, Field(ge=0, le=10_000)] = 64
     """Most containers kept."""
     ram_mib: Annotated[int, Field(ge=0, le=1 << 30)] = 8192
     """Host memory for them in MiB. A parked container counts as 18, a created one as none."""
+    sleep_ram_mib: Annotated[int, Field(ge=0, le=1 << 30)] = 32_768
+    """Host memory in MiB that sleeping workers may be charged with (`sleep.host_memory_mib`) together."""
+    paused_vram_mib: Annotated[int, Field(ge=0, le=1 << 40)] = 0
+    """GPU memory in MiB that paused workers may hold together; 0 for no limit."""
 
 
 class JobSettings(_Section):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from docker.errors import APIError, NotFound
 
+from gpud.adapters.container_freezer import ContainerFreezer
 from gpud.adapters.docker_activity import read_activity
 from gpud.adapters.docker_client import DockerClients, stream_items
 from gpud.adapters.docker_errors import engine_errors
@@ -68,6 +69,9 @@ class DockerRuntime:
             settings, install_id, self._clients, attach=attach, volume_roots=volume_roots
         )
         self._running: dict[str, SeenContainer] = {}
+        self.freezer = ContainerFreezer(
+            self._clients, threads, self._find, local=settings.host.startswith("unix://")
+        )
 
     async def close(self) -> None:
         """Stop waiting for stops; what the engine was told to stop still stops."""
@@ -234,6 +238,7 @@ class DockerRuntime:
         if seen.status is not ContainerStatus.RUNNING:
             return seen
         client = self._clients.get()
+        self.freezer.release(container_id, seen)
         try:
             # The SDK adds the grace time to its own limit for the answer.
             client.stop(container_id, timeout=grace_whole_s)
@@ -252,6 +257,7 @@ class DockerRuntime:
             found = self._find(worker_id)
             if found is None:
                 return
+            self.freezer.release(*found)
             try:
                 self._clients.get().remove_container(found[0], force=True, v=True)
             except NotFound:

@@ -76,6 +76,7 @@ def seen_container(inspected: Mapping[str, Any], *, install_id: str, network: st
         exit_code=int(state["ExitCode"]) if exited else None,
         out_of_memory=out_of_memory,
         pid=int(state.get("Pid") or 0) if running else 0,
+        paused=bool(state.get("Paused")) and running,
         error=_error(state, exited=exited, out_of_memory=out_of_memory),
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import assert_never
 
 from gpud.core.worker import WorkerState
 
@@ -17,33 +16,33 @@ class Action(StrEnum):
     AWAIT_READY = "await_ready"
     WATCH_HEALTH = "watch_health"
     AWAIT_RETURN = "await_return"
+    PAUSE = "pause"
+    DOZE = "doze"
+    WAKE = "wake"
+    DISCARD = "discard"
     STOP = "stop"
     BURY = "bury"
     RELEASE = "release"
 
 
-def action_for(state: WorkerState) -> Action | None:  # noqa: C901 - one arm a state
+_ACTIONS = {
+    WorkerState.PULLING: Action.PULL_IMAGE,
+    WorkerState.RESERVED: Action.VERIFY_GPUS,
+    WorkerState.CREATING: Action.LAUNCH,
+    WorkerState.STARTING: Action.AWAIT_READY,
+    WorkerState.READY: Action.WATCH_HEALTH,
+    WorkerState.NOT_READY: Action.AWAIT_RETURN,
+    WorkerState.PAUSED: Action.PAUSE,
+    WorkerState.DOZING: Action.DOZE,
+    WorkerState.WAKING: Action.WAKE,
+    WorkerState.STOPPING: Action.STOP,
+    WorkerState.LOST: Action.STOP,
+    WorkerState.FAILED: Action.BURY,
+    WorkerState.RELEASING: Action.RELEASE,
+    WorkerState.DISCARDING: Action.DISCARD,
+}
+
+
+def action_for(state: WorkerState) -> Action | None:
     """Which effort a worker in `state` needs, or None when it only waits for a decision."""
-    match state:
-        case WorkerState.PULLING:
-            return Action.PULL_IMAGE
-        case WorkerState.RESERVED:
-            return Action.VERIFY_GPUS
-        case WorkerState.CREATING:
-            return Action.LAUNCH
-        case WorkerState.STARTING:
-            return Action.AWAIT_READY
-        case WorkerState.READY:
-            return Action.WATCH_HEALTH
-        case WorkerState.NOT_READY:
-            return Action.AWAIT_RETURN
-        case WorkerState.STOPPING | WorkerState.LOST:
-            return Action.STOP
-        case WorkerState.FAILED:
-            return Action.BURY
-        case WorkerState.RELEASING:
-            return Action.RELEASE
-        case WorkerState.PENDING | WorkerState.DRAINING | WorkerState.GONE:
-            return None
-        case _:
-            assert_never(state)
+    return _ACTIONS.get(state)

@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from gpud.core.worker import Worker
 
 _WITH_CONTAINER = frozenset(
-    {WorkerState.STARTING, WorkerState.READY, WorkerState.NOT_READY, WorkerState.DRAINING}
+    {
+        WorkerState.STARTING,
+        WorkerState.READY,
+        WorkerState.NOT_READY,
+        WorkerState.PAUSED,
+        WorkerState.DOZING,
+        WorkerState.SLEEPING,
+        WorkerState.WAKING,
+        WorkerState.DRAINING,
+    }
 )
 """States in which a container must be running. In the others an effort is under way that asks
 the engine by name itself, and is safe to repeat."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gpud.core.gpu import WHOLE_PPM
 from gpud.core.usage import hours_of
-from gpud.core.worker import HOLDS_GPUS, WorkerState
+from gpud.core.worker import HOLDS_GPUS, Cause, WorkerState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -52,7 +52,8 @@ def segment_breaches(segments: Sequence[Segment]) -> Iterator[str]:
     """Check one worker's segments, in order of `seq`.
 
     They count from 0 without gaps, only the last may be open, and each begins at the
-    nanosecond at which the one before it ended, unless the machine was started anew in between.
+    nanosecond at which the one before it ended, unless the worker slept or the machine was started anew
+    in between.
     """
     if not segments:
         return
@@ -69,7 +70,7 @@ def segment_breaches(segments: Sequence[Segment]) -> Iterator[str]:
         elif after.start_boot_ns < before.end_boot_ns:
             overlap_ns = before.end_boot_ns - after.start_boot_ns
             yield f"Worker {worker_id}: segments {before.seq} and {after.seq} overlap by {overlap_ns} ns."
-        elif after.start_boot_ns > before.end_boot_ns:
+        elif after.start_boot_ns > before.end_boot_ns and before.close_reason != Cause.FELL_ASLEEP:
             gap_ns = after.start_boot_ns - before.end_boot_ns
             yield (
                 f"Worker {worker_id}: {gap_ns} ns between segments {before.seq} and {after.seq} "

@@ -30,6 +30,7 @@ class StartPhase(StrEnum):
     RESERVE = "reserve"
     CREATE = "create"
     ENGINE_START = "engine_start"
+    WAKE = "wake"
     LISTEN = "listen"
     READY = "ready"
     FIRST_BYTE = "first_byte"
@@ -42,6 +43,7 @@ MEANING: Mapping[StartPhase, str] = {
     StartPhase.RESERVE: "leasing the GPU and seeing that it is idle",
     StartPhase.CREATE: "the engine creating the container",
     StartPhase.ENGINE_START: "the engine starting the container",
+    StartPhase.WAKE: "thawing the program, or its own way out of sleep",
     StartPhase.LISTEN: "the program until it took connections",
     StartPhase.READY: "the program until it answered well",
     StartPhase.FIRST_BYTE: "the first request until the first byte of its answer",
@@ -116,6 +118,7 @@ class ColdStart:
 
     Args:
         at_ms: Unix wall time at which the worker was ready.
+        woken: The rung that it was woken from; empty for a start from nothing.
         phases_ns: By phase; FIRST_BYTE once a request that waited was answered.
     """
 
@@ -123,6 +126,7 @@ class ColdStart:
     endpoint: EndpointName
     revision: Revision
     at_ms: int
+    woken: str = ""
     phases_ns: Mapping[StartPhase, int] = field(default_factory=dict)
 
     @property

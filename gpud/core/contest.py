@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gpud.core.allocation import Contest
 from gpud.core.reclaim import Claimant, Tenant, TenantPhase
+from gpud.core.stepping import resting
 from gpud.core.worker import COUNTED, HOLDS_GPUS, STARTING_UP, Worker, WorkerState
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from gpud.core.pacing import ScaleDecision
     from gpud.core.world import EndpointSeen, World
 
-_WITHOUT_GPUS = frozenset({WorkerState.PENDING, WorkerState.PULLING})
+_WITHOUT_GPUS = frozenset({WorkerState.PENDING, WorkerState.PULLING, WorkerState.SLEEPING})
 _COLD_START_DEFAULT_S = 60.0
 
 
@@ -75,7 +76,8 @@ def _claimant(
     holding = sum(w.state in COUNTED and w.state not in _WITHOUT_GPUS for w in workers)
     # A worker that could not start with GPUs makes nobody give way: those it has may stay.
     able = seen.image_present and world.engine_up and seen.starts.may_start(now_s=world.now_s)
-    most = decision.desired if able else min(decision.desired, holding)
+    desired = max(0, decision.desired - resting(seen, workers, world.in_flight))
+    most = desired if able else min(desired, holding)
     guaranteed = scale.guaranteed
     if scale.exclusive:
         guaranteed = max(guaranteed, min(holding, decision.desired))
@@ -132,7 +134,7 @@ def _phase(worker: Worker, *, busy: bool) -> TenantPhase:
             return TenantPhase.STUCK
         case WorkerState.DRAINING:
             return TenantPhase.DRAINING if busy else TenantPhase.LEAVING
-        case WorkerState.READY | WorkerState.NOT_READY:
+        case WorkerState.READY | WorkerState.NOT_READY | WorkerState.PAUSED:
             return TenantPhase.READY
         case _:
             return TenantPhase.LEAVING

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from gpud.core.step_policy import hooks_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -12,8 +14,15 @@ if TYPE_CHECKING:
 
 
 def denied_paths(spec: EndpointSpec) -> tuple[str, ...]:
-    """List the patterns that hold for an endpoint, to be given to `denied`."""
-    return spec.requests.denied_paths
+    """List the patterns that hold for an endpoint, to be given to `denied`.
+
+    Those are the paths that its spec names, and those by which its workers are put to sleep and woken.
+    """
+    own = spec.requests.denied_paths
+    if not spec.sleep.on:
+        return own
+    steering = (path for path in hooks_of(spec.sleep).control_paths if path != spec.health.path)
+    return tuple(dict.fromkeys((*own, *steering)))
 
 
 def denied(patterns: Sequence[str], target: str) -> bool:

@@ -14,6 +14,7 @@ from gpud.core.request_rules import RequestRules
 from gpud.core.rollout_policy import RolloutPolicy
 from gpud.core.spec_faults import spec_faults
 from gpud.core.standby import StandbyPolicy
+from gpud.core.step_policy import PausePolicy, SleepPolicy
 from gpud.errors import InvalidSpec
 
 if TYPE_CHECKING:
@@ -231,6 +232,8 @@ class EndpointSpec:
     rollout: RolloutPolicy = field(default_factory=RolloutPolicy)
     standby: StandbyPolicy = field(default_factory=StandbyPolicy)
     requests: RequestRules = field(default_factory=RequestRules)
+    pause: PausePolicy = field(default_factory=PausePolicy)
+    sleep: SleepPolicy = field(default_factory=SleepPolicy)
 
     def __post_init__(self) -> None:
         faults = spec_faults(self)

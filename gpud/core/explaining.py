@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from gpud.core.pacing import ScaleReason
 from gpud.core.waiting import WaitReason
-from gpud.core.worker import STARTING_UP, WorkerState
+from gpud.core.worker import STARTING_UP, STEPPED_DOWN, WorkerState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,8 @@ def unmet(
         now_s: Loop time.
     """
     waits = []
-    ready = sum(w.state is WorkerState.READY for w in current)
+    down = 0 if seen.waiting else sum(w.state in STEPPED_DOWN for w in current)
+    ready = down + sum(w.state is WorkerState.READY for w in current)
     if decision.reason is ScaleReason.PAUSED:
         waits.append(WaitReason(reason="paused", detail="max_workers is 0; raise it to serve."))
     if ready >= max(decision.desired, min(decision.wished, seen.endpoint.spec.scale.max_workers)):

@@ -76,17 +76,21 @@ class Segment:
         return 0 if self.end_boot_ns is None else self.end_boot_ns - self.start_boot_ns
 
 
-def phase_of(worker: Worker, *, in_flight: int) -> Phase | None:
+def phase_of(worker: Worker, *, in_flight: int) -> Phase | None:  # noqa: C901 - one arm a phase
     """Which phase a worker accrues, or None when it holds no lease."""
     match worker.state:
         case WorkerState.PENDING | WorkerState.PULLING | WorkerState.GONE:
             return None
+        case WorkerState.SLEEPING | WorkerState.DISCARDING:
+            return None
         case WorkerState.RESERVED | WorkerState.CREATING:
             return Phase.SETUP
-        case WorkerState.STARTING:
+        case WorkerState.STARTING | WorkerState.WAKING:
             return Phase.START
         case WorkerState.READY:
             return Phase.ACTIVE if in_flight else Phase.IDLE
+        case WorkerState.PAUSED | WorkerState.DOZING:
+            return Phase.IDLE
         case WorkerState.NOT_READY:
             return Phase.UNREADY
         case WorkerState.DRAINING:

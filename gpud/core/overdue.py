@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from gpud.core.worker import Worker
     from gpud.core.world import World
 
+_AT_ONCE = frozenset({Cause.SLEEP_FAILED, Cause.WAKE_FAILED})
+_STEP_MARGIN_S = 60.0
 STOP_UNANSWERED_AFTER_S = 300.0
 """An engine that has not answered a stop for this long has lost the worker."""
 
@@ -30,7 +32,7 @@ def due(worker: Worker, world: World) -> tuple[list[WorkerEvent], float | None]:
     if limit is not None:
         limit_s, cause, detail = limit
         if world.now_s >= worker.since_s + limit_s:
-            force = cause is Cause.DRAIN_TIMEOUT and _is_preempted(worker, world)
+            force = cause in _AT_ONCE or (cause is Cause.DRAIN_TIMEOUT and _is_preempted(worker, world))
             events.append(WorkerEvent(worker_id=worker.id, cause=cause, detail=detail, force=force))
         else:
             ask_again_at_s = worker.since_s + limit_s
@@ -51,6 +53,10 @@ def _limit_of(worker: Worker, world: World) -> tuple[float, Cause, str] | None:
             return _limit_of_start(worker, health, world)
         case WorkerState.NOT_READY:
             return health.not_ready_timeout_s, Cause.NOT_READY_TIMEOUT, ""
+        case WorkerState.DOZING:
+            return _limit_of_step(spec, Cause.SLEEP_FAILED)
+        case WorkerState.WAKING:
+            return _limit_of_step(spec, Cause.WAKE_FAILED)
         case WorkerState.DRAINING if worker.force or not world.in_flight.get(worker.id):
             return float("-inf"), Cause.DRAINED, ""
         case WorkerState.DRAINING:
@@ -60,6 +66,12 @@ def _limit_of(worker: Worker, world: World) -> tuple[float, Cause, str] | None:
             return grace_s + STOP_UNANSWERED_AFTER_S, Cause.STOP_UNANSWERED, ""
         case _:
             return None
+
+
+def _limit_of_step(spec: EndpointSpec | None, cause: Cause) -> tuple[float, Cause, str]:
+    """Its effort keeps the limit of the spec; this is for one that hangs in the engine."""
+    limit_s = (spec.sleep.timeout_s if spec else 0.0) + _STEP_MARGIN_S
+    return limit_s, cause, f"It neither stepped down nor came back within {limit_s:g} s."
 
 
 def _is_preempted(worker: Worker, world: World) -> bool:

@@ -17,6 +17,7 @@ from gpud.core.rolling import is_rolling, roll, scene_of, seat_of
 from gpud.core.rollout_moves import room_taken
 from gpud.core.scaling import desired_workers
 from gpud.core.standby import ClaimStandby, claimable, to_claim
+from gpud.core.stepping import called, instead_of_leaving, plan_steps
 from gpud.core.surplus import revivable, victims
 from gpud.core.waiting import WaitReason
 from gpud.core.worker import COUNTED, HOLDS_GPUS, STARTING_UP, Cause, Worker, WorkerEvent, WorkerState
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from gpud.core.endpoint import GpuNeeds
     from gpud.core.ids import EndpointName, GpuUuid, WorkerId
     from gpud.core.rollout import Rollout
-    from gpud.core.standby import Standby, StandbyChange
+    from gpud.core.standby import PinnedT, Standby, StandbyChange
     from gpud.core.world import EndpointSeen, World
 
 _STARTING = HOLDS_GPUS & STARTING_UP
@@ -95,6 +96,7 @@ class _Planner:
         self._grants: dict[EndpointName, list[Placement]] = defaultdict(list)
         self._starting = sum(w.state in _STARTING for w in world.workers.values())
         self._claimed: set[WorkerId] = set()
+        self._called: set[WorkerId] = set()
 
     # -- one endpoint --------------------------------------------------------------------------
 
@@ -111,6 +113,7 @@ class _Planner:
             self._ask_at(seen.window.falls_at_s(now_s=now_s, span_s=span_s))
         if not seen.starts.may_start(now_s=now_s):
             self._ask_at(seen.starts.next_try_s)
+        self._call_back(seen, workers)
         current = [w for w in counted if w.revision == endpoint.revision]
         gap = decision.desired - len(current)
         if gap > 0:
@@ -119,6 +122,14 @@ class _Planner:
             self._grow(seen, workers, current, gap)
         elif len(current) > decision.desired:
             self._shrink(seen, current, len(current) - decision.desired, decision)
+
+    def _call_back(self, seen: EndpointSeen, workers: Sequence[Worker]) -> None:
+        """Wake what demand needs: at once what holds its GPUs, with its seat what must have them anew."""
+        for worker in called(seen, workers, self.world.in_flight):
+            if worker.state is WorkerState.PAUSED:
+                self._change(worker, Cause.WOKEN)
+            elif worker.state is WorkerState.SLEEPING:
+                self._called.add(worker.id)
 
     def share(self) -> None:
         """Settle who may run on which GPUs, and have the victims leave."""
@@ -132,8 +143,15 @@ class _Planner:
         if self.world.now_s < self.world.no_shrink_until_s:
             self._ask_at(self.world.no_shrink_until_s if self.sharing.reclaims else None)
             return
+        planned_mib = 0
         for reclaim in self.sharing.reclaims:
-            self.retire(self.world.workers[reclaim.worker_id], Cause.RECLAIMED)
+            worker = self.world.workers[reclaim.worker_id]
+            asleep = instead_of_leaving(self.world, worker, planned_mib)
+            if asleep is None:
+                self.retire(worker, Cause.RECLAIMED)
+            else:
+                planned_mib += self.world.endpoints[worker.endpoint].endpoint.spec.sleep.host_memory_mib
+                self.changes.append(asleep)
 
     def seat(self, seen: EndpointSeen) -> None:
         """Bring one endpoint's workers to the revision they should have, and to their GPUs."""
@@ -153,6 +171,8 @@ class _Planner:
         for worker in workers:
             if worker.state in _WAITING:
                 self._seat(seen, worker)
+            elif worker.id in self._called:
+                self._seat_sleeper(seen, worker)
         self._claim_for_new(seen)
         self.waits[endpoint.name].extend(
             unmet(seen, current, decision, engine_up=self.world.engine_up, now_s=self.world.now_s)
@@ -227,6 +247,19 @@ class _Planner:
                 )
             )
 
+    def _seat_sleeper(self, seen: EndpointSeen, worker: Worker) -> None:
+        """Give a sleeping worker its own GPUs back; one that gets others starts cold there."""
+        placement = self._room(seen, seen.endpoint.spec.gpus)
+        if placement is None:
+            return
+        if worker.gpu_uuids and self._standby_at([worker], placement) is None:
+            self._change(worker, Cause.UNWANTED)
+            return
+        self._take(seen, Placement(gpu_uuids=worker.gpu_uuids))
+        self.changes.append(
+            WorkerEvent(worker_id=worker.id, cause=Cause.GPUS_RESERVED, gpu_uuids=worker.gpu_uuids)
+        )
+
     def _claim_for_new(self, seen: EndpointSeen) -> None:
         """Have standbys become workers instead of new ones, where their GPUs are to be had now."""
         if not self._claimable(seen):  # and so on most boxes: comparing every change with it would cost
@@ -266,7 +299,7 @@ class _Planner:
         able = claimable(standbys, seen.endpoint.name, seen.endpoint.revision)
         return [standby for standby in able if standby.id not in self._claimed]
 
-    def _standby_at(self, able: Sequence[Standby], placement: Placement) -> Standby | None:
+    def _standby_at(self, able: Sequence[PinnedT], placement: Placement) -> PinnedT | None:
         """The standby to claim: one made for the GPUs granted, else one whose own are free as well."""
         granted = {uuid for grants in self._grants.values() for g in grants for uuid in g.gpu_uuids}
         others = (granted | set(self.sharing.claimed)) - set(placement.gpu_uuids)
@@ -290,8 +323,15 @@ class _Planner:
         return self.sharing.waits.get(name) or _NOT_ITS_TURN
 
     def stand_by(self) -> None:
-        """Decide about standbys, once nothing is left to do for the workers."""
+        """Decide about idle workers and standbys, once nothing is left to do for those that serve."""
         if self.changes:
+            return
+        steps = plan_steps(self.world, self._by_endpoint)
+        self._ask_at(steps.ask_again_at_s)
+        for name, wait in steps.waits:
+            self.waits[name].append(wait)
+        if steps.events:
+            self.changes.extend(steps.events)
             return
         ladder = plan_ladder(self.world, self._held_by)
         self.changes.extend(ladder.changes)

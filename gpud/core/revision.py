@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from gpud.core.endpoint import EndpointSpec, PinnedImage
     from gpud.core.ids import EndpointName
 
-_OUTSIDE = ("jobs", "scale", "aliases", "public", "forward_authorization", "rollout", "standby", "requests")
+_OUTSIDE = (
+    "jobs",
+    "scale",
+    "aliases",
+    "public",
+    "forward_authorization",
+    "rollout",
+    "standby",
+    "requests",
+    "pause",
+    "sleep",
+)
 _LIMITS_OUTSIDE = (
     "request_timeout_s",
     "first_request_timeout_s",
@@ -32,7 +43,7 @@ _HEALTH_OUTSIDE = ("stall_timeout_s",)
 def revision_of(spec: EndpointSpec, image: PinnedImage) -> Revision:
     """Hash what a running container depends on.
 
-    Scale, rollout, standby and request settings, limits that gpud itself enforces, aliases, `public` and
+    Scale, rollout, standby, pause, sleep and request settings, limits that gpud itself enforces, aliases, `public` and
     `forward_authorization` are left out: changing them restarts nothing. The values of `env` are part of it.
     """
     facts = asdict(spec)

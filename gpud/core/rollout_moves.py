@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gpud.core.rollout import TRYING, Rollout, RolloutSeen, RolloutStep
 from gpud.core.rollout_policy import RolloutStrategy
 from gpud.core.surplus import victims
-from gpud.core.worker import COUNTED, HOLDS_GPUS, STARTING_UP, WorkerState
+from gpud.core.worker import COUNTED, HOLDS_GPUS, STARTING_UP, STEPPED_DOWN, WorkerState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ SHIFT_SHARE = 5
 """One in so many old workers may be on its way out at a time, and at least one."""
 
 _LEAVING = HOLDS_GPUS - COUNTED - {WorkerState.LOST}
-_SERVING = frozenset({WorkerState.READY, WorkerState.NOT_READY})
+_SERVING = frozenset({WorkerState.READY, WorkerState.NOT_READY}) | STEPPED_DOWN
 _UNDER_WAY = STARTING_UP & HOLDS_GPUS
 _WAITING = frozenset({WorkerState.PENDING, WorkerState.PULLING})
 

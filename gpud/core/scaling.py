@@ -20,7 +20,7 @@ from gpud.core.policies import (
     available_in_s,
     ready_in_s,
 )
-from gpud.core.worker import Worker, WorkerState
+from gpud.core.worker import STEPPED_DOWN, Worker, WorkerState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 _NOTHING = PaceMemory()
 _ASLEEP = ScaleDecision(desired=0, reason=ScaleReason.IDLE)
-_SERVING = frozenset({WorkerState.READY, WorkerState.NOT_READY})
+_SERVING = frozenset({WorkerState.READY, WorkerState.NOT_READY}) | STEPPED_DOWN
+_AVAILABLE = frozenset({WorkerState.READY, WorkerState.PAUSED})
 
 
 def desired_workers(
@@ -119,7 +120,7 @@ def demand_of(
     scale, cold_start_s = seen.endpoint.spec.scale, seen.cold_start_s
     available = []
     for worker in workers:
-        if worker.state is WorkerState.READY:
+        if worker.state in _AVAILABLE:
             busy = in_flight.get(worker.id, 0)
             available.append(
                 available_in_s(in_flight=busy, concurrency=scale.concurrency, service_s=seen.service_s)

@@ -9,6 +9,7 @@ from gpud.core.ids import ENDPOINT_NAME
 from gpud.core.job_spec import require_jobs
 from gpud.core.request_rules import require_rules
 from gpud.core.rollout_policy import require_rollout
+from gpud.core.step_policy import require_steps
 from gpud.core.windows import require_windows
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def spec_faults(spec: EndpointSpec) -> dict[str, str]:
     _require_env_and_volumes(spec, require)
     require_rollout(spec.rollout, require)
     require_rules(spec.requests, require)
+    require_steps(spec, require)
     return faults
 
 

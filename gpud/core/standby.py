@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -25,10 +25,12 @@ class StandbyMode(StrEnum):
 
 
 class Rung(StrEnum):
-    """How far on the way to a worker a standby is."""
+    """How far on the way to a worker that serves something is; standbys are on the first two."""
 
     CREATED = "created"
     PARKED = "parked"
+    SLEEPING = "sleeping"
+    PAUSED = "paused"
 
 
 class StandbyState(StrEnum):
@@ -87,10 +89,14 @@ class StandbyBudget:
     Args:
         workers: Containers.
         ram_mib: Host memory, as `cost_of` counts it.
+        sleep_ram_mib: Host memory of sleeping workers, as their endpoints charge them.
+        paused_vram_mib: GPU memory that paused workers hold; 0 for no limit.
     """
 
     workers: int = 64
     ram_mib: int = 8192
+    sleep_ram_mib: int = 32_768
+    paused_vram_mib: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +163,22 @@ class DropStandby:
     why: str
 
 
+class Pinned(Protocol):
+    """A container that can have no other GPUs than those it was made for."""
+
+    @property
+    def id(self) -> WorkerId:
+        """Of the worker that it is or becomes."""
+        ...
+
+    @property
+    def gpu_uuids(self) -> tuple[GpuUuid, ...]:
+        """Its GPUs."""
+        ...
+
+
+PinnedT = TypeVar("PinnedT", bound=Pinned)
+
 StandbyChange = NewStandby | ClaimStandby | DropStandby
 
 _BELOW: dict[Rung, Rung | None] = {Rung.PARKED: Rung.CREATED, Rung.CREATED: None}
@@ -181,14 +203,15 @@ def rung_for(
 ) -> Rung | None:
     """The highest rung an endpoint can have now, at most the one it asks for; None for none."""
     rung = {StandbyMode.CREATED: Rung.CREATED, StandbyMode.PARKED: Rung.PARKED}.get(policy.mode)
-    while rung is not None and not _can_have(rung, seen, endpoint, revision, now_s=now_s):
+    while rung is not None and not can_have(rung, seen, endpoint, revision, now_s=now_s):
         rung = _BELOW[rung]
     return rung
 
 
-def _can_have(
+def can_have(
     rung: Rung, seen: StandbySeen, endpoint: EndpointName, revision: Revision, *, now_s: float
 ) -> bool:
+    """Whether this box has the rung, and nothing went wrong with it lately."""
     if rung in seen.unavailable:
         return False
     fault = seen.faults.get((endpoint, rung))
@@ -215,9 +238,9 @@ def claimable(standbys: Iterable[Standby], endpoint: EndpointName, revision: Rev
 
 
 def to_claim(
-    able: Sequence[Standby], granted: Collection[GpuUuid], *, free: Collection[GpuUuid]
-) -> Standby | None:
-    """Choose among standbys that are able: one made for the GPUs granted, else one whose own are free too.
+    able: Sequence[PinnedT], granted: Collection[GpuUuid], *, free: Collection[GpuUuid]
+) -> PinnedT | None:
+    """Choose among those that are able: one made for the GPUs granted, else one whose own are free too.
 
     Args:
         able: The one to be preferred first.

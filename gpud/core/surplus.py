@@ -19,7 +19,11 @@ _ORDER = {
     WorkerState.CREATING: 3,
     WorkerState.NOT_READY: 4,
     WorkerState.STARTING: 5,
-    WorkerState.READY: 6,
+    WorkerState.DOZING: 6,
+    WorkerState.SLEEPING: 7,
+    WorkerState.WAKING: 8,
+    WorkerState.PAUSED: 9,
+    WorkerState.READY: 10,
 }
 """Least progress first; a broken worker before one that may soon serve."""
 
@@ -34,7 +38,7 @@ def victims(workers: Sequence[Worker], in_flight: Mapping[WorkerId, int]) -> lis
         workers,
         key=lambda w: (
             in_flight.get(w.id, 0) > 0,
-            _ORDER.get(w.state, 9),
+            _ORDER.get(w.state, 11),
             in_flight.get(w.id, 0),
             -w.created_at_ms,
             w.id,

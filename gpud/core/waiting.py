@@ -45,6 +45,9 @@ REMEDIES = {
     "standby.mode; gpud tries again by itself.",
     "standby_budget": "Requests are served all the same, after a slower start. Raise the limit that is named "
     "or have another endpoint keep fewer.",
+    "sleep_budget": "Nothing waits for it; the worker goes on holding its GPUs. Raise the limit that is "
+    "named, or have another endpoint's workers end sooner (scale.idle_timeout_s).",
+    "pause_budget": "Nothing waits for it; the worker goes on as it is. Raise the limit that is named.",
     "paused": "`gpud endpoint scale {name} --max-workers 1` lets it serve.",
 }
 """Who or what changes each reason, for a person."""

@@ -1,7 +1,7 @@
 """The life of a worker: its states, what can happen to it, and where that leads.
 
 The table is `TRANSITIONS`; `advance` applies one event. A worker holds its GPUs from RESERVED
-to RELEASING, and receives traffic only while READY.
+to RELEASING, except while it sleeps, and receives traffic only while READY.
 """
 
 from __future__ import annotations
@@ -27,9 +27,14 @@ class WorkerState(StrEnum):
     STARTING = "starting"
     READY = "ready"
     NOT_READY = "not_ready"
+    PAUSED = "paused"
+    DOZING = "dozing"
+    SLEEPING = "sleeping"
+    WAKING = "waking"
     DRAINING = "draining"
     STOPPING = "stopping"
     RELEASING = "releasing"
+    DISCARDING = "discarding"
     FAILED = "failed"
     LOST = "lost"
     GONE = "gone"
@@ -69,6 +74,13 @@ class Cause(StrEnum):
     OPERATOR = "operator"
     KILLED = "killed"
     SHUTDOWN = "shutdown"
+    PAUSED = "paused"
+    PAUSE_FAILED = "pause_failed"
+    PUT_TO_SLEEP = "put_to_sleep"
+    FELL_ASLEEP = "fell_asleep"
+    SLEEP_FAILED = "sleep_failed"
+    WOKEN = "woken"
+    WAKE_FAILED = "wake_failed"
     DEMAND_RETURNED = "demand_returned"
     DRAINED = "drained"
     DRAIN_TIMEOUT = "drain_timeout"
@@ -102,6 +114,9 @@ HOLDS_GPUS = frozenset(
         WorkerState.STARTING,
         WorkerState.READY,
         WorkerState.NOT_READY,
+        WorkerState.PAUSED,
+        WorkerState.DOZING,
+        WorkerState.WAKING,
         WorkerState.DRAINING,
         WorkerState.STOPPING,
         WorkerState.RELEASING,
@@ -120,28 +135,32 @@ COUNTED = frozenset(
         WorkerState.STARTING,
         WorkerState.READY,
         WorkerState.NOT_READY,
+        WorkerState.PAUSED,
+        WorkerState.DOZING,
+        WorkerState.SLEEPING,
+        WorkerState.WAKING,
     }
 )
 """States that count towards an endpoint's number of workers; the rest are on their way out."""
 
-STARTING_UP = COUNTED - {WorkerState.READY, WorkerState.NOT_READY}
+STEPPED_DOWN = frozenset({WorkerState.PAUSED, WorkerState.DOZING, WorkerState.SLEEPING})
+"""It was ready, has nothing to do and can be brought back."""
 
-HAS_CONTAINER = frozenset(
-    {
-        WorkerState.CREATING,
-        WorkerState.STARTING,
-        WorkerState.READY,
-        WorkerState.NOT_READY,
-        WorkerState.DRAINING,
-        WorkerState.STOPPING,
-        WorkerState.FAILED,
-        WorkerState.LOST,
-    }
-)
+STARTING_UP = COUNTED - STEPPED_DOWN - {WorkerState.READY, WorkerState.NOT_READY}
+
+HAS_CONTAINER = frozenset(WorkerState) - {
+    WorkerState.PENDING,
+    WorkerState.PULLING,
+    WorkerState.RESERVED,
+    WorkerState.RELEASING,
+    WorkerState.GONE,
+}
 """States in which a container of the worker may exist."""
 
 _PRE_LEASE = (WorkerState.PENDING, WorkerState.PULLING)
 _RUNNING = (WorkerState.STARTING, WorkerState.READY, WorkerState.NOT_READY, WorkerState.DRAINING)
+_STEPPING = (WorkerState.PAUSED, WorkerState.DOZING, WorkerState.WAKING)
+"""No request is at it, so it need not drain."""
 _DRAIN_CAUSES = (
     Cause.SCALE_DOWN,
     Cause.IDLE,
@@ -183,6 +202,18 @@ def _table() -> dict[tuple[WorkerState, Cause], WorkerState]:
         (s.DRAINING, c.DRAINED): s.STOPPING,
         (s.DRAINING, c.DRAIN_TIMEOUT): s.STOPPING,
         (s.READY, c.ADOPTED): s.NOT_READY,
+        (s.READY, c.PAUSED): s.PAUSED,
+        (s.PAUSED, c.WOKEN): s.WAKING,
+        (s.PAUSED, c.PAUSE_FAILED): s.WAKING,
+        (s.PAUSED, c.ADOPTED): s.WAKING,
+        (s.READY, c.PUT_TO_SLEEP): s.DOZING,
+        (s.PAUSED, c.PUT_TO_SLEEP): s.DOZING,
+        (s.DOZING, c.FELL_ASLEEP): s.SLEEPING,
+        (s.DOZING, c.SLEEP_FAILED): s.STOPPING,
+        (s.SLEEPING, c.GPUS_RESERVED): s.WAKING,
+        (s.WAKING, c.PROBE_PASSED): s.READY,
+        (s.WAKING, c.WAKE_FAILED): s.STOPPING,
+        (s.DISCARDING, c.RELEASED): s.GONE,
         (s.STOPPING, c.CONTAINER_STOPPED): s.RELEASING,
         (s.STOPPING, c.STOP_UNANSWERED): s.LOST,
         (s.FAILED, c.CONTAINER_STOPPED): s.RELEASING,
@@ -203,9 +234,12 @@ def _endings() -> dict[tuple[WorkerState, Cause], WorkerState]:
         # Nothing was created yet (RESERVED), or the launch's answer is still out (CREATING):
         # stopping removes whatever is there by name, so it is right in both.
         ((s.RESERVED, s.CREATING), (c.UNWANTED, *_DRAIN_CAUSES), s.STOPPING),
-        ((s.RESERVED, s.CREATING, *_RUNNING), (c.KILLED,), s.STOPPING),
+        ((s.RESERVED, s.CREATING, *_RUNNING, *_STEPPING), (c.KILLED,), s.STOPPING),
         ((s.STARTING, s.READY, s.NOT_READY), _DRAIN_CAUSES, s.DRAINING),
-        ((s.RESERVED, s.CREATING, *_RUNNING), _BREAKS, s.FAILED),
+        (_STEPPING, _DRAIN_CAUSES, s.STOPPING),
+        ((s.RESERVED, s.CREATING, *_RUNNING, *_STEPPING), _BREAKS, s.FAILED),
+        # It holds no GPU, so it must not pass through states that do.
+        ((s.SLEEPING,), (c.KILLED, c.UNWANTED, *_DRAIN_CAUSES, *_BREAKS), s.DISCARDING),
         (tuple(state for state in s if state is not s.GONE), (c.REBOOTED,), s.GONE),
     )
     return {
@@ -323,6 +357,11 @@ def advance(worker: Worker, event: WorkerEvent, *, now_s: float) -> Worker | Non
     target = next_state(worker.state, event.cause)
     if target is None:
         return None
+    ready_s = worker.ready_s
+    if worker.state is WorkerState.SLEEPING and target is WorkerState.WAKING:
+        ready_s = None  # its turn on the GPUs begins anew
+    elif target is WorkerState.READY and ready_s is None:
+        ready_s = now_s
     return replace(
         worker,
         state=target,
@@ -337,7 +376,7 @@ def advance(worker: Worker, event: WorkerEvent, *, now_s: float) -> Worker | Non
         container_started_ns=event.started_ns or worker.container_started_ns,
         container_finished_ns=event.finished_ns or worker.container_finished_ns,
         exit_code=worker.exit_code if event.exit_code is None else event.exit_code,
-        ready_s=now_s if target is WorkerState.READY and worker.ready_s is None else worker.ready_s,
+        ready_s=ready_s,
         failed=worker.failed or _counts_as_failure(worker, event, target),
         force=worker.force or event.force,
     )
@@ -346,6 +385,7 @@ def advance(worker: Worker, event: WorkerEvent, *, now_s: float) -> Worker | Non
 def _counts_as_failure(worker: Worker, event: WorkerEvent, target: WorkerState) -> bool:
     if event.cause is Cause.NOT_READY_TIMEOUT:
         return True
-    asked_to_end = worker.state in (WorkerState.DRAINING, WorkerState.STOPPING)
+    # An end below READY says nothing about starts.
+    asked_to_end = worker.state in (WorkerState.DRAINING, WorkerState.STOPPING, *_STEPPING)
     ended = target in (WorkerState.FAILED, WorkerState.GONE)
     return ended and event.cause in START_FAILURES and not asked_to_end

@@ -17,15 +17,24 @@ if TYPE_CHECKING:
     from gpud.ports.containers import SeenContainer
     from gpud.ports.store import FleetRows
 
-_SERVING = (WorkerState.STARTING, WorkerState.READY, WorkerState.NOT_READY, WorkerState.DRAINING)
+_SERVING = (
+    WorkerState.STARTING,
+    WorkerState.READY,
+    WorkerState.NOT_READY,
+    WorkerState.PAUSED,
+    WorkerState.DOZING,
+    WorkerState.SLEEPING,
+    WorkerState.WAKING,
+    WorkerState.DRAINING,
+)
 
 
 class Adoption:
     """One start-up's work.
 
-    What was READY is out of rotation until a probe says that it still answers: its container may
-    have ended, and its address may be another's by now. The meter writes nothing about the time
-    that nobody watched until the engine has told what became of it.
+    What was paused is brought back. What was READY is out of rotation until a probe says that it still
+    answers: its container may have ended, and its address may be another's by now. The meter writes nothing
+    about the time that nobody watched until the engine has told what became of it.
     """
 
     def __init__(self, hands: Hands, meter: Meter, rows: FleetRows) -> None:
@@ -70,10 +79,14 @@ class Adoption:
             self._end_with_boot(heartbeat_ns)
             return
         self._meter.resume(
-            self._rows.open_segments, self._rows.workers, heartbeat_ns=heartbeat_ns, wall_ms=wall_ms
+            self._rows.open_segments,
+            self._rows.workers,
+            heartbeat_ns=heartbeat_ns,
+            wall_ms=wall_ms,
+            slept=self._rows.slept,
         )
         for worker in self._rows.workers:
-            if worker.state is WorkerState.READY:
+            if worker.state in (WorkerState.READY, WorkerState.PAUSED):
                 self._post(worker.id, Cause.ADOPTED)
 
     def _recall_what_it_was_made_from(self, worker: Worker | Standby) -> None:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from gpud.core.cold_start import ColdStart, StartPhase, phases_of, server_timing, told
 from gpud.core.records import ColdStartSaved
+from gpud.core.standby import Rung
 from gpud.core.starts import BackoffPolicy, after_failure, after_ready, is_start_failure
 from gpud.core.worker import Cause, WorkerState
+from gpud.fleet.state import WakeMarks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,9 +30,14 @@ VERBS = {
     WorkerState.STARTING: "started",
     WorkerState.READY: "ready",
     WorkerState.NOT_READY: "unready",
+    WorkerState.PAUSED: "paused",
+    WorkerState.DOZING: "dozing",
+    WorkerState.SLEEPING: "slept",
+    WorkerState.WAKING: "waking",
     WorkerState.DRAINING: "draining",
     WorkerState.STOPPING: "stopping",
     WorkerState.RELEASING: "stopped",
+    WorkerState.DISCARDING: "discarded",
     WorkerState.FAILED: "failed",
     WorkerState.LOST: "lost",
     WorkerState.GONE: "gone",
@@ -83,10 +90,15 @@ class Chronicle:
         if timeline is not None:
             timeline.reached_ns.setdefault(after.state, self._clock.boot_ns())
         self._note_eviction(before, after, event)
+        if after.state is WorkerState.WAKING:
+            self._note_wake(before, after)
         if before.state is WorkerState.STARTING:
             self._state.progress.pop(after.id, None)
         wanted = self._state.endpoints.get(after.endpoint)
         is_current = wanted is not None and self._state.serving(wanted).revision == after.revision
+        if after.state is WorkerState.READY and before.state is WorkerState.WAKING:
+            self._note_woken(after)
+            return
         if after.state is WorkerState.READY and before.state is WorkerState.STARTING:
             self._note_ready(after)
             self._rollouts.note_ready(after)
@@ -155,6 +167,41 @@ class Chronicle:
             if slowdown := self._state.recall(worker.endpoint).note_start(start):
                 facts["slower"] = told(slowdown)
         self._record("worker.ready", facts, endpoint=worker.endpoint, worker_id=worker.id)
+
+    def _note_wake(self, before: Worker, after: Worker) -> None:
+        """A worker is being brought back, for whoever has waited longest."""
+        load, now_ns = self._state.loads.get(after.endpoint), self._clock.boot_ns()
+        waited_ns = int(load.oldest_wait_s * 1e9) if load is not None and load.waiting else 0
+        rung = Rung.SLEEPING if before.state is WorkerState.SLEEPING else Rung.PAUSED
+        self._state.wakes[after.id] = WakeMarks(rung, asked_ns=now_ns - waited_ns, begun_ns=now_ns)
+
+    def _note_woken(self, worker: Worker) -> None:
+        marks = self._state.wakes.pop(worker.id, None)
+        facts: dict[str, object] = {}
+        if marks is not None:
+            ready_ns = self._clock.boot_ns()
+            left_ns = min(max(marks.left_ns, marks.begun_ns), ready_ns)
+            phases_ns = {
+                StartPhase.WAIT: marks.begun_ns - marks.asked_ns,
+                StartPhase.WAKE: left_ns - marks.begun_ns,
+                StartPhase.READY: ready_ns - left_ns,
+            }
+            start = ColdStart(
+                worker_id=worker.id,
+                endpoint=worker.endpoint,
+                revision=worker.revision,
+                at_ms=self._clock.at_ms(),
+                woken=marks.rung,
+                phases_ns=phases_ns,
+            )
+            self._state.started[worker.id] = start
+            self._state.start_timings[worker.id] = server_timing(phases_ns)
+            self._add(ColdStartSaved(start=start))
+            facts = {"rung": marks.rung} | {
+                f"{phase}_ms": round(ns / 1e6, 3) for phase, ns in phases_ns.items()
+            }
+            facts["total_ms"] = round(start.total_ns / 1e6, 3)
+        self._record("worker.woken", facts, endpoint=worker.endpoint, worker_id=worker.id)
 
     def note_first_byte(self, worker_id: WorkerId, took_s: float) -> None:
         """A request that waited for a worker's start is being answered; the first one counts."""

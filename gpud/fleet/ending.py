@@ -10,6 +10,7 @@ from gpud.core.gpu import GpuHealth
 from gpud.core.worker import Cause, WorkerEvent
 from gpud.errors import DependencyDown
 from gpud.fleet.gpu_keeper import is_clean
+from gpud.fleet.sleepers import beyond_sleepers
 
 if TYPE_CHECKING:
     from gpud.core.gpu import GpuUse
@@ -92,7 +93,8 @@ class Ending:
         deadline_s = clock.now_s() + settings.release_timeout_s
         while True:
             try:
-                uses = await self._hands.gpus.usage(worker.gpu_uuids)
+                read = await self._hands.gpus.usage(worker.gpu_uuids)
+                uses = await beyond_sleepers(self._hands, read, but=worker.id)
             except DependencyDown:
                 return ()  # the driver hangs: the next start verifies before it takes them
             for use in uses:

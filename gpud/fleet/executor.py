@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gpud.core.actions import Action, action_for
+from gpud.core.worker import Cause, WorkerState
 from gpud.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ log = structlog.get_logger(__name__)
 _RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _ROUNDS_FOR_OUTCOME = 2
 """An effort posts its outcome before it ends, so the next round but one has seen it."""
-_STARTS_SOMETHING = frozenset({Action.PULL_IMAGE, Action.VERIFY_GPUS, Action.LAUNCH})
+_STARTS_SOMETHING = frozenset(
+    {Action.PULL_IMAGE, Action.VERIFY_GPUS, Action.LAUNCH, Action.PAUSE, Action.DOZE, Action.WAKE}
+)
 _PROBES = frozenset({Action.AWAIT_READY, Action.WATCH_HEALTH, Action.AWAIT_RETURN})
 
 
@@ -91,6 +94,20 @@ class Executor:
             if not self._may_begin(action, may_start=may_start):
                 continue
             self._start(worker, action, running)
+
+    def hurry(self) -> None:
+        """Begin at once to bring back who is wanted and has its GPUs: that needs nothing on disk.
+
+        Should the daemon end before it is, the worker is found running where it was to be paused.
+        """
+        if self._closed or not self._hands_free:
+            return
+        for worker in self._state.workers.values():
+            running = self._running.get(worker.id)
+            if worker.state is not WorkerState.WAKING or worker.cause is not Cause.WOKEN:
+                continue
+            if running is None or running.action is not Action.WAKE:
+                self._start(worker, Action.WAKE, running)
 
     def _may_begin(self, action: Action, *, may_start: bool) -> bool:
         if not self._hands_free:

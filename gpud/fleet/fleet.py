@@ -27,6 +27,7 @@ from gpud.fleet.prober import Prober
 from gpud.fleet.reconciler import Reconciler, ReconcilerPolicy
 from gpud.fleet.standby_keeper import StandbyKeeper
 from gpud.fleet.state import FleetState
+from gpud.fleet.stepping import Stepping
 from gpud.fleet.sweeper import Sweeper
 from gpud.fleet.trials import Trials
 from gpud.fleet.windows import WindowWatch
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from gpud.ports.images import ImageStore
     from gpud.ports.probes import HealthProbe
     from gpud.ports.standby import Tier
+    from gpud.ports.steps import Step
     from gpud.ports.store import AccessStore, FleetStore
     from gpud.ports.time import Clock, IdSource
     from gpud.ports.traffic import Traffic
@@ -72,6 +74,7 @@ class FleetPorts:
     ids: IdSource
     calendar: Calendar
     tiers: Sequence[Tier] = ()
+    steps: Sequence[Step] = ()
 
 
 class Fleet:
@@ -121,7 +124,10 @@ class Fleet:
         )
         self._keeper = StandbyKeeper(self.hands, self.reconciler.standbys, ports.tiers, tasks)
         self._sweeper = Sweeper(self.hands, self.prewarmer, self._keeper)
-        self._executor = Executor(self.state, self._efforts(), tasks)
+        prober = Prober(self.hands)
+        self._stepping = Stepping(self.hands, ports.steps, prober)
+        self._executor = Executor(self.state, self._efforts(prober), tasks)
+        self.reconciler.hurry = self._executor.hurry
         self._trials = Trials(self.hands, self.prewarmer, tasks)
         self.history = History(self.state, self.journal, ports.clock, keep_days=settings.history_days)
         self.control = self._catalog()
@@ -169,7 +175,7 @@ class Fleet:
                 await self._ports.runtime.prepare()
                 looked_ns = self._ports.clock.boot_ns()
                 self._adoption.settle(await self._ports.runtime.list_workers(), looked_boot_ns=looked_ns)
-                await self._keeper.survey()
+                await self._keeper.survey(await self._stepping.survey())
                 self._executor.free_hands()
                 self._keeper.free_hands()
                 # No daemon but this one makes containers of this install: every container that
@@ -262,8 +268,7 @@ class Fleet:
         beat = HeartbeatWritten(boot_id=clock.boot_id, boot_ns=clock.boot_ns(), wall_ms=clock.at_ms())
         self.journal.add(beat)
 
-    def _efforts(self) -> dict[Action, Effort]:
-        prober = Prober(self.hands)
+    def _efforts(self, prober: Prober) -> dict[Action, Effort]:
         launching = Launching(self.hands, self.prewarmer, self.gpu_keeper, self._keeper, prober)
         ending = Ending(self.hands, self.gpu_keeper)
         return {
@@ -273,6 +278,10 @@ class Fleet:
             Action.AWAIT_READY: prober.await_ready,
             Action.WATCH_HEALTH: prober.watch_health,
             Action.AWAIT_RETURN: prober.await_return,
+            Action.PAUSE: self._stepping.pause,
+            Action.DOZE: self._stepping.doze,
+            Action.WAKE: self._stepping.wake,
+            Action.DISCARD: self._stepping.discard,
             Action.STOP: ending.stop,
             Action.BURY: ending.bury,
             Action.RELEASE: ending.release,

@@ -11,6 +11,7 @@ from gpud.core.worker import Cause, WorkerEvent, WorkerState
 from gpud.errors import GpudError, ImageNotFound, LaunchFailed, NotFound, RegistryDenied, Unavailable
 from gpud.fleet.launches import launch_for
 from gpud.fleet.outcomes import ended_event
+from gpud.fleet.sleepers import beyond_sleepers
 from gpud.ports.containers import ContainerStatus
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ class Launching:
         if worker.gpu_slice and hands.state.holders_of(worker.gpu_uuids[0], but=worker_id):
             await self._verify_slice(worker, worker.gpu_slice)
             return
-        uses = {use.uuid: use for use in await hands.gpus.usage(worker.gpu_uuids)}
+        read = await beyond_sleepers(hands, await hands.gpus.usage(worker.gpu_uuids), but=worker_id)
+        uses = {use.uuid: use for use in read}
         for uuid in worker.gpu_uuids:
             use = uses.get(uuid)
             if use is None:

@@ -11,7 +11,7 @@ from gpud.core.records import LeaseClosed, LeaseOpened, SegmentClosed, SegmentOp
 from gpud.core.worker import Cause, WorkerState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from gpud.core.ids import WorkerId
     from gpud.core.records import FleetChange
@@ -27,7 +27,16 @@ _JUMP_NS = 500_000_000
 _READING_TRUSTED_NS = 20_000
 _READINGS_MAX = 8
 _WITHOUT_CONTAINER = frozenset({Phase.SETUP, Phase.RELEASE})
-_THOUGHT_ALIVE = frozenset({WorkerState.STARTING, WorkerState.READY, WorkerState.DRAINING})
+_THOUGHT_ALIVE = frozenset(
+    {
+        WorkerState.STARTING,
+        WorkerState.READY,
+        WorkerState.PAUSED,
+        WorkerState.DOZING,
+        WorkerState.WAKING,
+        WorkerState.DRAINING,
+    }
+)
 """With these, the daemon's last heartbeat counts as a sign of life of the container."""
 _ENDED_UNSEEN = frozenset({Cause.VANISHED, Cause.CONTAINER_STOPPED})
 """With these, a container is gone and the engine knows no time of it."""
@@ -70,11 +79,19 @@ class Meter:
         self._ahead: dict[WorkerId, list[_Switch]] = {}
         self._signs: dict[WorkerId, _Sign] = {}
         self._idle_since_ns: dict[WorkerId, int] = {}
+        self._slept: dict[WorkerId, int] = {}
+        """Number of the next segment of each worker that sleeps and so has none open."""
 
     # -- at start-up ---------------------------------------------------------------------------
 
     def resume(
-        self, segments: Iterable[Segment], workers: Iterable[Worker], *, heartbeat_ns: int, wall_ms: int
+        self,
+        segments: Iterable[Segment],
+        workers: Iterable[Worker],
+        *,
+        heartbeat_ns: int,
+        wall_ms: int,
+        slept: Mapping[WorkerId, int] | None = None,
     ) -> None:
         """Take over what was open when the last daemon ended, a moment after its last heartbeat.
 
@@ -83,7 +100,9 @@ class Meter:
             workers: All.
             heartbeat_ns: CLOCK_BOOTTIME of the last heartbeat.
             wall_ms: Its wall time.
+            slept: Number of the next segment of each worker that sleeps.
         """
+        self._slept.update(slept or {})
         self._open.update({segment.worker_id: segment for segment in segments})
         wall_ahead_ns = wall_ms * 1_000_000 - heartbeat_ns
         for worker in workers:
@@ -120,6 +139,8 @@ class Meter:
         phase = phase_of(after, in_flight=in_flight)
         segment = self._open.get(after.id)
         if segment is None:
+            if after.state is WorkerState.GONE:
+                self._slept.pop(after.id, None)
             if phase is not None:
                 self._take_leases(after, now_ns)
                 self._begin(after, phase, now_ns)
@@ -207,6 +228,8 @@ class Meter:
         segment = self._open.pop(after.id)
         for kept in (self._ahead, self._signs, self._idle_since_ns):
             kept.pop(after.id, None)
+        if after.state is WorkerState.SLEEPING:
+            self._slept[after.id] = segment.seq + 1
         end_ns = max(now_ns, segment.start_boot_ns)
         self._add(SegmentClosed(segment=replace(segment, end_boot_ns=end_ns, close_reason=after.cause)))
         self._give_back_leases(before, end_ns)
@@ -294,7 +317,7 @@ class Meter:
     def _begin(self, worker: Worker, phase: Phase, at_ns: int) -> None:
         opened = Segment(
             worker_id=worker.id,
-            seq=0,
+            seq=self._slept.pop(worker.id, 0),
             phase=phase,
             endpoint=worker.endpoint,
             revision=worker.revision,

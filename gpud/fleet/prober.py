@@ -55,6 +55,10 @@ class Prober:
             await asyncio.sleep(FIRST_PROBE_S)
         return False
 
+    async def ask(self, worker: Worker) -> ProbeResult | None:
+        """Probe a worker once; None when its endpoint is gone."""
+        return await self._probe(worker)
+
     async def await_ready(self, worker_id: WorkerId) -> None:
         """Probe a starting worker until it answers well, or its container ended."""
         clock = self._hands.clock

@@ -121,6 +121,8 @@ class Reconciler:
         self._no_shrink_until_s = 0.0
         self._round_ended = asyncio.Event()
         self.rounded_s = clock.now_s()
+        self.hurry: Callable[[], None] = lambda: None
+        """Called in each round once the table is out: begins what need not wait for the disk."""
         self.senses: list[Callable[[float], None]] = []
         """Called in each round with its loop time, once the load was taken and before anything is decided."""
 
@@ -264,6 +266,7 @@ class Reconciler:
         # round has started to drain.
         table = routing_table(self.state, now_s=now_s, full_since_s=self._journal.full_since_s)
         self._traffic.publish(table)
+        self.hurry()
         more_to_settle = self._meter.settle()
         written = await self._journal.flush()
         self._settle_changes(written=written)

@@ -51,10 +51,14 @@ class StandbyKeeper:
         self._hands_free = False
         self._closed = False
 
-    async def survey(self) -> None:
-        """Find out which rungs this box can have."""
+    async def survey(self, others: Mapping[Rung, str]) -> None:
+        """Find out which rungs this box can have.
+
+        Args:
+            others: Rungs of workers, found out before.
+        """
         found = {rung: await tier.unavailable() for rung, tier in self._tiers.items()}
-        unavailable = {rung: why for rung, why in found.items() if why}
+        unavailable = {**others, **{rung: why for rung, why in found.items() if why}}
 
         def note() -> None:
             self._hands.state.rungs_unavailable = unavailable

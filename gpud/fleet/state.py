@@ -76,6 +76,22 @@ class StartTimeline:
         )
 
 
+@dataclass(slots=True)
+class WakeMarks:
+    """When a worker's way back began, and when it had left its rung, in nanoseconds of CLOCK_BOOTTIME.
+
+    Attributes:
+        rung: Where it was.
+        asked_ns: The request that it is for came; when it was decided on, without one.
+        begun_ns: It was decided on.
+    """
+
+    rung: str
+    asked_ns: int
+    begun_ns: int
+    left_ns: int = 0
+
+
 _COLD_START_DEFAULT_S = 60.0
 _COLD_START_LEAST_S = 0.05
 _NO_LOAD = EndpointLoad()
@@ -141,6 +157,7 @@ class FleetState:
         self.revisions = RevisionBook()
         self.rollouts: dict[EndpointName, Rollout] = {}
         self.timelines: dict[WorkerId, StartTimeline] = {}
+        self.wakes: dict[WorkerId, WakeMarks] = {}
         self.started: dict[WorkerId, ColdStart] = {}
         self.start_timings: dict[WorkerId, str] = {}
         self.evicted_ns: dict[GpuUuid, int] = {}
@@ -278,6 +295,7 @@ class FleetState:
             self.made_for,
             self.idle_since_s,
             self.timelines,
+            self.wakes,
             self.started,
             self.start_timings,
             self.progress,

@@ -83,6 +83,7 @@ class SeenContainer:
         finished_ns: Unix nanoseconds; 0 while running or never started.
         pid: Host pid of its first process; 0 unless running.
         error: The engine's own words on a failed start.
+        paused: The engine paused it.
         create_s: How long this very call took to create the container; 0 when it was there.
     """
 
@@ -101,6 +102,7 @@ class SeenContainer:
     pid: int = 0
     error: str = ""
     create_s: float = 0.0
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,7 @@ class FleetRows:
         rollouts: Under way, or the last one of an endpoint.
         predictions: What is known of the gaps between an endpoint's requests.
         standbys: All.
+        slept: Of each worker that sleeps the number of its next usage segment.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -68,6 +69,7 @@ class FleetRows:
     predictions: Mapping[EndpointName, Prediction] = field(default_factory=dict)
     standbys: tuple[Standby, ...] = ()
     cold_starts: tuple[ColdStart, ...] = ()
+    slept: Mapping[WorkerId, int] = field(default_factory=dict)
 
 
 class FleetStore(Protocol):

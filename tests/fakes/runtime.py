@@ -33,6 +33,8 @@ class FakeContainer:
     Attributes:
         listens_at_s: Loop time from which its server answers; infinite when it never does.
         held: It runs, and its command does not yet.
+        frozen: It runs and does nothing; the engine's own calls thaw it first, as gpud's adapter does.
+        asleep: It runs and has nothing on its GPUs.
     """
 
     launch: WorkerLaunch
@@ -48,6 +50,8 @@ class FakeContainer:
     log: str = ""
     env: dict[str, str] = field(default_factory=dict)
     held: bool = False
+    frozen: bool = False
+    asleep: bool = False
 
     @property
     def worker_id(self) -> WorkerId:
@@ -96,7 +100,8 @@ class FakeRuntime:
         event_delay_s: Longest delay of an event; delays reorder.
         cancelled_lands: Chance that a call whose caller was cancelled has its effect all the same.
         refuse: Lets the engine refuse a launch.
-        on_start, on_end: Told when a container starts and ends, for a fake of its GPUs.
+        on_start, on_end, on_sleep, on_wake: Told when a container starts, ends, gives its GPUs back and
+            takes them again, for a fake of its GPUs.
         containers: Every container, in order of creation.
         faults: Of the methods, by their names.
     """
@@ -118,6 +123,8 @@ class FakeRuntime:
         self.refuse: Callable[[WorkerLaunch], GpudError | None] = lambda _: None
         self.on_start: Callable[[FakeContainer], None] = lambda _: None
         self.on_end: Callable[[FakeContainer], None] = lambda _: None
+        self.on_sleep: Callable[[FakeContainer], None] = lambda _: None
+        self.on_wake: Callable[[FakeContainer], None] = lambda _: None
         self.containers: dict[WorkerId, FakeContainer] = {}
         self.faults = Faults()
         self._wall_ns = wall_ns
@@ -232,7 +239,7 @@ class FakeRuntime:
         """Whether a server answers at an address now."""
         now_s = asyncio.get_running_loop().time()
         return any(
-            each.running and each.address == address and each.listens_at_s <= now_s
+            each.running and not each.frozen and each.address == address and each.listens_at_s <= now_s
             for each in self.containers.values()
         )
 
@@ -363,6 +370,7 @@ class FakeRuntime:
         found = self.containers.get(worker_id)
         if found is None or not found.running:
             return 0.0
+        found.frozen = False
         obeys = found.env.get("IGNORE_SIGTERM") != "1" and self.stop_s < grace_s
         ends_in_s, code = (self.stop_s, 0) if obeys else (grace_s, SIGKILLED)
 

@@ -16,6 +16,7 @@ from tests.fakes.clock import FakeClock, SeededIds
 from tests.fakes.gpus import FakeGpus, fake_gpus
 from tests.fakes.images import FakeImages
 from tests.fakes.runtime import FakeRuntime
+from tests.fakes.steps import fake_steps
 from tests.fakes.tiers import fake_tiers
 
 if TYPE_CHECKING:
@@ -161,6 +162,9 @@ class Box:
         self.tiers = fake_tiers(self.runtime, wall_ns=self.clock.wall_ns)
         self.runtime.on_start = self._container_started
         self.runtime.on_end = self._container_ended
+        self.runtime.on_sleep = self._gave_gpus_back
+        self.runtime.on_wake = self._took_gpus_again
+        self.steps = fake_steps(self.runtime)
         self.images.in_use = lambda pin: any(
             each.launch.image.pin == pin for each in self.runtime.containers.values()
         )
@@ -173,13 +177,14 @@ class Box:
         self.breaches: list[str] = []
         self.on_start: Callable[[FakeContainer], None] = lambda _: None
         self._running: dict[WorkerId, Lifetime] = {}
+        self._asleep: set[WorkerId] = set()
         self._boots = 1
 
     def listening_at(self, address: str) -> FakeContainer | None:
         """The container whose server takes connections at an address."""
         now_s = asyncio.get_running_loop().time()
         for each in self.runtime.containers.values():
-            if each.running and each.address == address and each.listens_at_s <= now_s:
+            if each.running and not each.frozen and each.address == address and each.listens_at_s <= now_s:
                 return each
         return None
 
@@ -200,13 +205,7 @@ class Box:
     def _container_started(self, found: FakeContainer) -> None:
         launch = found.launch
         memory_mib = int(dict(launch.env).get("GPUD_GPU_MEMORY_MIB", 0))
-        for other in self._running.values():
-            shared = set(other.gpu_uuids) & set(launch.gpu_uuids)
-            if shared and not (memory_mib and other.memory_mib):
-                self.breaches.append(
-                    f"{launch.worker_id} of {launch.endpoint} started on {', '.join(sorted(shared))}, where "
-                    f"{other.worker_id} of {other.endpoint} runs."
-                )
+        self._check_alone(found, memory_mib)
         lifetime = Lifetime(
             worker_id=launch.worker_id,
             endpoint=launch.endpoint,
@@ -215,7 +214,7 @@ class Box:
             started_ns=self.clock.boot_ns(),
             memory_mib=memory_mib,
         )
-        beside = [each for each in self._running.values() if set(each.gpu_uuids) & set(launch.gpu_uuids)]
+        beside = [each for each in self._on_gpus() if set(each.gpu_uuids) & set(launch.gpu_uuids)]
         together_mib = memory_mib + sum(each.memory_mib for each in beside)
         if together_mib > GPU_MIB:
             self.breaches.append(f"{launch.worker_id} started where {together_mib} MiB are reserved then.")
@@ -225,10 +224,34 @@ class Box:
             self.gpus.start_process(uuid, found.pid, used_mib=memory_mib or 1024)
         self.on_start(found)
 
+    def _on_gpus(self) -> list[Lifetime]:
+        return [each for each in self._running.values() if each.worker_id not in self._asleep]
+
+    def _check_alone(self, found: FakeContainer, memory_mib: int) -> None:
+        launch = found.launch
+        for other in self._on_gpus():
+            shared = set(other.gpu_uuids) & set(launch.gpu_uuids)
+            if shared and not (memory_mib and other.memory_mib):
+                self.breaches.append(
+                    f"{launch.worker_id} of {launch.endpoint} started on {', '.join(sorted(shared))}, where "
+                    f"{other.worker_id} of {other.endpoint} runs."
+                )
+
+    def _gave_gpus_back(self, found: FakeContainer) -> None:
+        self._asleep.add(found.worker_id)
+        self.gpus.end_process(found.pid)
+
+    def _took_gpus_again(self, found: FakeContainer) -> None:
+        self._check_alone(found, 0)
+        self._asleep.discard(found.worker_id)
+        for uuid in found.launch.gpu_uuids:
+            self.gpus.start_process(uuid, found.pid, used_mib=1024)
+
     def _container_ended(self, found: FakeContainer) -> None:
         lifetime = self._running.pop(found.worker_id)
         lifetime.ended_ns = self.clock.boot_ns()
         lifetime.ended.set()
+        self._asleep.discard(found.worker_id)
         self.gpus.end_process(found.pid)
         self.hung.discard(found.worker_id)
         self.sick.discard(found.worker_id)

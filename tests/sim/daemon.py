@@ -90,6 +90,7 @@ class Daemon:
             ids=box.ids,
             calendar=CronCalendar(),
             tiers=box.tiers,
+            steps=box.steps,
         )
         settings = FleetSettings(
             parallel_starts=4,

@@ -11,6 +11,7 @@ from gpud.core.endpoint import EndpointSpec, GpuNeeds, HealthCheck, Limits, Scal
 from gpud.core.ids import EndpointName
 from gpud.core.rollout_policy import RolloutPolicy
 from gpud.core.standby import StandbyPolicy
+from gpud.core.step_policy import PausePolicy, SleepPolicy
 from gpud.core.usage import UsageBy
 from tests.sim.box import Box
 from tests.sim.clients import Client, Request
@@ -202,6 +203,8 @@ class Sim:
         limits: Limits | None = None,
         rollout: RolloutPolicy | None = None,
         standby: StandbyPolicy | None = None,
+        pause: PausePolicy | None = None,
+        sleep: SleepPolicy | None = None,
     ) -> None:
         """Deploy an endpoint, whose image is on the box unless a test has pushed it to the registry."""
         if not image:
@@ -209,6 +212,7 @@ class Sim:
             self.images.build(image)
         spec = self.spec(name, scale, gpus=gpus, image=image, env=env, health=health, limits=limits)
         spec = replace(spec, rollout=rollout or RolloutPolicy(), standby=standby or StandbyPolicy())
+        spec = replace(spec, pause=pause or PausePolicy(), sleep=sleep or SleepPolicy())
         self.do(self.up.fleet.control.deploy(spec))
 
     def spec(

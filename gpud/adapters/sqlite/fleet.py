@@ -245,6 +245,9 @@ def _load(connection: sqlite3.Connection) -> FleetRows:
         ),
         open_segments=tuple(map(rows.segment_of, connection.execute(SQL["segments_open"]))),
         gpu_statuses=tuple(map(rows.gpu_status_of, connection.execute(SQL["gpu_health_all"]))),
+        slept={
+            WorkerId(row["worker_id"]): row["next_seq"] for row in connection.execute(SQL["segments_slept"])
+        },
         standbys=tuple(map(rows.standby_of, connection.execute(SQL["standbys_all"]))),
         cold_starts=tuple(
             map(rows.cold_start_of, connection.execute(SQL["cold_starts_recent"], {"each": COMPARED_MAX}))

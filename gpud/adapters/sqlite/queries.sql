@@ -220,6 +220,11 @@ WHERE worker_id = :worker_id AND seq = :seq AND phase = :phase AND boot_id = :bo
 -- name: segments_open
 SELECT * FROM usage_segment WHERE end_boot_ns IS NULL ORDER BY worker_id;
 
+-- name: segments_slept
+-- What comes next for workers that sleep, and so have no segment open.
+SELECT s.worker_id, max(s.seq) + 1 AS next_seq FROM usage_segment AS s JOIN worker AS w ON w.id = s.worker_id
+WHERE w.state = 'sleeping' GROUP BY s.worker_id;
+
 -- name: segments_of_workers
 SELECT * FROM usage_segment WHERE worker_id > :after AND worker_id <= :last ORDER BY worker_id, seq;
 
@@ -537,14 +542,14 @@ WHERE endpoint = :endpoint AND endpoint <> '' AND kind = 'worker.ready' AND at_m
 ORDER BY seq;
 
 -- name: cold_start_save
-INSERT INTO cold_start (worker_id, endpoint, revision, at_ms, phases_ns)
-VALUES (:worker_id, :endpoint, :revision, :at_ms, :phases_ns)
-ON CONFLICT (worker_id) DO UPDATE SET phases_ns = excluded.phases_ns;
+INSERT INTO cold_start (worker_id, at_ms, endpoint, revision, woken, phases_ns)
+VALUES (:worker_id, :at_ms, :endpoint, :revision, :woken, :phases_ns)
+ON CONFLICT (worker_id, at_ms) DO UPDATE SET phases_ns = excluded.phases_ns;
 
 -- name: cold_start_forget
 -- Keeps the newest of an endpoint.
-DELETE FROM cold_start WHERE worker_id IN (
-    SELECT c.worker_id FROM cold_start AS c WHERE c.endpoint = :endpoint
+DELETE FROM cold_start WHERE (worker_id, at_ms) IN (
+    SELECT c.worker_id, c.at_ms FROM cold_start AS c WHERE c.endpoint = :endpoint
     ORDER BY c.at_ms DESC, c.worker_id DESC LIMIT -1 OFFSET :kept
 );
 
@@ -553,6 +558,7 @@ DELETE FROM cold_start WHERE worker_id IN (
 SELECT * FROM (
     SELECT c.*, row_number() OVER (PARTITION BY c.endpoint ORDER BY c.at_ms DESC, c.worker_id DESC) AS place
     FROM cold_start AS c JOIN endpoint AS e ON e.name = c.endpoint
+    WHERE c.woken = ''
 ) WHERE place <= :each ORDER BY at_ms, worker_id;
 
 -- name: cold_starts_of_endpoint

@@ -28,6 +28,7 @@ from gpud.core.metering import Phase, Segment
 from gpud.core.request_rules import RequestRules
 from gpud.core.rollout_policy import RolloutPolicy, RolloutStrategy, SmokeRequest
 from gpud.core.standby import Rung, Standby, StandbyMode, StandbyPolicy, StandbyState
+from gpud.core.step_policy import Hook, PausePolicy, SleepPolicy, SleepPreset
 from gpud.core.windows import WarmWindow
 from gpud.core.worker import Cause, Worker, WorkerState
 from gpud.errors import GpudError, StoreUnusable
@@ -108,6 +109,8 @@ def spec_of(stored: Params) -> EndpointSpec:
         rollout=_rollout_policy_of(spec.pop("rollout", {})),
         standby=_standby_policy_of(spec.pop("standby", {})),
         requests=_request_rules_of(spec.pop("requests", {})),
+        pause=PausePolicy(**spec.pop("pause", {})),
+        sleep=_sleep_policy_of(spec.pop("sleep", {})),
         **spec,
     )
 
@@ -130,6 +133,14 @@ def _request_rules_of(stored: Params) -> RequestRules:
         if name in rules:
             rules[name] = tuple(rules[name])
     return RequestRules(**rules)
+
+
+def _sleep_policy_of(stored: Params) -> SleepPolicy:
+    policy = dict(stored)
+    if "preset" in policy:
+        policy["preset"] = SleepPreset(policy["preset"])
+    policy |= {name: Hook(**policy[name]) for name in ("enter", "wake", "check") if name in policy}
+    return SleepPolicy(**policy)
 
 
 def _jobs_of(stored: Params) -> JobNeeds:
@@ -327,6 +338,7 @@ def cold_start_params(start: ColdStart) -> Params:
         "endpoint": start.endpoint,
         "revision": start.revision,
         "at_ms": start.at_ms,
+        "woken": start.woken,
         "phases_ns": to_json(dict(start.phases_ns)),
     }
 
@@ -338,6 +350,7 @@ def cold_start_of(row: sqlite3.Row) -> ColdStart:
         endpoint=EndpointName(row["endpoint"]),
         revision=Revision(row["revision"]),
         at_ms=row["at_ms"],
+        woken=row["woken"],
         phases_ns={StartPhase(phase): ns for phase, ns in json.loads(row["phases_ns"]).items()},
     )
 

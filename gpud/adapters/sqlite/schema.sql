@@ -56,13 +56,14 @@ CREATE TABLE rollout (
     FOREIGN KEY (endpoint, target) REFERENCES endpoint_revision (endpoint, revision)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE worker (
+CREATE TABLE "worker" (
     id                    TEXT    PRIMARY KEY NOT NULL,
     endpoint              TEXT    NOT NULL,
     revision              TEXT    NOT NULL,
     state                 TEXT    NOT NULL CHECK (state IN (
                               'pending', 'pulling', 'reserved', 'creating', 'starting', 'ready', 'not_ready',
-                              'draining', 'stopping', 'releasing', 'failed', 'lost', 'gone')),
+                              'paused', 'dozing', 'sleeping', 'waking', 'draining', 'stopping', 'releasing',
+                              'discarding', 'failed', 'lost', 'gone')),
     generation            INTEGER NOT NULL CHECK (generation >= 0),
     since_s               REAL    NOT NULL,
     created_at_ms         INTEGER NOT NULL,
@@ -78,8 +79,8 @@ CREATE TABLE worker (
     adopted               INTEGER NOT NULL CHECK (adopted IN (0, 1)),
     failed                INTEGER NOT NULL CHECK (failed IN (0, 1)),
     force                 INTEGER NOT NULL CHECK (force IN (0, 1)),
-    gpu_slice_mib INTEGER NOT NULL DEFAULT 0 CHECK (gpu_slice_mib >= 0),
-    gpu_total_mib INTEGER NOT NULL DEFAULT 0 CHECK (gpu_total_mib >= 0),
+    gpu_slice_mib         INTEGER NOT NULL DEFAULT 0 CHECK (gpu_slice_mib >= 0),
+    gpu_total_mib         INTEGER NOT NULL DEFAULT 0 CHECK (gpu_total_mib >= 0),
     -- GPUs are held from RESERVED on, and only a worker with an address can be given requests.
     CHECK (state NOT IN ('pending', 'pulling') OR gpu_uuids = '[]'),
     CHECK (state <> 'ready' OR address <> ''),
@@ -441,12 +442,15 @@ CREATE TABLE standby (
     FOREIGN KEY (endpoint, revision) REFERENCES endpoint_revision (endpoint, revision)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE cold_start (
-    worker_id TEXT    PRIMARY KEY NOT NULL,
+CREATE TABLE "cold_start" (
+    worker_id TEXT    NOT NULL,
+    at_ms     INTEGER NOT NULL,
     endpoint  TEXT    NOT NULL,
     revision  TEXT    NOT NULL,
-    at_ms     INTEGER NOT NULL,
-    phases_ns TEXT    NOT NULL CHECK (phases_ns LIKE '{%}')
+    -- The rung that the worker was woken from; empty for a start from nothing.
+    woken     TEXT    NOT NULL CHECK (woken IN ('', 'paused', 'sleeping')),
+    phases_ns TEXT    NOT NULL CHECK (phases_ns LIKE '{%}'),
+    PRIMARY KEY (worker_id, at_ms)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX cold_start_of_endpoint ON cold_start (endpoint, at_ms, worker_id);

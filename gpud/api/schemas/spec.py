@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 
 from gpud.api.schemas.base import Document
 from gpud.api.schemas.request_rules import RequestsSection, requests_section
+from gpud.api.schemas.steps import PauseSection, SleepSection, sleep_policy, sleep_section
 from gpud.core.endpoint import (
     Balance,
     EndpointSpec,
@@ -28,6 +29,7 @@ from gpud.core.job_spec import JobNeeds, OnAdopt
 from gpud.core.request_rules import RequestRules
 from gpud.core.rollout_policy import RolloutPolicy, RolloutStrategy, SmokeRequest
 from gpud.core.standby import StandbyMode, StandbyPolicy
+from gpud.core.step_policy import PausePolicy
 from gpud.core.windows import WINDOWS_MAX, WarmWindow
 
 _GPUS = GpuNeeds()
@@ -282,6 +284,10 @@ class EndpointSpecDocument(Document):
     """What requests and workers may take."""
     standby: StandbySection = StandbySection()
     """What is kept for a fast return."""
+    pause: PauseSection = PauseSection()
+    """When an idle worker is frozen."""
+    sleep: SleepSection = SleepSection()
+    """When an idle worker gives its GPUs back and stays alive."""
     jobs: JobsSection = JobsSection()
     """How jobs reach the workers."""
     requests: RequestsSection = RequestsSection()
@@ -313,6 +319,8 @@ class EndpointSpecDocument(Document):
             health=HealthCheck(**dict(self.health)),
             limits=Limits(**dict(self.limits)),
             standby=StandbyPolicy(**dict(self.standby)),
+            pause=PausePolicy(**dict(self.pause)),
+            sleep=sleep_policy(self.sleep),
             jobs=JobNeeds(**dict(self.jobs)),
             requests=RequestRules(**dict(self.requests)),
             volumes=tuple(Volume(**dict(volume)) for volume in self.volumes),
@@ -348,6 +356,8 @@ def spec_document(spec: EndpointSpec) -> EndpointSpecDocument:
         standby=StandbySection.model_construct(
             **{n: getattr(spec.standby, n) for n in StandbySection.model_fields}
         ),
+        pause=PauseSection.model_construct(after_idle_s=spec.pause.after_idle_s),
+        sleep=sleep_section(spec.sleep),
         jobs=JobsSection.model_construct(**{n: getattr(spec.jobs, n) for n in JobsSection.model_fields}),
         requests=requests_section(spec.requests),
         volumes=tuple(

@@ -42,6 +42,8 @@ class StartDocument(Document):
     worker_id: str
     revision: str
     ready_at: Timestamp
+    woken: str
+    """The rung that the worker was woken from, `paused` or `sleeping`; empty for a start from nothing."""
     total_ms: float
     """From the wish for a worker to its first good answer."""
     usual_ms: float | None
@@ -58,6 +60,8 @@ class StartDocument(Document):
     """The engine creating the container."""
     engine_start_ms: float
     """The engine starting it."""
+    wake_ms: float
+    """Thawing the program, or its own way out of sleep."""
     listen_ms: float
     """The program until it took connections."""
     ready_ms: float
@@ -83,12 +87,11 @@ def start_documents(newest_first: Sequence[ColdStart], limit: int) -> tuple[Star
         newest_first: Those to show, and after them enough to compare the last one with.
         limit: How many to show.
     """
-    oldest_first = list(reversed(newest_first))
-    newest = len(oldest_first) - 1
-    return tuple(
-        _start_document(oldest_first[place], oldest_first[max(place - COMPARED_MAX, 0) : place])
-        for place in range(newest, max(newest - limit, -1), -1)
-    )
+    shown = []
+    for place, start in enumerate(newest_first[:limit], start=1):
+        alike = [other for other in newest_first[place:] if other.woken == start.woken]
+        shown.append(_start_document(start, alike[:COMPARED_MAX][::-1]))
+    return tuple(shown)
 
 
 def _start_document(start: ColdStart, earlier: Sequence[ColdStart]) -> StartDocument:
@@ -97,6 +100,7 @@ def _start_document(start: ColdStart, earlier: Sequence[ColdStart]) -> StartDocu
     first_byte_ns = start.phases_ns.get(StartPhase.FIRST_BYTE)
     return StartDocument(
         worker_id=start.worker_id,
+        woken=start.woken,
         revision=start.revision,
         ready_at=timestamp(start.at_ms),
         total_ms=_ms(start.total_ns),

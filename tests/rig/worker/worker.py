@@ -15,9 +15,13 @@ CRASH_ON_REQUEST=N     exit with code N at the Nth request (those three not coun
 IGNORE_SIGTERM=1       go on after SIGTERM; else finish what is in flight and exit with 0
 ALLOCATE_MIB           hold this much memory
 LOG_FLOOD_LINES_PER_S  write this many lines a second to standard output
+SLEEP_STATUS, WAKE_STATUS  answer /sleep and /wake_up with this status and do nothing else
+SLEEP_HANGS=1, WAKE_HANGS=1  never answer them
+CRASH_AT_WAKE=1        exit with code 1 when woken; =2 a moment after the answer
 
 Routes: /health /stats /control /echo /delay/SECONDS /block/SECONDS /stream/COUNT/INTERVAL_MS /bytes/COUNT
-/status/CODE /upload /crash /hang /ws. A request header X-Delay-S delays any of its answers.
+/status/CODE /upload /crash /hang /ws, and /sleep /wake_up /is_sleeping as vLLM has them. A request header
+X-Delay-S delays any of its answers.
 """
 
 from __future__ import annotations
@@ -43,7 +47,7 @@ STARTED_S = time.monotonic()
 HEAD_BYTES_MAX = 64 * 1024
 CHUNK_BYTES = 64 * 1024
 WEBSOCKET_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-UNCOUNTED_PATHS = ("/health", "/stats", "/control")
+UNCOUNTED_PATHS = ("/health", "/stats", "/control", "/sleep", "/wake_up", "/is_sleeping")
 DRAIN_TIMEOUT_S = 30.0
 
 
@@ -64,6 +68,12 @@ class Knobs:
     ignore_sigterm: int = 0
     allocate_mib: int = 0
     log_flood_lines_per_s: int = 0
+    sleep_status: int = 0
+    wake_status: int = 0
+    sleep_hangs: int = 0
+    wake_hangs: int = 0
+    crash_at_wake: int = 0
+    asleep: int = 0
 
     def change(self, values: dict[str, str]) -> None:
         """Sets the knobs named in `values`, whatever their case; other names are left alone."""
@@ -198,6 +208,30 @@ async def control(request: Request) -> None:
     request.answer(dataclasses.asdict(KNOBS))
 
 
+async def sleep(request: Request) -> None:
+    while KNOBS.sleep_hangs:  # noqa: ASYNC110 -- as above.
+        await asyncio.sleep(0.05)
+    if not KNOBS.sleep_status:
+        KNOBS.asleep = 1
+    request.answer({"asleep": bool(KNOBS.asleep)}, status=KNOBS.sleep_status or 200)
+
+
+async def wake_up(request: Request) -> None:
+    while KNOBS.wake_hangs:  # noqa: ASYNC110 -- as above.
+        await asyncio.sleep(0.05)
+    if KNOBS.crash_at_wake == 1:
+        os._exit(1)
+    if not KNOBS.wake_status:
+        KNOBS.asleep = 0
+    request.answer({"asleep": bool(KNOBS.asleep)}, status=KNOBS.wake_status or 200)
+    if KNOBS.crash_at_wake:
+        asyncio.get_running_loop().call_later(0.02, os._exit, 1)
+
+
+async def is_sleeping(request: Request) -> None:
+    request.answer({"is_sleeping": bool(KNOBS.asleep)})
+
+
 async def echo(request: Request, *_: str) -> None:
     body = await request.whole_body()
     request.answer(
@@ -315,6 +349,9 @@ ROUTES: dict[str, Callable[..., object]] = {
     "crash": crash,
     "hang": hang,
     "ws": websocket,
+    "sleep": sleep,
+    "wake_up": wake_up,
+    "is_sleeping": is_sleeping,
 }
 
 

@@ -6,7 +6,16 @@ from gpud.core.adoption import ContainerFacts, Verdict, judge_containers
 from gpud.core.worker import WorkerState
 from tests.unit.core.making import gpu_uuid, worker, worker_id
 
-_SERVING = [WorkerState.STARTING, WorkerState.READY, WorkerState.NOT_READY, WorkerState.DRAINING]
+_SERVING = [
+    WorkerState.STARTING,
+    WorkerState.READY,
+    WorkerState.NOT_READY,
+    WorkerState.PAUSED,
+    WorkerState.DOZING,
+    WorkerState.SLEEPING,
+    WorkerState.WAKING,
+    WorkerState.DRAINING,
+]
 _OTHERS = [state for state in WorkerState if state not in _SERVING]
 
 

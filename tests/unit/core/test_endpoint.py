@@ -22,6 +22,7 @@ from gpud.core.request_rules import RequestRules
 from gpud.core.revision import revision_of
 from gpud.core.rollout_policy import RolloutPolicy, SmokeRequest
 from gpud.core.standby import StandbyMode, StandbyPolicy
+from gpud.core.step_policy import PausePolicy, SleepPolicy, SleepPreset
 from gpud.errors import InvalidSpec
 from tests.unit.core.making import DIGEST, spec
 
@@ -46,6 +47,8 @@ _RESTARTS_NOTHING: dict[str, Any] = {
     "scale": ScalePolicy(max_workers=7, concurrency=1, balance=Balance.PACK),
     "rollout": RolloutPolicy(min_healthy_time_s=1.0),
     "standby": StandbyPolicy(mode=StandbyMode.PARKED, workers=2),
+    "pause": PausePolicy(after_idle_s=5),
+    "sleep": SleepPolicy(preset=SleepPreset.VLLM),
     "jobs": JobNeeds(path="/jobs"),
     "requests": RequestRules(progress=True),
 }
