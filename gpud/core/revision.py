@@ -43,8 +43,9 @@ _HEALTH_OUTSIDE = ("stall_timeout_s",)
 def revision_of(spec: EndpointSpec, image: PinnedImage) -> Revision:
     """Hash what a running container depends on.
 
-    Scale, rollout, standby, pause, sleep and request settings, limits that gpud itself enforces, aliases, `public` and
-    `forward_authorization` are left out: changing them restarts nothing. The values of `env` are part of it.
+    Scale, rollout, standby, pause, sleep and request settings, limits that gpud itself enforces, aliases,
+    `public` and `forward_authorization` are left out: changing them restarts nothing. The values of `env` are
+    part of it.
     """
     facts = asdict(spec)
     for outside in (*_OUTSIDE, "image", "name", "registry"):
