@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from docker.errors import APIError, NotFound
 
-from gpud.adapters.container_freezer import ContainerFreezer
 from gpud.adapters.docker_activity import read_activity
 from gpud.adapters.docker_client import DockerClients, stream_items
 from gpud.adapters.docker_errors import engine_errors
+from gpud.adapters.docker_freezer import ContainerFreezer
 from gpud.adapters.docker_seen import LABEL_INSTALL, LABEL_WORKER, seen_container
 from gpud.adapters.docker_starter import DockerStarter
 from gpud.adapters.threads import Threads

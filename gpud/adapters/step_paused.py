@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from gpud.core.standby import Rung
 
 if TYPE_CHECKING:
-    from gpud.adapters.container_freezer import ContainerFreezer
+    from gpud.adapters.docker_freezer import ContainerFreezer
     from gpud.core.endpoint import EndpointSpec
     from gpud.core.worker import Worker
 
