@@ -27,9 +27,12 @@ from gpud.adapters.worker_hooks import WorkerHooks
 from gpud.api.app import build_api
 from gpud.api.auth import ApiKeyRing
 from gpud.core.gpu import GpuAttach
+from gpud.core.image_gc import ImagePolicy
 from gpud.core.standby import StandbyBudget
 from gpud.core.starts import BackoffPolicy
 from gpud.core.webhook_guard import GuardRules
+from gpud.core.windows import WarmWindow
+from gpud.errors import BadSettings
 from gpud.fleet.fleet import Fleet, FleetPorts
 from gpud.fleet.hands import FleetSettings
 from gpud.fleet.reconciler import ReconcilerPolicy
@@ -105,7 +108,7 @@ class Parts:
 
     def fleet(self, tasks: asyncio.TaskGroup) -> Fleet:
         """The fleet over these parts; its loops run in `tasks`."""
-        settings = self._settings
+        settings, calendar = self._settings, CronCalendar()
         ports = FleetPorts(
             runtime=self._runtime,
             images=self._images,
@@ -116,7 +119,7 @@ class Parts:
             traffic=LoadWithJobs(self.dispatcher, self.jobs.queue, self._clock),
             clock=self._clock,
             ids=self._ids,
-            calendar=CronCalendar(),
+            calendar=calendar,
             tiers=self._tiers(),
             steps=(PausedStep(self._runtime.freezer), SleepingStep(self._hooks)),
         )
@@ -127,6 +130,7 @@ class Parts:
             release_timeout_s=settings.gpus.release_timeout_s,
             history_days=settings.history.keep_days,
             headroom_mib=settings.gpus.headroom_mib,
+            images=_images(settings, calendar),
         )
         backoff = BackoffPolicy(
             base_s=settings.scaling.start_backoff_s,
@@ -205,6 +209,26 @@ class Parts:
 def _attach(settings: Settings, gpus: GpuInventory) -> GpuAttach:
     """Static GPUs are not the engine's to attach: their workers are only told which they have."""
     return GpuAttach.NONE if gpus.source == "static" else settings.gpus.attach
+
+
+def _images(settings: Settings, calendar: CronCalendar) -> ImagePolicy:
+    """What images may take.
+
+    Raises:
+        BadSettings: The schedule is no cron expression, or its zone is unknown.
+    """
+    given = settings.images
+    schedule = WarmWindow(start=given.check_cron, duration_s=1.0, time_zone=given.time_zone)
+    names = {"start": "images.check_cron", "time_zone": "images.time_zone"}
+    if faults := {names[field]: why for field, why in calendar.faults(schedule).items()}:
+        listed = "; ".join(f"{where}: {why}" for where, why in faults.items())
+        raise BadSettings(f"gpud.toml cannot be used: {listed}.", fields=faults)
+    return ImagePolicy(
+        disk_budget_bytes=int(given.disk_budget_gib * (1 << 30)),
+        free_bytes_least=int(given.free_gib_min * (1 << 30)),
+        check_cron=given.check_cron,
+        time_zone=given.time_zone,
+    )
 
 
 def _guard(settings: Settings) -> GuardRules:

@@ -154,6 +154,24 @@ class StandbySettings(_Section):
     """GPU memory in MiB that paused workers may hold together; 0 for no limit."""
 
 
+class ImageSettings(_Section):
+    """What images may take on the engine's disk, and when missing ones are pulled and surplus ones removed.
+
+    gpud removes images only that it pulled itself, and never one that a deployed revision, a revision to go
+    back to, or a container needs.
+    """
+
+    disk_budget_gib: Annotated[float, Field(ge=0, le=1 << 20)] = 0.0
+    """For the images gpud pulled, together; the longest unused go first. 0 for no limit."""
+    free_gib_min: Annotated[float, Field(ge=0, le=1 << 20)] = 0.0
+    """Of the engine's disk, to be left free: surplus images are removed for it, and then a pull is refused
+    rather than made. 0 for no limit."""
+    check_cron: str = "*/10 * * * *"
+    """When images are checked, besides at the start of the daemon: a cron expression of five fields."""
+    time_zone: str = "UTC"
+    """Of that expression, by its IANA name."""
+
+
 class JobSettings(_Section):
     """Jobs: how many may wait, and how long they are kept."""
 
@@ -208,6 +226,7 @@ class Settings(_Section):
 
     history: HistorySettings = HistorySettings()
     standby: StandbySettings = StandbySettings()
+    images: ImageSettings = ImageSettings()
     jobs: JobSettings = JobSettings()
     prices: PriceSettings = PriceSettings()
     log: LogSettings = LogSettings()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests
 import structlog
@@ -13,6 +13,7 @@ from docker.errors import APIError, NotFound
 
 from gpud.adapters.docker_client import DockerClients, stream_items
 from gpud.adapters.docker_errors import engine_errors, is_version_refused, pull_failed
+from gpud.adapters.docker_image_use import free_bytes, pulled_images
 from gpud.adapters.docker_pull import PullMeter
 from gpud.adapters.docker_reference import (
     ImageReference,
@@ -29,10 +30,15 @@ from gpud.ports.images import LocalImage, PullProgress, RegistryCredential
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import docker
+
     from gpud.adapters.threads import Threads
+    from gpud.core.image_gc import PulledImage
     from gpud.settings import DockerSettings
 
 log = structlog.get_logger()
+
+_AnswerT = TypeVar("_AnswerT")
 
 _PULLS_MAX = 3
 """Pulls at once; the engine loads three layers at a time of each."""
@@ -167,6 +173,20 @@ class DockerImages:
             )
         images = [image for row in rows if (image := _local_image(row)) is not None]
         return tuple(sorted(images, key=lambda image: (image.references or image.pins)[0]))
+
+    async def pulled_images(self) -> tuple[PulledImage, ...]:
+        """Every image that gpud pulled."""
+        return await self._ask(pulled_images)
+
+    async def free_bytes(self) -> int | None:
+        """What is free where the engine keeps its images; None for an engine on another machine."""
+        return await self._ask(free_bytes) if self._settings.host.startswith("unix://") else None
+
+    async def _ask(self, question: Callable[[docker.APIClient], _AnswerT]) -> _AnswerT:
+        with engine_errors(self._clients):
+            return await self._threads.run(
+                lambda: question(self._clients.get()), timeout_s=self._settings.call_timeout_s
+            )
 
     async def remove(self, pin: str) -> None:
         """Remove an image with every name it has in the pin's repository; absent is fine.

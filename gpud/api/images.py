@@ -19,6 +19,7 @@ from gpud.api.schemas.fleet import (
     image_document,
     pull_document,
 )
+from gpud.api.schemas.images import ImageGcBody, ImageGcDocument, image_gc_document
 from gpud.api.services import SERVICES
 from gpud.errors import Conflict, ImagePullFailed, NotFound, RegistryDenied
 
@@ -41,6 +42,14 @@ async def prewarm_image(request: web.Request) -> web.StreamResponse:
     body = await body_of(request, PrewarmBody)
     pin = await request.app[SERVICES].control.prewarm(body.image, body.registry)
     return answer(PrewarmedDocument(image=body.image, pin=pin), status=202)
+
+
+async def collect_images(request: web.Request) -> web.StreamResponse:
+    """Remove images that nobody needs, or say which would go."""
+    body = await body_of(request, ImageGcBody)
+    control = request.app[SERVICES].control
+    collection = await control.collect_images(dry_run=body.dry_run, everything=body.everything)
+    return answer(image_gc_document(collection, dry_run=body.dry_run))
 
 
 async def remove_image(request: web.Request) -> web.StreamResponse:
@@ -86,6 +95,17 @@ OPERATIONS_HERE = (
         answer=PrewarmedDocument,
         statuses=((202, "Being pulled"),),
         problems=(NotFound, ImagePullFailed, RegistryDenied),
+    ),
+    Operation(
+        name="collect_images",
+        method="POST",
+        path="/v1/images/gc",
+        handler=collect_images,
+        scope=Scope.WRITE,
+        summary="Remove images that nobody needs until the disk budget holds",
+        tag="images",
+        body=ImageGcBody,
+        answer=ImageGcDocument,
     ),
     Operation(
         name="remove_image",

@@ -13,7 +13,7 @@ from gpud.core.gpu import GpuHealth
 from gpud.core.ids import EndpointName, GpuUuid, WorkerId
 from gpud.core.placement import impossible, overbooked
 from gpud.core.records import EndpointDeleted, EndpointSaved
-from gpud.core.revision import RevisionState, revision_of
+from gpud.core.revision import revision_of
 from gpud.core.standby import StandbyMode, StandbySeen
 from gpud.core.starts import StartRecord
 from gpud.core.worker import Cause, Worker, WorkerEvent
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from gpud.core.revision import RevisionRecord
     from gpud.fleet.gpu_keeper import GpuKeeper
     from gpud.fleet.hands import Hands
+    from gpud.fleet.image_keeper import ImageKeeper
     from gpud.fleet.journal import Journal
     from gpud.fleet.prewarmer import Prewarmer
     from gpud.fleet.windows import WindowWatch
-    from gpud.ports.images import LocalImage, PullProgress
+    from gpud.ports.images import ImageCollection, LocalImage, PullProgress
     from gpud.ports.store import FleetStore
 
 
@@ -44,6 +45,7 @@ class Catalog:
         hands: Hands,
         journal: Journal,
         prewarmer: Prewarmer,
+        image_keeper: ImageKeeper,
         gpu_keeper: GpuKeeper,
         windows: WindowWatch,
         store: FleetStore,
@@ -51,6 +53,7 @@ class Catalog:
         self._hands = hands
         self._journal = journal
         self._prewarmer = prewarmer
+        self._image_keeper = image_keeper
         self._gpu_keeper = gpu_keeper
         self._windows = windows
         self._store = store
@@ -245,19 +248,11 @@ class Catalog:
 
     async def remove_image(self, pin: str) -> None:
         """Remove an image that no endpoint uses."""
-        endpoints = self._hands.state.endpoints.items()
-        users = sorted({name for name, e in endpoints if pin in (e.image.pin, e.image.reference)})
-        if users:
-            raise Conflict(
-                f"Image {pin} is used by {', '.join(users)}. Delete the endpoint or deploy another image."
-            )
-        kept = sorted(name for name, _ in endpoints if pin in self._kept_pins(name))
-        if kept:
-            raise Conflict(
-                f"Image {pin} is kept so that {', '.join(kept)} can go back to an earlier revision. "
-                "Delete the endpoint, or deploy another revision first."
-            )
-        await self._hands.images.remove(pin)
+        await self._image_keeper.remove(pin)
+
+    async def collect_images(self, *, dry_run: bool, everything: bool) -> ImageCollection:
+        """Remove images that nobody needs; see the port."""
+        return await self._image_keeper.collect(dry_run=dry_run, everything=everything)
 
     def pulls(self) -> dict[str, PullProgress]:
         """Running pulls by pin."""
@@ -285,11 +280,6 @@ class Catalog:
         )
 
     # -- inside --------------------------------------------------------------------------------
-
-    def _kept_pins(self, name: EndpointName) -> set[str]:
-        """Pins of the revisions an endpoint may go back to."""
-        kept = (RevisionState.DEPLOYING, RevisionState.CURRENT, RevisionState.LAST_GOOD)
-        return {r.endpoint.image.pin for r in self._hands.state.revisions.of(name) if r.state in kept}
 
     def _view(self, endpoint: Endpoint) -> EndpointView:
         state = self._hands.state

@@ -19,6 +19,7 @@ from gpud.fleet.executor import Executor
 from gpud.fleet.gpu_keeper import GpuKeeper
 from gpud.fleet.hands import FleetSettings, Hands
 from gpud.fleet.history import History
+from gpud.fleet.image_keeper import ImageKeeper
 from gpud.fleet.journal import Journal
 from gpud.fleet.launching import Launching
 from gpud.fleet.meter import Meter
@@ -115,6 +116,8 @@ class Fleet:
             clock=ports.clock,
             tasks=tasks,
         )
+        self._image_keeper = ImageKeeper(self.hands, self.prewarmer, settings.images, ports.calendar)
+        self.prewarmer.make_room = self._image_keeper.make_room
         self.gpu_keeper = GpuKeeper(
             gpus=ports.gpus,
             reconciler=self.reconciler,
@@ -141,6 +144,7 @@ class Fleet:
             hands=self.hands,
             journal=self.journal,
             prewarmer=self.prewarmer,
+            image_keeper=self._image_keeper,
             gpu_keeper=self.gpu_keeper,
             windows=windows,
             store=self._ports.store,
@@ -201,6 +205,7 @@ class Fleet:
             "heartbeat": self._beat(),
             "adoption": self._adopt_then_watch(),
             "gpu_keeper": self.gpu_keeper.run(),
+            "image_keeper": self._image_keeper.run(),
         }
         self._loops = [self._tasks.create_task(loop, name=name) for name, loop in loops.items()]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+from gpud.core.image_gc import ImagePolicy
 
 if TYPE_CHECKING:
     from gpud.core.endpoint import Endpoint
@@ -32,6 +34,7 @@ class FleetSettings:
         release_timeout_s: How long a GPU may take to show its memory back.
         history_days: How long the record of requests is kept; 0 keeps none.
         headroom_mib: Of every shared GPU, reserved for nobody.
+        images: What images may take on the disk, and when they are looked after.
     """
 
     parallel_starts: int
@@ -40,6 +43,7 @@ class FleetSettings:
     release_timeout_s: float
     history_days: float = 8.0
     headroom_mib: int = 0
+    images: ImagePolicy = field(default_factory=ImagePolicy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

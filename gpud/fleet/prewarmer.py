@@ -10,6 +10,8 @@ import structlog
 from gpud.errors import DependencyDown, GpudError, ImageNotFound, ImagePullFailed, NotFound, RegistryDenied
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from gpud.core.endpoint import PinnedImage
     from gpud.fleet.reconciler import Reconciler
     from gpud.ports.images import ImageStore, PullProgress, RegistryCredential
@@ -47,6 +49,13 @@ class Prewarmer:
         self._tasks = tasks
         self._pulls: dict[str, asyncio.Task[GpudError | None]] = {}
         self.progress: dict[str, PullProgress] = {}
+        self.make_room: Callable[[PinnedImage], Awaitable[str]] | None = None
+        """Asked before each pull; says why it must not be made, if so."""
+
+    @property
+    def pulling(self) -> tuple[str, ...]:
+        """Pins of what is being looked for or pulled."""
+        return tuple(self._pulls)
 
     async def credential(self, registry: str) -> RegistryCredential | None:
         """Read a stored credential; an empty name means none.
@@ -101,6 +110,8 @@ class Prewarmer:
             if await self.look(image):
                 return None
             credential = await self.credential(registry)
+            if self.make_room is not None and (why := await self.make_room(image)):
+                raise ImagePullFailed(why)
             began_s = self._clock.now_s()
             await self._pull_with_retries(image, credential)
         except GpudError as error:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gpud.core.standby import Standby
     from gpud.core.waiting import WaitReason
     from gpud.core.worker import Worker
-    from gpud.ports.images import LocalImage, PullProgress
+    from gpud.ports.images import ImageCollection, LocalImage, PullProgress
 
 
 class EndpointCondition(StrEnum):
@@ -223,6 +223,15 @@ class FleetControl(Protocol):
 
         Raises:
             Conflict: An endpoint or container uses it.
+        """
+        ...
+
+    async def collect_images(self, *, dry_run: bool, everything: bool) -> ImageCollection:
+        """Remove images that gpud pulled and nobody needs, until the disk budget holds.
+
+        Args:
+            dry_run: Only say what would go.
+            everything: All that nobody needs, whether there is room or not.
         """
         ...
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gpud.core.endpoint import PinnedImage
+    from gpud.core.image_gc import ImagePlan, PulledImage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,21 @@ class LocalImage:
     references: tuple[str, ...]
     size_bytes: int
     created_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageCollection:
+    """What a collection of images removed, or would remove.
+
+    Args:
+        plan: As it was decided.
+        removed: Of `plan.remove`, those that are gone; all of them where nothing was tried.
+        free_bytes: Of the engine's disk before it; None when unknown.
+    """
+
+    plan: ImagePlan
+    removed: tuple[PulledImage, ...]
+    free_bytes: int | None
 
 
 class ImageStore(Protocol):
@@ -88,6 +104,14 @@ class ImageStore(Protocol):
 
     async def list_images(self) -> tuple[LocalImage, ...]:
         """Everything on the box that has a name or is pinned."""
+        ...
+
+    async def pulled_images(self) -> tuple[PulledImage, ...]:
+        """Every image that gpud pulled, with the time it came and whether a container is made of it."""
+        ...
+
+    async def free_bytes(self) -> int | None:
+        """What is free on the disk of the engine's images; None when this process cannot see it."""
         ...
 
     async def remove(self, pin: str) -> None:

@@ -246,6 +246,11 @@ async def test_images_are_listed_with_their_users_prewarmed_and_removed(site: Ap
     for spelled in (pin, pin.replace("/", "%2F").replace(":", "%3A").replace("@", "%40")):
         status, problem = await call(site, "DELETE", URL(f"/v1/images/{spelled}", encoded=True))
         assert (status, problem["type"]) == (409, "/problems/conflict")
+    for dry_run in (True, False):
+        _, gone = await call(site, "POST", "/v1/images/gc", json={"dry_run": dry_run, "everything": True})
+        assert [one["pin"] for one in gone["removed"]] == [BARE]
+        assert [(one["pin"], one["why"]) for one in gone["kept"]] == [(pin, "pinned")]
+        assert (BARE in site.control.local_images) is dry_run
     assert (await call(site, "DELETE", f"/v1/images/{BARE}"))[0] == 204
     assert list(site.control.local_images) == [pin]
     status, asked = await call(site, "POST", "/v1/images/prewarm", json={"image": "c/d:2"})

@@ -246,6 +246,8 @@ async def test_images_are_prewarmed_listed_and_removed(site: ApiSite, gpud: Gpud
         out, _ = await waiting.communicate()
     assert out.decode() == f"repo/image:1 is on the box: {pin}\n"
     assert "repo/image:1" in (await gpud("image", "ls")).out
+    would = await gpud("image", "gc", "--dry-run", "--all")
+    assert (would.code, "would go" in would.out) == (0, True)
     assert (await gpud("image", "rm", pin)).code == 0
     refused = await gpud("image", "prewarm", "x", "--registry", "none")
     assert (refused.code, refused.err) == (exits.NOT_FOUND, "gpud: There is no registry named 'none'.\n")

@@ -155,6 +155,29 @@ async def test_a_prune_of_dangling_images_leaves_a_pulled_one(engine: Engine, re
     assert not [tag for tag in tags if pushed.rpartition(":")[2] in tag]
 
 
+async def test_what_gpud_pulled_is_told_from_the_rest_with_its_use(
+    engine: Engine, registry: Registry
+) -> None:
+    image = PinnedImage(reference="team/app:1", pin=push(engine, registry))
+    before_ms = int(time.time() * 1000)
+    async with images_on(engine) as images:
+        assert image.pin not in {pin for each in await images.pulled_images() for pin in each.pins}
+        await images.pull(image, None, unheard)
+        (found,) = [each for each in await images.pulled_images() if image.pin in each.pins]
+        assert (found.in_use, found.named) == (False, False)
+        assert found.size_bytes >= 2 * LAYER_BYTES
+        assert abs(found.used_at_ms - before_ms) < 60_000
+        container = engine.client.api.create_container(image.pin)
+        (used,) = [each for each in await images.pulled_images() if image.pin in each.pins]
+        assert used.in_use
+        engine.client.api.remove_container(container["Id"])
+        engine.client.api.tag(image.pin, "somebody/own", "1")
+        (named,) = [each for each in await images.pulled_images() if image.pin in each.pins]
+        assert named.named
+        assert (await images.free_bytes() or 0) > 0
+    remove(engine, image)
+
+
 async def test_credentials_in_a_docker_configuration_file_are_not_used(
     engine: Engine, private_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,12 +11,13 @@ from gpud.core.endpoint import Endpoint, EndpointSpec, PinnedImage
 from gpud.core.forecast import Forecast, Leaver
 from gpud.core.gpu import Gpu, GpuHealth, GpuStatus, GpuUse
 from gpud.core.ids import EndpointName, GpuUuid, WorkerId
+from gpud.core.image_gc import ImagePolicy, PulledImage, plan_images
 from gpud.core.revision import revision_of
 from gpud.core.waiting import WaitReason
 from gpud.core.worker import Cause, Worker, WorkerState
 from gpud.errors import Conflict, ImageNotFound, InvalidSpec, NotFound
 from gpud.ports.control import DaemonHealth, EndpointCondition, EndpointView, GpuView
-from gpud.ports.images import LocalImage, PullProgress
+from gpud.ports.images import ImageCollection, LocalImage, PullProgress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -183,6 +184,27 @@ class FakeFleetControl:
         if users:
             raise Conflict(f"The endpoints {', '.join(users)} use {pin}.")
         self.local_images.pop(pin, None)
+
+    async def collect_images(self, *, dry_run: bool, everything: bool) -> ImageCollection:
+        self._maybe_raise()
+        needed = {one.image.pin for one in self.deployed.values()}
+        images = [
+            PulledImage(id=one.id, pins=one.pins, size_bytes=one.size_bytes, used_at_ms=one.created_at_ms)
+            for one in self.local_images.values()
+        ]
+        plan = plan_images(
+            images,
+            needed_pins=needed,
+            policy=ImagePolicy(),
+            free_bytes=None,
+            now_ms=self._now_ms(),
+            everything=everything,
+        )
+        if not dry_run:
+            gone = {image.id for image in plan.remove}
+            kept = {pin: one for pin, one in self.local_images.items() if one.id not in gone}
+            self.local_images = kept
+        return ImageCollection(plan=plan, removed=plan.remove, free_bytes=None)
 
     def pulls(self) -> dict[str, PullProgress]:
         return dict(self.running_pulls)

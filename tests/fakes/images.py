@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gpud.core.endpoint import PinnedImage
+from gpud.core.image_gc import PulledImage
 from gpud.errors import Conflict, ImageNotFound, ImagePullFailed, RegistryDenied
 from gpud.ports.images import LocalImage, PullProgress
 from tests.fakes.faults import Fault, FaultKind, Faults
@@ -51,6 +52,7 @@ class FakeImages:
         pull_s: Time a pull takes, in one step a layer.
         look_s: Time every other call takes.
         stall_timeout_s: When a pull that hangs fails.
+        disk_free_bytes: What `free_bytes` tells.
         in_use: Whether a container uses an image, by its pin.
         pulls_begun: Pins, one for each pull that went to the registry.
         faults: Of `resolve`, `pull`, `present`, `exposed_ports`, `list_images` and `remove`.
@@ -61,6 +63,7 @@ class FakeImages:
         self.look_s = 0.0
         self.stall_timeout_s = 120.0
         self.in_use: Callable[[str], bool] = lambda _: False
+        self.disk_free_bytes: int | None = None
         self.pulls_begun: list[str] = []
         self.faults = Faults()
         self._remote: dict[str, FakeImage] = {}
@@ -188,6 +191,25 @@ class FakeImages:
                 LocalImage(id=image.id, pins=pins, references=names, size_bytes=size_bytes, created_at_ms=0)
             )
         return tuple(listed)
+
+    async def pulled_images(self) -> tuple[PulledImage, ...]:
+        fault = await self._begin("pulled_images")
+        self._end(fault)
+        return tuple(
+            PulledImage(
+                id=image.id,
+                pins=(image.id, pin),
+                size_bytes=sum(image.layer_bytes),
+                used_at_ms=0,
+                in_use=self.in_use(pin),
+                named=pin in self._local_names.values(),
+            )
+            for pin, image in sorted(self._local.items())
+            if "@" in pin
+        )
+
+    async def free_bytes(self) -> int | None:
+        return self.disk_free_bytes
 
     async def remove(self, pin: str) -> None:
         fault = await self._begin("remove")

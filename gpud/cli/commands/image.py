@@ -61,6 +61,39 @@ def _prewarm(values: Values, context: Context) -> int:
     return exits.OK
 
 
+_GC_COLUMNS = (
+    Column("IMAGE", lambda row: text_at(row, "pin"), shrink=True),
+    Column("SIZE", lambda row: size(number_at(row, "size_bytes")), right=True),
+    Column("LAST USED", lambda row: age(text_at(row, "used_at")), right=True),
+    Column("WHAT", lambda row: text_at(row, "why")),
+)
+
+
+def _gc(values: Values, context: Context) -> int:
+    dry_run = values.flag("dry-run")
+    body = {"dry_run": dry_run, "everything": values.flag("all")}
+    answer = context.client.call("POST", "/v1/images/gc", body)
+    if context.as_json:
+        context.print_json(answer)
+        return exits.OK
+    gone = "would go" if dry_run else "removed"
+    rows = [{**row, "why": gone} for row in _rows(answer, "removed")]
+    rows += [{**row, "why": f"kept: {row['why']}"} for row in _rows(answer, "kept")]
+    context.print_table(_GC_COLUMNS, rows, empty="gpud has pulled no images that are still here.")
+    freed, taken = size(number_at(answer, "freed_bytes")), size(number_at(answer, "taken_bytes"))
+    context.note(f"{freed} of {taken} {gone}.")
+    if over := number_at(answer, "over_bytes"):
+        context.note(
+            f"Images that are needed take {size(over)} more than the limits of [images] in gpud.toml."
+        )
+    return exits.OK
+
+
+def _rows(answer: Mapping[str, object], field: str) -> list[dict[str, object]]:
+    rows = value_at(answer, field)
+    return [dict(row) for row in rows] if isinstance(rows, list) else []
+
+
 def _rm(values: Values, context: Context) -> int:
     images = context.client.items("/v1/images")
     for given in values.texts("image"):
@@ -103,6 +136,16 @@ COMMANDS = (
         (
             Option("registry", "Stored credential for a private image.", metavar="NAME"),
             Option("wait", "Wait until it is here.", kind=grammar.FLAG, negatable=True, default="waits"),
+        ),
+    ),
+    Command(
+        ("image", "gc"),
+        "Remove images that nobody needs until the disk budget holds.",
+        _gc,
+        (),
+        (
+            Option("dry-run", "Only say what would go.", kind=grammar.FLAG),
+            Option("all", "All that nobody needs, whether there is room or not.", kind=grammar.FLAG),
         ),
     ),
     Command(
