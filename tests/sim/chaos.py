@@ -420,7 +420,9 @@ class Chaos:
         self.sim.gpus.resume()
 
     async def _wall_jumps(self) -> None:
-        self.sim.box.clock.step_wall(self._rng.choice((-3600.0, 3600.0, -86_400.0 * 365, 0.7, -0.7)))
+        clock, by_s = self.sim.box.clock, self._rng.choice((-3600.0, 3600.0, -86_400.0 * 365, 0.7, -0.7))
+        # No Linux clock can be set to before 1970.
+        clock.step_wall(by_s if clock.wall_ns() / 1e9 + by_s > 0 else -by_s)
 
     async def _events_lost(self) -> None:
         runtime, rng = self.sim.runtime, self._rng
