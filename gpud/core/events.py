@@ -4,6 +4,7 @@ from __future__ import annotations
 
 RECORDED: dict[str, str] = {
     "daemon.found_reboot": "The machine was restarted since the last heartbeat; its workers ended with it.",
+    "daemon.plan_failed": "gpud's own decisions fail: workers serve on, none starts or stops; `error`.",
     "endpoint.created": "An endpoint was deployed for the first time; image, pin, revision.",
     "endpoint.changed": "An endpoint was deployed again; a new revision replaces its workers.",
     "endpoint.circuit_opened": "Its workers fail to start and callers are refused; `error`, `failures`.",

@@ -119,6 +119,7 @@ class Reconciler:
         self._wake = asyncio.Event()
         self._stopping = False
         self._no_shrink_until_s = 0.0
+        self._plan_fault = ""
         self._round_ended = asyncio.Event()
         self.rounded_s = clock.now_s()
         self.hurry: Callable[[], None] = lambda: None
@@ -260,8 +261,9 @@ class Reconciler:
         for sense in self.senses:
             sense(now_s)
         last = self._plan_until_settled(now_s)
-        self._chronicle.note_decisions(last.decisions)
-        self.state.decisions, self.state.waits = last.decisions, last.waits
+        if last is not None:
+            self._chronicle.note_decisions(last.decisions)
+            self.state.decisions, self.state.waits = last.decisions, last.waits
         # The table goes out before anything is awaited: no request reaches a worker that this
         # round has started to drain.
         table = routing_table(self.state, now_s=now_s, full_since_s=self._journal.full_since_s)
@@ -277,10 +279,10 @@ class Reconciler:
         self._round_ended.set()
         self.rounded_s = self._clock.now_s()
         loaded = any(self.state.current_load(name) for name in self.state.endpoints)
-        sleep_s = (_TICK_S if loaded else _IDLE_TICK_S) if written else _FULL_DISK_RETRY_S
+        sleep_s = (_TICK_S if loaded or last is None else _IDLE_TICK_S) if written else _FULL_DISK_RETRY_S
         if more_to_settle:
             sleep_s = min(sleep_s, 0.1)
-        if last.ask_again_at_s is not None:
+        if last is not None and last.ask_again_at_s is not None:
             sleep_s = min(sleep_s, max(last.ask_again_at_s - self._clock.now_s(), 0.0))
         return sleep_s
 
@@ -317,7 +319,8 @@ class Reconciler:
             else:
                 settled.set_exception(StorageFull(f"{_FULL} This change is kept and written then."))
 
-    def _plan_until_settled(self, now_s: float) -> Plan:
+    def _plan_until_settled(self, now_s: float) -> Plan | None:
+        """Plan and apply; None when the decisions failed, for then everything stays as it is."""
         for _ in range(_PASSES_MAX):
             in_flight = {w: self._traffic.worker_in_flight(w) for w in self.state.workers}
             world = self.state.world(
@@ -328,10 +331,23 @@ class Reconciler:
                 starts=self._policy.starts,
                 standing=self.standbys.seen(closed=self._moves.closed),
             )
-            answer = plan(world)
+            try:
+                answer = plan(world)
+            except Exception as error:  # noqa: BLE001 - a fault of ours must not take down what serves
+                self._note_plan_fault(error)
+                return None
+            self._plan_fault = ""
             self.state.remember(answer)
             applied = [self._moves.apply(change, now_s) for change in answer.changes]
             applied.append(self.rollouts.apply(answer.rollouts))
             if not any(applied):
                 return answer
         raise InvariantBroken("The plan did not settle: two rules undo each other.")
+
+    def _note_plan_fault(self, error: Exception) -> None:
+        """Say it once, not with each try."""
+        if repr(error) == self._plan_fault:
+            return
+        self._plan_fault = repr(error)
+        log.error("plan.failed", exc_info=error)
+        self.record("daemon.plan_failed", {"error": self._plan_fault})

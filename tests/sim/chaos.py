@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from gpud.core.endpoint import Balance, HealthCheck, Limits, PolicyName, Preempt, ScalePolicy
 from gpud.core.gpu import GpuHealth
 from gpud.core.ids import EndpointName, WorkerId
+from gpud.core.rollout_policy import RolloutPolicy, RolloutStrategy
 from gpud.core.standby import StandbyMode, StandbyPolicy
 from gpud.errors import GpudError
 from tests.fakes.faults import Fault, FaultKind
@@ -102,6 +103,7 @@ class Chaos:
         self.sim = Sim(seed, gpus=self.plot.gpus, settle_s=SETTLE_S)
         self._standby_rng = random.Random(f"{seed}:standby")
         self._sharing_rng = random.Random(f"{seed}:sharing")
+        self._rollout_rng = random.Random(f"{seed}:rollout")
         self._gpu_uuids = [gpu.uuid for gpu in fake_gpus(self.plot.gpus)]
         self.names = [f"e{number}" for number in range(self.plot.endpoints)]
         self._tasks: set[asyncio.Task[None]] = set()
@@ -225,7 +227,13 @@ class Chaos:
             limits=LIMITS,
             slice_mib=slice_mib,
         )
-        spec = replace(spec, standby=StandbyPolicy() if slice_mib else standby)
+        rollout = RolloutPolicy(
+            strategy=self._rollout_rng.choice(list(RolloutStrategy)),
+            verify=self._rollout_rng.random() < 0.5,
+            min_healthy_time_s=self._rollout_rng.choice((0.0, 10.0, 60.0)),
+            progress_deadline_s=self._rollout_rng.choice((120.0, 600.0)),
+        )
+        spec = replace(spec, standby=StandbyPolicy() if slice_mib else standby, rollout=rollout)
         await self.sim.up.fleet.control.deploy(spec)
 
     async def _call(self, name: str) -> None:

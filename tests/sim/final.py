@@ -30,6 +30,8 @@ def check_calm(sim: Sim, *, late_ns: int = 0, answers_lost: bool = False) -> Non
             while that an address had gone from one container to another.
     """
     assert not sim.box.breaches, sim.box.breaches[0]
+    [[faults]] = sim.box.database.execute("SELECT count(*) FROM event WHERE kind = 'daemon.plan_failed'")
+    assert not faults, "The decisions failed and were survived; look for plan.failed above."
     check_requests(sim, answers_lost=answers_lost)
     _workers_are_the_least(sim)
     _standbys_are_as_asked(sim)

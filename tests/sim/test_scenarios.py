@@ -488,6 +488,25 @@ def _gpu(number: int) -> GpuUuid:
     return GpuUuid(f"GPU-fake-{number}")
 
 
+def test_a_fault_in_the_decisions_leaves_all_as_it_is_and_is_told_once(
+    sim: Sim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_world: object) -> None:
+        raise ZeroDivisionError("nobody foresaw this")
+
+    _ready_echo(sim)
+    before = [worker.id for worker in sim.workers("echo")]
+    with monkeypatch.context() as patched:
+        patched.setattr("gpud.fleet.reconciler.plan", fail)
+        served = sim.request("echo", takes_s=1)
+        sim.run(for_s=120)  # four times its idle timeout
+        assert served.outcome is Outcome.ANSWERED
+        assert [worker.id for worker in sim.workers("echo")] == before
+        assert len(sim.events("daemon.plan_failed")) == 1
+    sim.run(for_s=120)
+    assert sim.workers("echo") == []
+
+
 def test_a_gpu_that_fell_off_the_bus_while_the_daemon_was_away_takes_its_worker_with_it() -> None:
     with Sim(gpus=2) as sim:
         _ready_echo(sim, ScalePolicy(min_workers=1, max_workers=1))
