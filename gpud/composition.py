@@ -14,6 +14,8 @@ from gpud.adapters.docker_runtime import DockerRuntime
 from gpud.adapters.gpu_choice import choose_gpus
 from gpud.adapters.http_probe import SocketProbe
 from gpud.adapters.job_carrier import HttpJobCarrier
+from gpud.adapters.log_archive import LogFileArchive
+from gpud.adapters.log_capture import ProcessLogCapture
 from gpud.adapters.nvml_gpus import NvmlGpus
 from gpud.adapters.replay_process import ReplayProcess
 from gpud.adapters.step_paused import PausedStep
@@ -28,6 +30,7 @@ from gpud.api.app import build_api
 from gpud.api.auth import ApiKeyRing
 from gpud.core.gpu import GpuAttach
 from gpud.core.image_gc import ImagePolicy
+from gpud.core.log_caps import LogCaps
 from gpud.core.standby import StandbyBudget
 from gpud.core.starts import BackoffPolicy
 from gpud.core.webhook_guard import GuardRules
@@ -42,6 +45,7 @@ from gpud.gateway.server import Gateway
 from gpud.jobs.bounds import free_share, limits_of, retention_of
 from gpud.jobs.jobs import Jobs
 from gpud.jobs.load import LoadWithJobs
+from gpud.ports.logs import NoLogCapture
 from gpud.webhooks.control import WebhookControl
 from gpud.webhooks.dispatcher import WebhookDispatcher
 
@@ -74,6 +78,8 @@ class Parts:
         self._ids = ids
         self.gpus = choose_gpus(settings.gpus)
         self._threads = Threads(_THREADS)
+        self.logs = _log_capture(settings)
+        self.archive = LogFileArchive(settings.paths.data_dir / "logs")
         self._runtime = DockerRuntime(
             settings.docker,
             store.install_id,
@@ -101,7 +107,15 @@ class Parts:
 
     async def close(self) -> None:
         """Close the adapters; every loop has ended."""
-        for adapter in (self._sender, self._carrier, self._hooks, self._images, self._runtime, self._threads):
+        for adapter in (
+            self._sender,
+            self._carrier,
+            self._hooks,
+            self.archive,
+            self._images,
+            self._runtime,
+            self._threads,
+        ):
             await adapter.close()
         if isinstance(self.gpus, NvmlGpus):
             await self.gpus.close()
@@ -122,6 +136,7 @@ class Parts:
             calendar=calendar,
             tiers=self._tiers(),
             steps=(PausedStep(self._runtime.freezer), SleepingStep(self._hooks)),
+            logs=self.logs,
         )
         fleet_settings = FleetSettings(
             parallel_starts=settings.docker.parallel_starts or 2 * (os.cpu_count() or 1),
@@ -174,6 +189,7 @@ class Parts:
                 clock=self._clock,
                 ids=self._ids,
             ),
+            archive=self.archive,
             gateway=lambda: self._gateway.reading(),  # noqa: PLW0108 - built later, and all come through it
         )
         runner = web.AppRunner(app, access_log=None, handle_signals=False)
@@ -229,6 +245,24 @@ def _images(settings: Settings, calendar: CronCalendar) -> ImagePolicy:
         check_cron=given.check_cron,
         time_zone=given.time_zone,
     )
+
+
+def _log_capture(settings: Settings) -> ProcessLogCapture | NoLogCapture:
+    """Whoever keeps the workers' output; nobody when that is turned off."""
+    logs = settings.logs
+    if not logs.capture:
+        return NoLogCapture()
+    caps = LogCaps(
+        keep_s=logs.keep_days * 86_400,
+        worker_bytes=logs.worker_mib << 20,
+        total_bytes=logs.total_mib << 20,
+        segment_bytes=logs.file_mib << 20,
+        line_bytes=logs.line_kib << 10,
+        rate_bytes_per_s=int(logs.rate_mib_per_s * (1 << 20)),
+        burst_bytes=logs.burst_mib << 20,
+    )
+    root = settings.paths.data_dir / "logs"
+    return ProcessLogCapture(root, caps, engine=settings.docker.host, files=logs.source == "auto")
 
 
 def _guard(settings: Settings) -> GuardRules:

@@ -15,6 +15,7 @@ import uvloop
 
 from gpud import __version__
 from gpud.adapters.certificates import Certificates
+from gpud.adapters.log_capture import ProcessLogCapture
 from gpud.adapters.sockets import address_of, open_tcp, open_unix
 from gpud.adapters.sqlite.store import open_store
 from gpud.adapters.system import SystemClock, SystemIds
@@ -142,6 +143,8 @@ class Daemon:
                 tasks.create_task(self._feed_watchdog(fleet), name="watchdog"),
                 tasks.create_task(parts.webhooks().run(), name="webhooks"),
             ]
+            if isinstance(parts.logs, ProcessLogCapture):
+                watching.append(tasks.create_task(parts.logs.run(), name="log_capture"))
             if certificates is not None:
                 watching.append(tasks.create_task(certificates.keep_looking(), name="certificates"))
             fleet.start()

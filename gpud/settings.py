@@ -191,6 +191,29 @@ class JobSettings(_Section):
     """How long a dead letter is kept."""
 
 
+class LogsSettings(_Section):
+    """What is kept of the workers' output, on disk under `paths.data_dir`."""
+
+    capture: bool = True
+    """Keep it. Without, only the engine has it, and only as long as the container is there."""
+    keep_days: Annotated[float, Field(gt=0, le=3660)] = 7.0
+    """Days after which it is deleted."""
+    worker_mib: Annotated[int, Field(ge=1, le=1 << 20)] = 64
+    """Kept of one worker, on disk, in MiB; what is older goes first. Full files are compressed."""
+    total_mib: Annotated[int, Field(ge=1, le=1 << 30)] = 2048
+    """Kept of all workers together."""
+    file_mib: Annotated[int, Field(ge=1, le=1024)] = 8
+    """At this size a new file is begun and the full one compressed."""
+    line_kib: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Kept of one line; how much more there was is said in its place."""
+    rate_mib_per_s: Annotated[float, Field(gt=0, le=1024)] = 16.0
+    """Of one worker. What comes faster for long is left out, and said in the log."""
+    burst_mib: Annotated[int, Field(ge=32, le=1 << 16)] = 64
+    """Of one worker, at whatever speed, before `rate_mib_per_s` counts."""
+    source: Literal["auto", "api"] = "auto"
+    """`auto`: the engine's own log files where gpud may read them, else its API; `api`: always its API."""
+
+
 class PriceSettings(_Section):
     """What GPU time costs."""
 
@@ -230,6 +253,7 @@ class Settings(_Section):
     jobs: JobSettings = JobSettings()
     prices: PriceSettings = PriceSettings()
     log: LogSettings = LogSettings()
+    logs: LogsSettings = LogsSettings()
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:

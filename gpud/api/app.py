@@ -17,6 +17,7 @@ from gpud.api import (
     images,
     jobs,
     keys,
+    logs,
     registries,
     revisions,
     runpod,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from gpud.api.auth import ApiKeyRing
     from gpud.jobs.jobs import Jobs
     from gpud.ports.control import FleetControl
+    from gpud.ports.logs import LogArchive
     from gpud.ports.simulator import Simulator
     from gpud.ports.store import AccessStore, ReadModel
     from gpud.ports.time import Clock, IdSource
@@ -62,6 +64,7 @@ ALL_OPERATIONS = (
     *runpod.OPERATIONS_HERE,
     *usage.OPERATIONS_HERE,
     *events.OPERATIONS_HERE,
+    *logs.OPERATIONS_HERE,
     *webhooks.OPERATIONS_HERE,
     *system.OPERATIONS_HERE,
 )
@@ -87,6 +90,7 @@ def build_api(
     clock: Clock,
     ids: IdSource,
     webhook_control: WebhookControl,
+    archive: LogArchive,
     gateway: Callable[[], GatewayReading] = GatewayReading,
     administrator_uids: frozenset[int] | None = None,
 ) -> web.Application:
@@ -107,6 +111,7 @@ def build_api(
         clock: For labels and expiry.
         ids: For request ids.
         webhook_control: The door to webhooks.
+        archive: The workers' kept output.
         gateway: How the gateway is; asked for each status.
         administrator_uids: Who needs no key on the Unix socket; root and the daemon's own by default.
     """
@@ -126,10 +131,12 @@ def build_api(
         ids=ids,
         webhooks=webhook_control,
         gateway=gateway,
+        archive=archive,
     )
     default_uids = frozenset({0, os.geteuid()})
     app[ADMINISTRATOR_UIDS] = default_uids if administrator_uids is None else administrator_uids
     app[events.FOLLOWERS] = set()
+    app[logs.READERS] = set()
     app[runpod.DRAINED] = {}
     app[system.OPENAPI] = openapi_document(ALL_OPERATIONS, version=control.health().version)
     add_operations(app, ALL_OPERATIONS)

@@ -56,6 +56,7 @@ _TAGS = {
     "keys": "API keys.",
     "usage": "GPU time, its price, and the audit of both.",
     "events": "What happened.",
+    "logs": "What the workers wrote, kept after they are gone.",
     "system": "The daemon itself.",
     "jobs": "Work that outlives its request: what is known of it, dead letters, streams.",
     "webhooks": "Who is called when something happens, and what became of each call.",

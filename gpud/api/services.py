@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gpud.api.auth import ApiKeyRing
     from gpud.jobs.jobs import Jobs
     from gpud.ports.control import FleetControl
+    from gpud.ports.logs import LogArchive
     from gpud.ports.simulator import Simulator
     from gpud.ports.store import AccessStore, ReadModel
     from gpud.ports.time import Clock, IdSource
@@ -39,6 +40,7 @@ class Services:
         ids: For request ids.
         webhooks: Subscriptions and what they were told.
         gateway: How the gateway is.
+        archive: The workers' kept output.
         stopping: Set when the application shuts down, so that endless answers end.
     """
 
@@ -53,6 +55,7 @@ class Services:
     ids: IdSource
     webhooks: WebhookControl
     gateway: Callable[[], GatewayReading]
+    archive: LogArchive
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _names: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 

@@ -9,7 +9,10 @@ if TYPE_CHECKING:
     from gpud.cli.grammar import Command
 
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Daily", ("deploy", "rollback", "invoke", "run", "apply", "status", "explain", "simulate", "events")),
+    (
+        "Daily",
+        ("deploy", "rollback", "invoke", "run", "apply", "status", "explain", "simulate", "logs", "events"),
+    ),
     ("Things", ("endpoint", "job", "worker", "gpu", "image", "registry", "key", "webhook")),
     ("Accounts", ("usage", "audit")),
     ("Daemon", ("serve", "version", "completion")),

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 RECORDED: dict[str, str] = {
     "daemon.found_reboot": "The machine was restarted since the last heartbeat; its workers ended with it.",
     "daemon.plan_failed": "gpud's own decisions fail: workers serve on, none starts or stops; `error`.",
@@ -55,3 +61,15 @@ RECORDED: dict[str, str] = {
     "worker.waking": "A paused or sleeping worker is brought back.",
     "worker.woken": "A worker that was paused or slept answers again; the milliseconds of each phase.",
 }
+
+
+def event_text(kind: str, facts: Mapping[str, object]) -> str:
+    """An event as one line: its kind and its facts, `name=value` each; a text with spaces is in quotes."""
+    return " ".join([kind, *(f"{name}={_spelled(fact)}" for name, fact in facts.items())])
+
+
+def _spelled(fact: object) -> str:
+    if isinstance(fact, str):
+        plain = fact and not any(char.isspace() or char == '"' for char in fact)
+        return str(fact) if plain else json.dumps(str(fact), ensure_ascii=False)
+    return json.dumps(fact, ensure_ascii=False, default=str)

@@ -44,7 +44,7 @@ class Ending:
     async def bury(self, worker_id: WorkerId) -> None:
         """Make sure that nothing of a failed worker runs, and keep its output."""
         event = await self._stop_container(worker_id, grace_s=0.0)
-        tail = await self._hands.runtime.log_tail(worker_id, bytes_max=_LOG_TAIL_BYTES)
+        tail = await self._hands.last_output(worker_id, bytes_max=_LOG_TAIL_BYTES)
         worker = self._hands.state.workers.get(worker_id)
         if worker is None:
             return
@@ -63,6 +63,7 @@ class Ending:
         worker = hands.state.workers.get(worker_id)
         if worker is None:
             return
+        await hands.logs.finish(worker_id)
         await hands.runtime.remove_worker(worker_id)
         if not hands.verifies(worker.gpu_uuids):
             hands.reconciler.post(WorkerEvent(worker_id=worker_id, cause=Cause.RELEASED))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
@@ -22,6 +22,7 @@ from gpud.fleet.history import History
 from gpud.fleet.image_keeper import ImageKeeper
 from gpud.fleet.journal import Journal
 from gpud.fleet.launching import Launching
+from gpud.fleet.log_keeper import LogKeeper
 from gpud.fleet.meter import Meter
 from gpud.fleet.prewarmer import Prewarmer
 from gpud.fleet.prober import Prober
@@ -32,6 +33,7 @@ from gpud.fleet.stepping import Stepping
 from gpud.fleet.sweeper import Sweeper
 from gpud.fleet.trials import Trials
 from gpud.fleet.windows import WindowWatch
+from gpud.ports.logs import LogCapture, NoLogCapture
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -76,6 +78,7 @@ class FleetPorts:
     calendar: Calendar
     tiers: Sequence[Tier] = ()
     steps: Sequence[Step] = ()
+    logs: LogCapture = field(default_factory=NoLogCapture)
 
 
 class Fleet:
@@ -133,6 +136,9 @@ class Fleet:
         self.reconciler.hurry = self._executor.hurry
         self._trials = Trials(self.hands, self.prewarmer, tasks)
         self.history = History(self.state, self.journal, ports.clock, keep_days=settings.history_days)
+        keeper = LogKeeper(self.hands, ports.logs, tasks)
+        self.reconciler.senses.append(keeper.observe)
+        self.reconciler.listeners.append(keeper.note)
         self.control = self._catalog()
         self._loops: list[asyncio.Task[None]] = []
         self._adopted = False
@@ -305,4 +311,5 @@ def _hands_of(ports: FleetPorts, reconciler: Reconciler, settings: FleetSettings
         ids=ports.ids,
         reconciler=reconciler,
         settings=settings,
+        logs=ports.logs,
     )

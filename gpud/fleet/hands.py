@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from gpud.core.image_gc import ImagePolicy
+from gpud.core.redaction import Redactor, secret_values
+from gpud.ports.logs import LogCapture, NoLogCapture
 
 if TYPE_CHECKING:
     from gpud.core.endpoint import Endpoint
@@ -60,6 +62,7 @@ class Hands:
     ids: IdSource
     reconciler: Reconciler
     settings: FleetSettings
+    logs: LogCapture = field(default_factory=NoLogCapture)
 
     @property
     def state(self) -> FleetState:
@@ -79,6 +82,31 @@ class Hands:
                 self.state.workers[worker_id] = replace(worker, detail=detail)
 
         self.reconciler.tell(apply)
+
+    async def secrets_of(self, worker_id: WorkerId) -> tuple[str, ...]:
+        """What is never written down of a worker's output: secret variables, the registry's password.
+
+        Raises:
+            GpudError: The store does not answer.
+        """
+        worker = self.state.workers.get(worker_id)
+        endpoint = self.endpoint_of(worker) if worker else None
+        if endpoint is None:
+            return ()
+        registry = endpoint.spec.registry
+        credential = await self.access.registry(registry) if registry else None
+        return (*secret_values(endpoint.spec.env), *((credential.password,) if credential else ()))
+
+    async def last_output(self, worker_id: WorkerId, *, bytes_max: int) -> str:
+        """The last output of a worker's container, without its secrets.
+
+        Raises:
+            DependencyDown: The engine does not answer.
+        """
+        redactor = Redactor(await self.secrets_of(worker_id))
+        # More is read than is shown, so that a secret at the cut is seen whole.
+        longer = bytes_max + redactor.longest_bytes
+        return redactor.clean_text(await self.runtime.log_tail(worker_id, bytes_max=longer))[-bytes_max:]
 
     def verifies(self, gpu_uuids: tuple[GpuUuid, ...]) -> bool:
         """Whether the inventory can tell what runs on these GPUs."""

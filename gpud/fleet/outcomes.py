@@ -39,7 +39,7 @@ async def ended_event(hands: Hands, worker_id: WorkerId, seen: SeenContainer) ->
 async def last_words(hands: Hands, worker_id: WorkerId) -> str:
     """The last lines a container wrote, as a sentence."""
     try:
-        tail = await hands.runtime.log_tail(worker_id, bytes_max=_TAIL_BYTES)
+        tail = await hands.last_output(worker_id, bytes_max=_TAIL_BYTES)
     except DependencyDown:
         return "Its output could not be read."
     lines = [line.strip() for line in tail.splitlines() if line.strip()]

@@ -126,6 +126,8 @@ class Reconciler:
         """Called in each round once the table is out: begins what need not wait for the disk."""
         self.senses: list[Callable[[float], None]] = []
         """Called in each round with its loop time, once the load was taken and before anything is decided."""
+        self.listeners: list[Callable[[EventRecorded], None]] = []
+        """Told of each event as it is recorded; must return at once."""
 
     def _moves_over(self, ids: IdSource) -> Moves:
         return Moves(
@@ -183,6 +185,8 @@ class Reconciler:
             kind=kind, at_ms=self._clock.at_ms(), endpoint=endpoint, worker_id=worker_id, facts=dict(facts)
         )
         self._journal.add(event)
+        for listen in self.listeners:
+            listen(event)
 
     # -- TrafficWatcher ------------------------------------------------------------------------
 

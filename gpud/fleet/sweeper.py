@@ -173,7 +173,7 @@ class Sweeper:
 
     async def _remove_stray(self, worker_id: WorkerId) -> None:
         runtime, reconciler = self._hands.runtime, self._hands.reconciler
-        tail = await runtime.log_tail(worker_id, bytes_max=4096)
+        tail = await self._hands.last_output(worker_id, bytes_max=4096)
         await runtime.remove_worker(worker_id)
         reconciler.tell(
             lambda: reconciler.record("worker.stray_removed", {"log_tail": tail}, worker_id=worker_id)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import ClientSession, UnixConnector, web
 from aiohttp.test_utils import TestClient, TestServer
 
 from gpud.adapters.job_carrier import HttpJobCarrier
+from gpud.adapters.log_archive import LogFileArchive
 from gpud.adapters.replay_process import ReplayProcess
 from gpud.adapters.sqlite.store import memory_database, open_inline_store
 from gpud.adapters.webhook_sender import WebhookSender
@@ -27,7 +29,6 @@ from tests.fakes.control import FakeFleetControl
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
     from gpud.adapters.sqlite.store import Store
 
@@ -62,6 +63,7 @@ async def running_api(
     *,
     administrator_uids: frozenset[int] | None = None,
     gateway: Callable[[], GatewayReading] = GatewayReading,
+    log_root: Path | None = None,
 ) -> AsyncIterator[ApiSite]:
     """Run the API on a loopback port."""
     async with AsyncExitStack() as stack:
@@ -95,6 +97,7 @@ async def running_api(
             clock=clock,
             ids=ids,
             webhook_control=webhook_control,
+            archive=LogFileArchive(log_root or Path("/nonexistent")),
             gateway=gateway,
             administrator_uids=administrator_uids,
         )
