@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from gpud.adapters.cron_calendar import CronCalendar
+from gpud.adapters.docker_gateway import DockerGateway
 from gpud.adapters.docker_images import DockerImages
 from gpud.adapters.docker_runtime import DockerRuntime
 from gpud.adapters.gpu_choice import choose_gpus
@@ -26,8 +27,10 @@ from gpud.adapters.tier_parked import ParkedTier
 from gpud.adapters.webhook_sender import WebhookSender
 from gpud.adapters.webhook_signer import StandardSigner
 from gpud.adapters.worker_hooks import WorkerHooks
+from gpud.adapters.worker_listener import WorkerListener
 from gpud.api.app import build_api
 from gpud.api.auth import ApiKeyRing
+from gpud.api.worker_calls import WorkerCalls
 from gpud.core.gpu import GpuAttach
 from gpud.core.image_gc import ImagePolicy
 from gpud.core.log_caps import LogCaps
@@ -45,6 +48,8 @@ from gpud.gateway.server import Gateway
 from gpud.jobs.bounds import free_share, limits_of, retention_of
 from gpud.jobs.jobs import Jobs
 from gpud.jobs.load import LoadWithJobs
+from gpud.jobs.worker_line import JobLine
+from gpud.jobs.worker_tokens import WorkerTokens
 from gpud.ports.logs import NoLogCapture
 from gpud.webhooks.control import WebhookControl
 from gpud.webhooks.dispatcher import WebhookDispatcher
@@ -54,6 +59,7 @@ if TYPE_CHECKING:
 
     from gpud.adapters.sqlite.store import Store
     from gpud.adapters.system import SystemClock, SystemIds
+    from gpud.adapters.worker_door import WorkerDoor
     from gpud.ports.gpus import GpuInventory
     from gpud.ports.standby import Tier
     from gpud.settings import Settings
@@ -69,9 +75,12 @@ class Parts:
         store: Open; this process holds its lock.
         clock: The system's.
         ids: The system's.
+        door: Where workers call.
     """
 
-    def __init__(self, settings: Settings, store: Store, clock: SystemClock, ids: SystemIds) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, clock: SystemClock, ids: SystemIds, door: WorkerDoor
+    ) -> None:
         self._settings = settings
         self._store = store
         self._clock = clock
@@ -103,7 +112,10 @@ class Parts:
             kept=retention_of(settings.jobs),
             limits=limits_of(settings.jobs),
             free_share=partial(free_share, settings.paths.data_dir),
+            workers_url=door.url_or_empty,
         )
+        self.door = door
+        self._worker_tokens = WorkerTokens(store.worker_secret)
 
     async def close(self) -> None:
         """Close the adapters; every loop has ended."""
@@ -130,13 +142,16 @@ class Parts:
             probe=SocketProbe(),
             store=self._store.fleet,
             access=self._store.access,
-            traffic=LoadWithJobs(self.dispatcher, self.jobs.queue, self._clock),
+            traffic=LoadWithJobs(
+                self.dispatcher, self.jobs.queue, self._clock, published=self.jobs.fleet_changed
+            ),
             clock=self._clock,
             ids=self._ids,
             calendar=calendar,
             tiers=self._tiers(),
             steps=(PausedStep(self._runtime.freezer), SleepingStep(self._hooks)),
             logs=self.logs,
+            line=JobLine(self.jobs, self._worker_tokens, self.door.base_url),
         )
         fleet_settings = FleetSettings(
             parallel_starts=settings.docker.parallel_starts or 2 * (os.cpu_count() or 1),
@@ -195,6 +210,15 @@ class Parts:
         runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await runner.setup()
         return runner
+
+    def worker_calls(self) -> WorkerListener:
+        """Serves what workers call."""
+        calls = WorkerCalls(
+            self.jobs, self._worker_tokens, result_bytes_max=self._settings.jobs.result_bytes_max
+        )
+        return WorkerListener(
+            calls.runner(), self.door, DockerGateway(self._settings.docker, self._threads).address
+        )
 
     def webhooks(self) -> WebhookDispatcher:
         """Empties the outbox."""

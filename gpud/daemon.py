@@ -19,7 +19,8 @@ from gpud.adapters.log_capture import ProcessLogCapture
 from gpud.adapters.sockets import address_of, open_tcp, open_unix
 from gpud.adapters.sqlite.store import open_store
 from gpud.adapters.system import SystemClock, SystemIds
-from gpud.adapters.systemd import ServiceNotifier, credential_path, inherited_sockets
+from gpud.adapters.systemd import ServiceNotifier, credential_path, inherited_names, inherited_sockets
+from gpud.adapters.worker_door import STORED_NAME, WorkerDoor
 from gpud.composition import Parts
 from gpud.errors import BadSettings
 from gpud.fleet.fates import Fates
@@ -73,7 +74,9 @@ async def _serve(settings: Settings, config: Path | None) -> int:
             settings.paths.data_dir, clock, master_key_path=credential_path(os.environ, "master.key")
         )
         closing.push_async_callback(store.close)
-        inherited = inherited_sockets(os.environ, pid=os.getpid())
+        inherited, door_socket = _inherited()
+        door = WorkerDoor(settings.paths.data_dir, port=settings.server.worker_port, kept=door_socket)
+        closing.callback(door.close)
         tcp = [s for s in inherited if s.family != socket.AF_UNIX] or [open_tcp(settings.server.listen)]
         local = [s for s in inherited if s.family == socket.AF_UNIX] or [
             open_unix(settings.paths.run_dir / "api.sock")
@@ -84,7 +87,8 @@ async def _serve(settings: Settings, config: Path | None) -> int:
         closing.callback(notifier.close)
         # Where the port was left to the system, this is how others learn it.
         (settings.paths.run_dir / "address").write_text(address_of(tcp[0]) + "\n", encoding="ascii")
-        await Daemon(settings, store, clock, ids, notifier).run(stop, tcp, local, certificates)
+        parts = Parts(settings, store, clock, ids, door)
+        await Daemon(settings, store, parts, notifier).run(stop, tcp, local, certificates)
     log.info("daemon.stopped")
     return 0
 
@@ -95,8 +99,7 @@ class Daemon:
     Args:
         settings: Checked.
         store: Open; this process holds its lock.
-        clock: The system's.
-        ids: The system's.
+        parts: What it runs.
         notifier: Tells the service manager how the daemon is.
     """
 
@@ -104,14 +107,13 @@ class Daemon:
         self,
         settings: Settings,
         store: Store,
-        clock: SystemClock,
-        ids: SystemIds,
+        parts: Parts,
         notifier: ServiceNotifier,
     ) -> None:
         self._settings = settings
         self._notifier = notifier
         self._store = store
-        self._parts = Parts(settings, store, clock, ids)
+        self._parts = parts
 
     async def run(
         self,
@@ -134,7 +136,7 @@ class Daemon:
             fleet = parts.fleet(tasks)
             parts.dispatcher.watch(fleet.reconciler)
             await fleet.load()
-            await parts.jobs.load()
+            await parts.jobs.load(fleet.keeps_work)
             parts.jobs.queue.on_load.append(fleet.reconciler.load_changed)
             runner = await parts.api(fleet)
             gateway = parts.gateway(runner)
@@ -149,6 +151,8 @@ class Daemon:
                 watching.append(tasks.create_task(certificates.keep_looking(), name="certificates"))
             fleet.start()
             await parts.jobs.start(tasks, Fates(fleet.reconciler), fleet.spec_of)
+            worker_calls = parts.worker_calls()
+            watching.append(tasks.create_task(worker_calls.run(self._keep_door), name="worker_listener"))
             await gateway.start([*tcp, *local], certificates.context if certificates is not None else None)
             tune_process()
             log.info(
@@ -163,11 +167,15 @@ class Daemon:
             self._notifier.ready(f"Serving on {address_of(tcp[0])}")
             await stop.wait()
             await self._drain(gateway)
+            await worker_calls.stop()
             await fleet.stop(drain=settings.docker.stop_policy == "drain")
             await runner.cleanup()
             for task in watching:
                 task.cancel()
         await parts.close()
+
+    def _keep_door(self, listening: socket.socket) -> None:
+        self._notifier.keep_socket(listening, STORED_NAME)
 
     async def _drain(self, gateway: Gateway) -> None:
         """Take nothing more; what runs has a while to end."""
@@ -190,6 +198,16 @@ class Daemon:
             else:
                 self._notifier.watchdog()
             await asyncio.sleep(limit_s / 4)
+
+
+def _inherited() -> tuple[tuple[socket.socket, ...], socket.socket | None]:
+    """The sockets that outlived the last daemon; the one that workers call apart."""
+    pid = os.getpid()
+    inherited, names = inherited_sockets(os.environ, pid=pid), inherited_names(os.environ, pid=pid)
+    named = [*names, *[""] * len(inherited)]
+    doors = [one for one, name in zip(inherited, named, strict=False) if name == STORED_NAME]
+    others = [one for one, name in zip(inherited, named, strict=False) if name != STORED_NAME]
+    return tuple(others), doors[-1] if doors else None
 
 
 def _leaves(group: BaseExceptionGroup, kind: type[BadSettings]) -> list[BadSettings]:

@@ -29,6 +29,9 @@ class ServerSettings(_Section):
     plain HTTP. A changed file is taken within seconds, and on SIGHUP; a broken one changes nothing."""
     tls_key: str = ""
     """PEM file with the certificate's private key, without a password."""
+    worker_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    """Port on which workers call gpud, at this box's address in their network. 0 takes any at the first
+    start, and the same from then on."""
     domain: Annotated[
         str, Field(pattern=r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*)?$")
     ] = ""
@@ -181,6 +184,8 @@ class JobSettings(_Section):
     """Bytes of their inputs together."""
     free_disk_share: Annotated[float, Field(ge=0, le=0.9)] = 0.05
     """With less of the data directory's disk free than this, new jobs are refused with 507."""
+    result_bytes_max: Annotated[int, Field(ge=1024, le=1 << 30)] = 20 << 20
+    """Longest result that is kept; a longer one fails its job."""
     result_retention_s: Annotated[float, Field(ge=1, le=31_536_000)] = 86_400.0
     """How long a job is kept after its end."""
     sync_retention_s: Annotated[float, Field(ge=1, le=31_536_000)] = 86_400.0

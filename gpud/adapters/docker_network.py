@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
 from docker.errors import APIError
@@ -37,6 +38,18 @@ def ensure_network(client: docker.APIClient, *, name: str, subnet: str, install_
             f"rm {name}`, or choose another name with docker.network in gpud.toml.",
             fields={"docker.network": why},
         )
+
+
+def gateway_of(client: docker.APIClient, name: str) -> str:
+    """The address this box has in a network; empty when there is no such network."""
+    network = _find(client, name)
+    pools = ((network or {}).get("IPAM") or {}).get("Config") or ()
+    for pool in pools:
+        if "." not in (pool.get("Subnet") or pool.get("Gateway") or ""):
+            continue
+        # Some engines tell no gateway for a subnet that was chosen; it is then the first address.
+        return str(pool.get("Gateway") or next(IPv4Network(pool["Subnet"]).hosts())).partition("/")[0]
+    return ""
 
 
 def _find(client: docker.APIClient, name: str) -> dict[str, Any] | None:

@@ -71,6 +71,16 @@ class ServiceNotifier:
         """Say that the daemon makes progress; due well within `watchdog_s`."""
         self._send("WATCHDOG=1")
 
+    def keep_socket(self, kept: socket.socket, name: str) -> None:
+        """Have the manager hold a socket open over a restart; it comes back under its name."""
+        if self._socket is None:
+            return
+        message = f"FDSTORE=1\nFDNAME={name}".encode()
+        try:
+            socket.send_fds(self._socket, [message], [kept.fileno()], 0, self._address)
+        except OSError as error:
+            _log.warning("service_manager.keeps_no_socket", name=name, error=str(error))
+
     def extend_timeout(self, by_s: float) -> None:
         """Ask for more time to start or stop, counted from now, as for a long migration."""
         self._send(f"EXTEND_TIMEOUT_USEC={round(by_s * _MICROS)}")
@@ -111,6 +121,13 @@ def inherited_sockets(environ: Mapping[str, str], *, pid: int) -> tuple[socket.s
     if not spelled.isascii() or not spelled.isdigit():
         raise BadSettings(f"LISTEN_FDS is {spelled!r}, which is no count. Check whatever starts gpud.")
     return tuple(_listening(fd) for fd in range(_FIRST_FD, _FIRST_FD + int(spelled)))
+
+
+def inherited_names(environ: Mapping[str, str], *, pid: int) -> tuple[str, ...]:
+    """What the inherited sockets are called, in their order; empty where nobody says."""
+    if environ.get("LISTEN_PID") != str(pid) or not environ.get("LISTEN_FDNAMES"):
+        return ()
+    return tuple(environ["LISTEN_FDNAMES"].split(":"))
 
 
 def credential_path(environ: Mapping[str, str], name: str) -> Path | None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from gpud.api.identity import CALLER
-from gpud.api.job_access import changes, only_owner, read_body, visible_job, wait_of
+from gpud.api.job_access import changes, only_owner, visible_job, wait_of
 from gpud.api.job_output import chunks_behind, shown
+from gpud.api.job_progress import put_progress_of
 from gpud.api.operations import Operation, Scope
 from gpud.api.parsing import query_of
 from gpud.api.rendering import answer, cursor_for, position_of
@@ -26,15 +27,14 @@ from gpud.api.schemas.jobs import (
     job_fields,
 )
 from gpud.api.services import SERVICES, Services
-from gpud.core.ids import EndpointName, JobId
+from gpud.core.ids import EndpointName
 from gpud.core.job import Job, JobState
 from gpud.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
-from gpud.ports.jobs import AttemptRecord, JobQuery, Payload
+from gpud.ports.jobs import AttemptRecord, JobQuery
 
 if TYPE_CHECKING:
     from gpud.api.operations import Handler
 
-PROGRESS_BYTES_MAX = 1 << 20
 _HOLD_S = 15.0
 
 
@@ -128,21 +128,7 @@ async def stream_job(request: web.Request) -> web.StreamResponse:
 
 async def put_progress(request: web.Request) -> web.StreamResponse:
     """Take what a worker says of the delivery it was given; the token stands for that delivery alone."""
-    jobs = request.app[SERVICES].jobs
-    token = request.headers.get("X-Gpud-Job-Token", "")
-    running = jobs.queue.running.get(JobId(request.match_info["job"]))
-    if not token or running is None:
-        raise Unauthenticated(
-            "The job does not run here, or the token is missing. It was given away or ended."
-        )
-    if not jobs.tokens.fits(token, running):
-        raise Conflict("The token is of another delivery; this one was taken away. Stop working on the job.")
-    body = await read_body(request, bytes_max=PROGRESS_BYTES_MAX)
-    kind = request.headers.get("Content-Type", "application/json")[:200]
-    if not await jobs.queue.store.put_progress(running, Payload(content=body, content_type=kind)):
-        raise Conflict("The job was taken away from this worker. Stop working on it.")
-    jobs.queue.news.tell(running.id)
-    return web.Response(status=204)
+    return await put_progress_of(request.app[SERVICES].jobs, request)
 
 
 def _dead(request: web.Request) -> JobQuery:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from gpud.core.pull_protocol import SILENT_S
+
 FIRST_PROBE_S = 0.001
 """The shortest interval between two probes of a starting worker."""
 
@@ -33,10 +35,12 @@ class ProbeResult:
         outcome: What it came to.
         status: HTTP status; 0 when there was none, and with BAD_STATUS when the answer was
             not HTTP.
+        detail: What a person should know, where the outcome does not say it.
     """
 
     outcome: ProbeOutcome
     status: int = 0
+    detail: str = ""
 
 
 class ReadinessVerdict(StrEnum):
@@ -130,6 +134,23 @@ def judge(
     return ProbeStreak(ready=False), ReadinessVerdict.BECAME_NOT_READY
 
 
+def judge_pulse(silent_s: float | None, complaint: str) -> ProbeResult:
+    """Take the calls of a worker that fetches its jobs for answers to probes.
+
+    Args:
+        silent_s: Since its last call; None when there was none.
+        complaint: What it says is wrong with it; empty when nothing is.
+    """
+    if complaint:
+        return ProbeResult(outcome=ProbeOutcome.REFUSED, detail=complaint)
+    if silent_s is None:
+        detail = "it has not asked for a job yet; its image must call runpod.serverless.start"
+        return ProbeResult(outcome=ProbeOutcome.REFUSED, detail=detail)
+    if silent_s > SILENT_S:
+        return ProbeResult(outcome=ProbeOutcome.REFUSED, detail=f"it was not heard for {silent_s:.0f} s")
+    return ProbeResult(outcome=ProbeOutcome.OK, status=200)
+
+
 def describe(result: ProbeResult, *, address: str, port: int, path: str) -> str:
     """Say a probe's result in words for a person.
 
@@ -142,6 +163,8 @@ def describe(result: ProbeResult, *, address: str, port: int, path: str) -> str:
     Returns:
         A clause without a full stop, such as `connection refused on port 9000`.
     """
+    if result.detail:
+        return result.detail
     match result.outcome:
         case ProbeOutcome.OK:
             return f"GET {path} answers {result.status}"

@@ -56,6 +56,7 @@ class Route:
         balance: Which ready worker is next.
         public: No key is asked for.
         forward_authorization: Workers get the client's credentials.
+        jobs_only: Its workers take no requests, for they fetch jobs.
         workers: READY ones, by id.
         refusal: Set while the endpoint's circuit is open or it is paused; held requests get it too.
         waiting_for: Reason word for requests whose hold runs out, such as `waiting_for_gpu`.
@@ -77,6 +78,7 @@ class Route:
     balance: Balance = Balance.ROUND_ROBIN
     public: bool = False
     forward_authorization: bool = False
+    jobs_only: bool = False
     workers: tuple[RouteWorker, ...] = ()
     refusal: Refusal | None = None
     waiting_for: str = ""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gpud.core.ids import ENDPOINT_NAME
 from gpud.core.job_spec import require_jobs
+from gpud.core.pull_protocol import RESERVED
 from gpud.core.request_rules import require_rules
 from gpud.core.rollout_policy import require_rollout
 from gpud.core.step_policy import require_steps
@@ -38,11 +39,6 @@ def spec_faults(spec: EndpointSpec) -> dict[str, str]:
         "image",
         "must be an image reference such as repository/name:tag",
     )
-    require(
-        spec.type.value == "http",
-        "type",
-        "only 'http' endpoints can be deployed in this version",
-    )
     require(0 <= spec.port <= 65535, "port", "must be 0 to 65535; 0 takes the image's only exposed port")
     _require_scale(spec, require)
     _require_health_and_limits(spec, require)
@@ -51,7 +47,26 @@ def spec_faults(spec: EndpointSpec) -> dict[str, str]:
     require_rollout(spec.rollout, require)
     require_rules(spec.requests, require)
     require_steps(spec, require)
+    if spec.type.value == "queue":
+        _require_queue(spec, require)
     return faults
+
+
+def _require_queue(spec: EndpointSpec, require: _Require) -> None:
+    """A worker that fetches jobs serves nothing: what is said about its port would be in vain."""
+    why = "workers of a queue endpoint fetch jobs and are sent nothing; leave it out, or use type = 'http'"
+    require(spec.port == 0, "port", why)
+    require(spec.health.path == "/", "health.path", why)
+    require(spec.jobs.path == "/", "jobs.path", why)
+    require(not spec.jobs.cancel_path, "jobs.cancel_path", why)
+    require(not spec.rollout.smoke.path, "rollout.smoke.path", why)
+    require(not spec.public, "public", "jobs of a queue endpoint need a key; leave it out")
+    for key, _ in spec.env:
+        require(
+            key not in RESERVED,
+            f"env.{key}",
+            "gpud says this itself: it is where and as whom the worker fetches its jobs",
+        )
 
 
 def _require_scale(spec: EndpointSpec, require: _Require) -> None:

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from gpud import __version__
-from gpud.core.endpoint import Endpoint, EndpointSpec, PinnedImage
+from gpud.core.endpoint import Endpoint, EndpointSpec, EndpointType, PinnedImage
 from gpud.core.forecast import forecast
 from gpud.core.gpu import GpuHealth
 from gpud.core.ids import EndpointName, GpuUuid, WorkerId
@@ -72,6 +72,7 @@ class Catalog:
             self._refuse_taken_aliases(spec)
             self._refuse_overbooking(spec)
             before = state.endpoints.get(spec.name)
+            self._refuse_other_type(spec, before)
             endpoint = self._endpoint_of(spec, image)
             state.endpoints[spec.name] = endpoint
             self._journal.add(EndpointSaved(endpoint=endpoint))
@@ -95,6 +96,7 @@ class Catalog:
         if is_here or image.exposed_ports:
             spec = await self._with_port(spec, image)
         self._refuse_taken_aliases(spec)
+        self._refuse_other_type(spec, state.endpoints.get(spec.name))
         self._refuse_overbooking(spec)
         in_flight = {worker_id: hands.traffic.worker_in_flight(worker_id) for worker_id in state.workers}
         world = state.world(
@@ -303,7 +305,7 @@ class Catalog:
         return await self._hands.images.resolve(spec.image, credential)
 
     async def _with_port(self, spec: EndpointSpec, image: PinnedImage) -> EndpointSpec:
-        if spec.port:
+        if spec.port or spec.type is EndpointType.QUEUE:
             return spec
         ports = image.exposed_ports
         if not ports:
@@ -316,6 +318,14 @@ class Catalog:
             f"Image {spec.image} {found}: say where it listens with --port.",
             fields={"port": f"the image {found}; say which one it listens on"},
         )
+
+    @staticmethod
+    def _refuse_other_type(spec: EndpointSpec, before: Endpoint | None) -> None:
+        if before is not None and before.spec.type is not spec.type:
+            raise Conflict(
+                f"{spec.name} is of the type {before.spec.type}, which an endpoint keeps for life. Deploy "
+                f"under another name, or delete it first with `gpud endpoint rm {spec.name}`."
+            )
 
     def _refuse_taken_aliases(self, spec: EndpointSpec) -> None:
         for name, endpoint in self._hands.state.endpoints.items():

@@ -10,6 +10,7 @@ from gpud.errors import StorageFull
 
 if TYPE_CHECKING:
     from gpud.core.ids import WorkerId
+    from gpud.core.worker import Worker
     from gpud.fleet.reconciler import Reconciler
 
 _ENDING = frozenset({WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.RELEASING, WorkerState.LOST})
@@ -24,6 +25,10 @@ class Fates:
 
     def __init__(self, reconciler: Reconciler) -> None:
         self._reconciler = reconciler
+
+    def worker(self, worker_id: WorkerId) -> Worker | None:
+        """The worker as it is now; None when it is gone."""
+        return self._reconciler.state.workers.get(worker_id)
 
     def asked_to_stop(self, worker_id: WorkerId) -> bool:
         """Whether gpud itself is ending the worker."""

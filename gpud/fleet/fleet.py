@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gpud.core.actions import Action
+from gpud.core.endpoint import EndpointType
+from gpud.core.ids import WorkerId
+from gpud.core.job_spec import OnAdopt
 from gpud.core.records import HeartbeatWritten
-from gpud.core.worker import Cause, WorkerEvent
+from gpud.core.worker import Cause, WorkerEvent, WorkerState
 from gpud.errors import DependencyDown
 from gpud.fleet.adoption import Adoption
 from gpud.fleet.catalog import Catalog
@@ -34,13 +37,15 @@ from gpud.fleet.sweeper import Sweeper
 from gpud.fleet.trials import Trials
 from gpud.fleet.windows import WindowWatch
 from gpud.ports.logs import LogCapture, NoLogCapture
+from gpud.ports.worker_line import NoLine
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from gpud.core.endpoint import EndpointSpec
     from gpud.core.gpu import Gpu
-    from gpud.core.ids import EndpointName, WorkerId
+    from gpud.core.ids import EndpointName
+    from gpud.core.job import Job
     from gpud.ports.calendar import Calendar
     from gpud.ports.containers import ContainerRuntime
     from gpud.ports.gpus import GpuInventory
@@ -51,11 +56,13 @@ if TYPE_CHECKING:
     from gpud.ports.store import AccessStore, FleetStore
     from gpud.ports.time import Clock, IdSource
     from gpud.ports.traffic import Traffic
+    from gpud.ports.worker_line import WorkerLine
 
     Effort = Callable[[WorkerId], Awaitable[None]]
 
 log = structlog.get_logger(__name__)
 
+_MAY_RUN = frozenset({WorkerState.READY, WorkerState.NOT_READY, WorkerState.DRAINING, WorkerState.STOPPING})
 _HEARTBEAT_S = 5.0
 _RETRY_S = 1.0
 _SWEEP_LIMIT_S = 300.0
@@ -79,6 +86,7 @@ class FleetPorts:
     tiers: Sequence[Tier] = ()
     steps: Sequence[Step] = ()
     logs: LogCapture = field(default_factory=NoLogCapture)
+    line: WorkerLine = field(default_factory=NoLine)
 
 
 class Fleet:
@@ -174,6 +182,16 @@ class Fleet:
         leased = () if adoption.rebooted else [uuid for uuid, _ in rows.leases]
         self.gpu_keeper.load(found, rows.gpu_statuses, leased, rebooted=adoption.rebooted)
         self._adoption = adoption
+
+    def keeps_work(self, job: Job) -> bool:
+        """Whether the worker of a job that an earlier daemon handed out goes on with it."""
+        worker = self.state.workers.get(WorkerId(job.worker_id))
+        if worker is None or worker.endpoint != job.endpoint or self._adoption.rebooted:
+            return False
+        endpoint = self.hands.endpoint_of(worker)
+        if endpoint is None or endpoint.spec.type is not EndpointType.QUEUE:
+            return False
+        return endpoint.spec.jobs.on_adopt is not OnAdopt.RECYCLE and worker.state in _MAY_RUN
 
     async def adopt(self) -> None:
         """Match containers with rows; waits for the engine, however long it is away."""
@@ -312,4 +330,5 @@ def _hands_of(ports: FleetPorts, reconciler: Reconciler, settings: FleetSettings
         reconciler=reconciler,
         settings=settings,
         logs=ports.logs,
+        line=ports.line,
     )

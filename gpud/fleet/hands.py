@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gpud.core.image_gc import ImagePolicy
 from gpud.core.redaction import Redactor, secret_values
 from gpud.ports.logs import LogCapture, NoLogCapture
+from gpud.ports.worker_line import NoLine
 
 if TYPE_CHECKING:
     from gpud.core.endpoint import Endpoint
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from gpud.ports.store import AccessStore
     from gpud.ports.time import Clock, IdSource
     from gpud.ports.traffic import Traffic
+    from gpud.ports.worker_line import WorkerLine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,7 @@ class Hands:
     reconciler: Reconciler
     settings: FleetSettings
     logs: LogCapture = field(default_factory=NoLogCapture)
+    line: WorkerLine = field(default_factory=NoLine)
 
     @property
     def state(self) -> FleetState:

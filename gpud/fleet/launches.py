@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gpud.core.endpoint import EndpointType
+from gpud.core.pull_protocol import DEFAULTS
 from gpud.ports.containers import WorkerLaunch
 
 if TYPE_CHECKING:
@@ -33,6 +35,9 @@ def launch_for(
         port: Where the container listens.
         gpu_uuids: The GPUs it can reach.
         gpu_slice: The part of its one GPU that is its own; None when its GPUs are.
+
+    Raises:
+        Unavailable: It would fetch its jobs, and there is no listener for it yet.
     """
     spec, limits = endpoint.spec, endpoint.spec.limits
     gpus = [hands.state.gpus[u].gpu for u in gpu_uuids if u in hands.state.gpus]
@@ -48,10 +53,12 @@ def launch_for(
         port=port,
         command=spec.command,
         env=(
+            *(DEFAULTS if spec.type is EndpointType.QUEUE else ()),
             *spec.env,
             ("GPUD_ENDPOINT", endpoint.name),
             ("GPUD_WORKER", worker_id),
             *_slice_env(gpu_slice),
+            *_line_env(hands, endpoint, worker_id, gpu_uuids),
         ),
         gpu_uuids=gpu_uuids,
         gpu_attach=hands.settings.gpu_attach,
@@ -62,6 +69,18 @@ def launch_for(
         shm_mib=limits.shm_mib,
         pids=limits.pids,
         volumes=spec.volumes,
+    )
+
+
+def _line_env(
+    hands: Hands, endpoint: Endpoint, worker_id: WorkerId, gpu_uuids: tuple[GpuUuid, ...]
+) -> tuple[tuple[str, str], ...]:
+    """Tell a worker that fetches its jobs where they are."""
+    if endpoint.spec.type is not EndpointType.QUEUE:
+        return ()
+    names = [hands.state.gpus[uuid].gpu.name for uuid in gpu_uuids if uuid in hands.state.gpus]
+    return hands.line.environment(
+        endpoint.name, worker_id, gpu_name=names[0] if names else "", gpu_count=len(gpu_uuids)
     )
 
 

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from gpud.core.endpoint import EndpointType
 from gpud.core.probing import (
     FIRST_PROBE_S,
     ProbeOutcome,
@@ -13,6 +14,7 @@ from gpud.core.probing import (
     ReadinessVerdict,
     describe,
     judge,
+    judge_pulse,
     startup_interval_s,
 )
 from gpud.core.worker import Cause, WorkerEvent
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 _INSPECT_EVERY_S = 1.0
 _PIN_CHECK_EVERY_S = 60.0
 _RETURN_PERIOD_S = 1.0
+_FIRST_CALL_S = 1.0
 _LISTENS = frozenset({ProbeOutcome.OK, ProbeOutcome.BAD_STATUS, ProbeOutcome.RESET})
 
 
@@ -46,6 +49,8 @@ class Prober:
         What answers within these is ready in the round that hears of its start.
         """
         asked = replace(worker, address=address)
+        if self._calls_itself(worker):
+            return False
         for _ in range(probes):
             result = await self._probe(asked)
             if result is not None and result.outcome in _LISTENS:
@@ -150,6 +155,8 @@ class Prober:
         endpoint = self._hands.endpoint_of(worker)
         if endpoint is None:
             return None
+        if endpoint.spec.type is EndpointType.QUEUE:
+            return await self._listen(worker)
         health = endpoint.spec.health
         asked_ns = self._hands.clock.boot_ns()
         result = await self._hands.probe.probe(
@@ -158,6 +165,18 @@ class Prober:
         if result.status:
             self._hands.reconciler.worker_alive(worker.id, at_boot_ns=asked_ns)
         return result
+
+    def _calls_itself(self, worker: Worker) -> bool:
+        endpoint = self._hands.endpoint_of(worker)
+        return endpoint is not None and endpoint.spec.type is EndpointType.QUEUE
+
+    async def _listen(self, worker: Worker) -> ProbeResult:
+        """Hear whether a worker that fetches its jobs has called lately."""
+        pulse = await self._hands.line.pulse(worker.id, wait_s=_FIRST_CALL_S)
+        if pulse.silent_s is not None:
+            heard_ns = self._hands.clock.boot_ns() - int(pulse.silent_s * 1e9)
+            self._hands.reconciler.worker_alive(worker.id, at_boot_ns=heard_ns)
+        return judge_pulse(pulse.silent_s, pulse.complaint)
 
     def _describe(self, worker: Worker, result: ProbeResult) -> str:
         endpoint = self._hands.endpoint_of(worker)

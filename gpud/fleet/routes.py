@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from gpud.core.denied import denied_paths
+from gpud.core.endpoint import EndpointType
 from gpud.core.request_rules import quiet_paths
 from gpud.core.rollout import RolloutStep
 from gpud.core.routing import Refusal, Route, RouteWorker, RoutingTable
@@ -59,6 +60,7 @@ def routing_table(state: FleetState, *, now_s: float, full_since_s: float | None
             balance=spec.scale.balance,
             public=spec.public,
             forward_authorization=spec.forward_authorization,
+            jobs_only=spec.type is EndpointType.QUEUE,
             workers=workers,
             refusal=None if workers else _refusal(state, endpoint, now_s, full_since_s),
             waiting_for=waits[0].reason if waits else "worker_starting",

@@ -20,6 +20,7 @@ from gpud.gateway import refusals
 from gpud.gateway.hold import Held, HoldState, Waiter
 from gpud.gateway.inflight import LoadBook
 from gpud.gateway.lane import RETRY_BUDGET, Lane, QuietSlot, Slot, WholeWorker
+from gpud.gateway.places import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,6 +114,24 @@ class Dispatcher:
             slots.append(Slot(self, lane, worker, now_s, arrived_s=now_s))
         return slots[0] if not alone else WholeWorker(slots)
 
+    def take_place(self, endpoint: EndpointName, worker_id: WorkerId) -> Place | None:
+        """Count one more job at a worker that fetches them; None unless the worker is in rotation."""
+        lane = self._lanes.get(endpoint)
+        if lane is None or self._stopping or all(w.worker_id != worker_id for w in lane.route.workers):
+            return None
+        return self.count_job(endpoint, worker_id)
+
+    def count_job(self, endpoint: EndpointName, worker_id: WorkerId) -> Place:
+        """Count a job that a worker has already, in whatever state it is."""
+        return Place(self._book, endpoint, worker_id, self._clock, self._place_freed)
+
+    def _place_freed(self, endpoint: EndpointName) -> None:
+        if endpoint not in self._lanes:
+            self._book.forget(endpoint)
+        if self._slot_freed is not None:
+            self._slot_freed(endpoint)
+        self._tell_if_empty()
+
     def take_load(self, endpoint: EndpointName) -> EndpointLoad:
         """Load of an endpoint; resets its peak."""
         lane = self._lanes.get(endpoint)
@@ -164,6 +183,8 @@ class Dispatcher:
             raise NotFound(f"There is no endpoint named {endpoint}. `gpud endpoint ls` lists them.")
         if self._stopping:
             raise refusals.stopping()
+        if lane.route.jobs_only:
+            raise refusals.jobs_only(endpoint)
         if lane.retry_budget < RETRY_BUDGET:
             lane.retry_budget += RETRY_EARNED
         worker = None if lane.count.waiting else lane.pick(self._book.by_worker, (), affinity)
@@ -295,6 +316,9 @@ class Dispatcher:
             self._slot_freed(lane.name)
         if lane.deleted:
             self._book.forget(lane.name)
+        self._tell_if_empty()
+
+    def _tell_if_empty(self) -> None:
         if self._emptied and not self._book.by_worker:
             for emptied in self._emptied:
                 if not emptied.done():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gpud.core.admission import queue_retry_after_s
-from gpud.errors import Asleep, ColdStartTimeout, GpudError, NoCapacity, QueueFull, Unavailable
+from gpud.errors import Asleep, ColdStartTimeout, Conflict, GpudError, NoCapacity, QueueFull, Unavailable
 
 if TYPE_CHECKING:
     from gpud.core.routing import Refusal, Route
@@ -87,3 +87,11 @@ def asleep(route: Route) -> GpudError:
 def stopping() -> Unavailable:
     """Say that the daemon is going down."""
     return Unavailable("gpud is stopping; try again in a moment.", retry_after_s=1.0)
+
+
+def jobs_only(endpoint: str) -> Conflict:
+    """Say that an endpoint's workers fetch jobs and take no requests."""
+    return Conflict(
+        f"{endpoint} is a queue endpoint: its workers fetch jobs and take no requests. Send a job to "
+        f"/v2/{endpoint}/run, or an OpenAI call to /v2/{endpoint}/openai/v1."
+    )

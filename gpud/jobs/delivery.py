@@ -55,6 +55,7 @@ class Delivery:
                 "X-Gpud-Delivery": str(claim.job.deliveries),
                 "X-Gpud-Deadline": str(push.queue.shown_ms(claim.job.stop_by_ms)),
                 "X-Gpud-Job-Token": push.tokens.of(claim.job),
+                **push.progress_header(claim.job.id),
             },
         )
         self._interrupted = asyncio.get_running_loop().create_future()

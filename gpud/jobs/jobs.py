@@ -8,6 +8,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from gpud.jobs.by_hand import ByHand
+from gpud.jobs.pull import HOLD_S, Pull
 from gpud.jobs.push import Push
 from gpud.jobs.queue import JobQueue
 from gpud.jobs.tokens import JobTokens
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
     from gpud.core.endpoint import EndpointSpec
     from gpud.core.ids import EndpointName
-    from gpud.core.job import Retention
+    from gpud.core.job import Job, Retention
     from gpud.jobs.submission import QueueLimits
     from gpud.ports.jobs import Change, JobStore
     from gpud.ports.time import Clock, IdSource
-    from gpud.ports.work import JobCarrier, JobSlots, WorkerFates
+    from gpud.ports.work import JobCarrier, JobRoom, WorkerFates
 
 
 class Jobs:
@@ -37,12 +38,14 @@ class Jobs:
         kept: How long rows stay.
         limits: When to refuse.
         free_share: Share of the disk that is free.
+        workers_url: Of the listener for workers; empty while there is none.
+        hold_s: How long a worker's poll for jobs waits.
     """
 
     def __init__(
         self,
         store: JobStore,
-        slots: JobSlots,
+        slots: JobRoom,
         carrier: JobCarrier,
         *,
         clock: Clock,
@@ -50,20 +53,30 @@ class Jobs:
         kept: Retention | None = None,
         limits: QueueLimits | None = None,
         free_share: Callable[[], float] = lambda: 1.0,
+        workers_url: Callable[[], str] = lambda: "",
+        hold_s: float = HOLD_S,
     ) -> None:
         self.queue = JobQueue(store, clock, ids, kept=kept, limits=limits, free_share=free_share)
         self.by_hand = ByHand(self.queue, clock)
         self.tokens = JobTokens(secrets.token_bytes(32))
         self._slots = slots
+        self._workers_url = workers_url
+        self._hold_s = hold_s
         self._carrier = carrier
         self._clock = clock
         self._push: Push | None = None
+        self.pull: Pull | None = None
         self._given_back: tuple[Change, ...] = ()
+        self._left_with_workers: tuple[Job, ...] = ()
         self._upkeep: asyncio.Task[None] | None = None
 
-    async def load(self) -> None:
-        """Read what is there, and give back what an earlier run of the daemon had under way."""
-        self._given_back = await self.queue.start()
+    async def load(self, stays: Callable[[Job], bool] = lambda _: False) -> None:
+        """Read what is there, and give back what an earlier run of the daemon had under way.
+
+        Args:
+            stays: Whether a job's worker goes on with it, and will tell its end to this daemon.
+        """
+        self._given_back, self._left_with_workers = await self.queue.start(stays)
 
     async def start(
         self,
@@ -78,6 +91,11 @@ class Jobs:
             fates: The fleet.
             spec_of: The present spec of an endpoint.
         """
+        # First, and without a pause: the fleet's first round must see which workers are busy.
+        self.pull = Pull(self.queue, self._slots, fates, hold_s=self._hold_s)
+        self.pull.start(self._left_with_workers)
+        self._left_with_workers = ()
+        self._slots.watch_slots(self._slot_freed)
         self._push = Push(
             self.queue,
             self._slots,
@@ -86,6 +104,7 @@ class Jobs:
             spec_of=spec_of,
             clock=self._clock,
             tokens=self.tokens,
+            workers_url=self._workers_url,
         )
         # Before anything is delivered: a worker that still computes a lost attempt takes no other.
         await self._push.recycle_lost(self._given_back)
@@ -93,9 +112,22 @@ class Jobs:
         self._push.start()
         self._upkeep = tasks.create_task(Upkeep(self.queue, self._clock).run(), name="jobs_upkeep")
 
+    def _slot_freed(self, endpoint: EndpointName) -> None:
+        if self._push is not None:
+            self._push.pump(endpoint)
+        if self.pull is not None:
+            self.pull.pump(endpoint)
+
+    def fleet_changed(self) -> None:
+        """Workers may have come, changed or gone."""
+        if self.pull is not None:
+            self.pull.look()
+
     async def stop(self, grace_s: float) -> None:
         """Hand out no more; what runs after `grace_s` is given back and runs again at the next start."""
         self.queue.stopped = True
+        if self.pull is not None:
+            await self.pull.stop()
         if self._push is not None:
             await self._push.stop(grace_s)
         if self._upkeep is not None:

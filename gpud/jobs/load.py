@@ -1,7 +1,7 @@
 """Shows the fleet jobs as load: what waits, beside what requests the gateway holds.
 
-Jobs that run occupy slots, so the gateway counts them already; pulled ones are counted here. Jobs of low
-priority wait without being load.
+Jobs that run occupy slots or places, so the gateway counts them already. Jobs of low priority wait without
+being load.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class LoadWithJobs:
         requests: The gateway.
         queue: The jobs.
         clock: Loop time.
-        pulled: Jobs that pulling workers hold, by worker; none by default.
+        published: Called after each change of the routing table.
     """
 
     def __init__(
@@ -35,20 +35,21 @@ class LoadWithJobs:
         queue: JobQueue,
         clock: Clock,
         *,
-        pulled: Callable[[WorkerId], int] = lambda _: 0,
+        published: Callable[[], None] = lambda: None,
     ) -> None:
         self._requests = requests
         self._queue = queue
         self._clock = clock
-        self._pulled = pulled
+        self._published = published
 
     def publish(self, table: RoutingTable) -> None:
         """Swap the routing table."""
         self._requests.publish(table)
+        self._published()
 
     def worker_in_flight(self, worker_id: WorkerId) -> int:
         """Requests and jobs at one worker now."""
-        return self._requests.worker_in_flight(worker_id) + self._pulled(worker_id)
+        return self._requests.worker_in_flight(worker_id)
 
     def take_load(self, endpoint: EndpointName) -> EndpointLoad:
         """Load of an endpoint; resets its peak."""

@@ -43,6 +43,7 @@ class Push:
         spec_of: The present spec of an endpoint; None when there is none.
         clock: Loop time.
         tokens: With which workers may tell progress.
+        workers_url: Where they may; empty while there is no listener for workers.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Push:
         spec_of: Callable[[EndpointName], EndpointSpec | None],
         clock: Clock,
         tokens: JobTokens,
+        workers_url: Callable[[], str] = lambda: "",
     ) -> None:
         self.queue = queue
         self.carrier = carrier
@@ -62,6 +64,7 @@ class Push:
         self.clock = clock
         self.tokens = tokens
         self._slots = slots
+        self._workers_url = workers_url
         self._spec_of = spec_of
         self._deliveries: dict[JobId, Delivery] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -72,7 +75,6 @@ class Push:
         """Begin to deliver."""
         self.queue.on_ready.append(self.pump)
         self.queue.on_cancel.append(self._cancel)
-        self._slots.watch_slots(self.pump)
         for endpoint in list(self.queue.lanes):
             self.pump(endpoint)
 
@@ -93,9 +95,10 @@ class Push:
         """Replace the workers that ran what an earlier run of the daemon had under way."""
         for endpoint, worker in sorted({(c.before.endpoint, c.before.worker_id) for c in given_back}):
             spec = self._spec_of(endpoint)
-            if spec is None or spec.type is not EndpointType.HTTP:
+            if spec is None:
                 continue
-            if spec.jobs.recycles(spec.scale.concurrency):
+            # Of those that fetch their jobs only the ones are here that were not to go on with them.
+            if spec.type is EndpointType.QUEUE or spec.jobs.recycles(spec.scale.concurrency):
                 await self.fates.recycle(WorkerId(worker))
 
     def pump(self, endpoint: EndpointName) -> None:
@@ -155,6 +158,11 @@ class Push:
             if delivery is not None:
                 del self._deliveries[delivery.job.id]
                 self.pump(endpoint)
+
+    def progress_header(self, job_id: JobId) -> dict[str, str]:
+        """Tells a worker where to post progress, if it can."""
+        url = self._workers_url()
+        return {"X-Gpud-Progress-Url": f"{url}/v1/jobs/{job_id}/progress"} if url else {}
 
     def in_flight_at(self, slot: JobSlot) -> int:
         """Requests and jobs at a slot's worker now, this one included."""

@@ -81,20 +81,34 @@ class JobQueue(JobBoard):
         """The rows, for whoever only reads."""
         return self._store
 
-    async def start(self) -> tuple[Change, ...]:
-        """Read what is there; returns what an earlier run of the daemon had under way."""
+    async def start(
+        self, stays: Callable[[Job], bool] = lambda _: False
+    ) -> tuple[tuple[Change, ...], tuple[Job, ...]]:
+        """Read what is there.
+
+        Args:
+            stays: Whether a job that an earlier run of the daemon had under way goes on at its worker.
+
+        Returns:
+            What was given back of that, and what goes on.
+        """
         found = await self._store.start(
             boot_id=self._clock.boot_id,
             boot_ns=self._clock.boot_ns(),
             wall_ms=self._clock.at_ms(),
             kept=self.kept,
             fraction=self._ids.fraction,
+            instance=self.instance,
+            stays=stays,
+            lease_ms=LEASE_MS,
         )
         self.restore(found)
         self._seqs = count(found.newest_seq + 1)
+        for job in found.kept:
+            self.took_up(job)
         if found.given_back:
             _log.info("jobs.given_back", jobs=len(found.given_back))
-        return found.given_back
+        return found.given_back, found.kept
 
     # -- taking --------------------------------------------------------------------------------
 

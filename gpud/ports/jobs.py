@@ -95,6 +95,7 @@ class JobsAtStart:
         group_holders: By endpoint and group key, the job that holds it.
         given_back: What another run of the daemon had under way, now waiting again (or over).
         newest_seq: The highest `seq` any job ever had.
+        kept: What goes on at its worker, now leased to this run.
     """
 
     anchor: Anchor
@@ -104,6 +105,7 @@ class JobsAtStart:
     group_holders: dict[tuple[EndpointName, str], int]
     given_back: tuple[Change, ...]
     newest_seq: int = 0
+    kept: tuple[Job, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +137,22 @@ class JobStore(Protocol):
         wall_ms: int,
         kept: Retention,
         fraction: Callable[[], float],
+        instance: str = "",
+        stays: Callable[[Job], bool] = lambda _: False,
+        lease_ms: int = 0,
     ) -> JobsAtStart:
-        """Fix the timeline, and give back what an earlier run of the daemon had under way."""
+        """Fix the timeline, and give back what an earlier run of the daemon had under way.
+
+        Args:
+            boot_id: Of this boot.
+            boot_ns: CLOCK_BOOTTIME.
+            wall_ms: Unix wall time.
+            kept: How long rows stay.
+            fraction: For jitter.
+            instance: This run of the daemon.
+            stays: Which jobs go on at their workers, leased to this run; pure.
+            lease_ms: For those.
+        """
         ...
 
     async def accept(

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from gpud.core.ids import EndpointName, WorkerId
     from gpud.core.routing import RouteWorker
+    from gpud.core.worker import Worker
     from gpud.ports.jobs import Claim, Payload
 
 
@@ -50,6 +51,34 @@ class JobSlots(Protocol):
     def worker_in_flight(self, worker_id: WorkerId) -> int:
         """Requests and jobs at one worker now."""
         ...
+
+
+class JobPlace(Protocol):
+    """A job at a worker that came for it itself; counted until it is released."""
+
+    def release(self, now_s: float | None = None) -> None:
+        """Give the place back; safe to repeat."""
+        ...
+
+    def judge(self, now_s: float, *, failed: bool) -> None:
+        """Say how it went as far as the worker is concerned."""
+        ...
+
+
+class WorkerPlaces(Protocol):
+    """Counts the jobs of workers that choose themselves how many they take."""
+
+    def take_place(self, endpoint: EndpointName, worker_id: WorkerId) -> JobPlace | None:
+        """Count one more job at a worker; None unless it is READY and known as such to the gateway."""
+        ...
+
+    def count_job(self, endpoint: EndpointName, worker_id: WorkerId) -> JobPlace:
+        """Count a job that a worker has already, in whatever state it is."""
+        ...
+
+
+class JobRoom(JobSlots, WorkerPlaces, Protocol):
+    """Where jobs run, pushed or fetched: the gateway."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +149,10 @@ class JobCarrier(Protocol):
 
 class WorkerFates(Protocol):
     """What the fleet knows and does about one worker."""
+
+    def worker(self, worker_id: WorkerId) -> Worker | None:
+        """The worker as it is now; None when it is gone."""
+        ...
 
     def asked_to_stop(self, worker_id: WorkerId) -> bool:
         """Whether gpud itself is ending the worker."""

@@ -38,6 +38,9 @@ class Fates:
     recycled: list[str] = field(default_factory=list)
     on_recycle: Callable[[WorkerId], None] = lambda _: None
 
+    def worker(self, worker_id: WorkerId) -> None:
+        """Only workers that fetch their jobs are asked for."""
+
     def asked_to_stop(self, worker_id: WorkerId) -> bool:
         return worker_id in self.ending
 

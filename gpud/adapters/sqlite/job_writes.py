@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gpud.adapters.sqlite.job_rows import attempt_params, job_of, job_params, new_job_params
@@ -124,13 +125,21 @@ class JobWriter:
         wall_ms: int,
         kept: Retention,
         fraction: Callable[[], float],
+        instance: str,
+        stays: Callable[[Job], bool],
+        lease_ms: int,
     ) -> JobsAtStart:
-        """Fix the timeline, and give back what an earlier run of the daemon had under way."""
+        """Fix the timeline, and give back or take over what an earlier run of the daemon had under way."""
         anchor = _anchor(connection, boot_id=boot_id, boot_ns=boot_ns, wall_ms=wall_ms)
         now_ms = anchor.now_ms(boot_ns)
-        given_back = []
+        given_back, left = [], []
         for row in connection.execute(SQL["jobs_running"]).fetchall():
             job = job_of(row)
+            if stays(job):
+                lease = {"seq": job.seq, "instance": instance, "until_ms": now_ms + lease_ms}
+                connection.execute(SQL["job_take_over"], lease)
+                left.append(replace(job, instance=instance))
+                continue
             said = Delivered(
                 ending=Ending.INTERRUPTED,
                 error="gpud was restarted while the job ran.",
@@ -156,6 +165,7 @@ class JobWriter:
             },
             given_back=tuple(given_back),
             newest_seq=connection.execute(SQL["job_newest_seq"]).fetchone()[0] or 0,
+            kept=tuple(left),
         )
 
     def tell_ends(self, changes: Sequence[Change], connection: sqlite3.Connection) -> None:

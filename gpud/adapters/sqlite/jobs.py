@@ -47,7 +47,16 @@ class SqliteJobStore(SqliteJobUpkeep):
         self.writer = JobWriter()
 
     async def start(
-        self, *, boot_id: str, boot_ns: int, wall_ms: int, kept: Retention, fraction: Callable[[], float]
+        self,
+        *,
+        boot_id: str,
+        boot_ns: int,
+        wall_ms: int,
+        kept: Retention,
+        fraction: Callable[[], float],
+        instance: str = "",
+        stays: Callable[[Job], bool] = lambda _: False,
+        lease_ms: int = 0,
     ) -> JobsAtStart:
         """Fix the timeline, and give back what an earlier run of the daemon had under way."""
         return await self._committer.write(
@@ -58,6 +67,9 @@ class SqliteJobStore(SqliteJobUpkeep):
                 wall_ms=wall_ms,
                 kept=kept,
                 fraction=fraction,
+                instance=instance,
+                stays=stays,
+                lease_ms=lease_ms,
             )
         )
 

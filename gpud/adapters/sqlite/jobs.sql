@@ -124,6 +124,10 @@ SELECT endpoint, seq FROM job INDEXED BY job_scheduled WHERE scheduled = 1 AND l
 -- name: jobs_running
 SELECT * FROM job WHERE state = 'IN_PROGRESS' ORDER BY seq;
 
+-- name: job_take_over
+-- The delivery is the same one: only who renews its lease is another.
+UPDATE job SET instance = :instance, lease_until_ms = :until_ms WHERE seq = :seq AND state = 'IN_PROGRESS';
+
 -- name: jobs_group_holders
 SELECT endpoint, group_key, seq FROM job WHERE group_key <> '' AND finished_at_ms = 0 AND deliveries > 0;
 

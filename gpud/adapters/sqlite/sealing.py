@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ class Sealer:
     def __init__(self, master_key: bytes, *, install_id: str) -> None:
         self._cipher = AESGCM(master_key)
         self._install_id = install_id
+        # Only for telling workers apart: it opens nothing, and the master key does not follow from it.
+        self.worker_secret = hmac.digest(master_key, f"gpud worker tokens\0{install_id}".encode(), "sha256")
         self.key_check = hashlib.sha256(b"gpud master key check\0" + master_key).digest()[:16]
 
     def seal(self, secret: str, *, kind: str, name: str) -> tuple[bytes, bytes]:

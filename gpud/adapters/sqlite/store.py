@@ -77,6 +77,7 @@ class Store:
         self.jobs.writer.on_end = JobCalls(clock.at_ms, self.webhooks.note_in_batch).note_ends
         committer.committed = self.webhooks.batch_committed
         self.install_id = install_id
+        self.worker_secret = sealer.worker_secret
         self.failed: asyncio.Future[StoreUnusable] = committer.failed
 
     @property

@@ -6,7 +6,7 @@ and a test compares the two.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
@@ -16,6 +16,7 @@ from gpud.api.schemas.steps import PauseSection, SleepSection, sleep_policy, sle
 from gpud.core.endpoint import (
     Balance,
     EndpointSpec,
+    EndpointType,
     GpuNeeds,
     HealthCheck,
     Limits,
@@ -257,8 +258,9 @@ class EndpointSpecDocument(Document):
     """A letter, then a-z, 0-9 and '-'; at most 40 characters."""
     image: Annotated[str, Field(min_length=1, max_length=1000)]
     """Image reference, resolved to a digest once, at deploy."""
-    type: Literal["http"] = "http"
-    """How work reaches the workers: `http` forwards requests."""
+    type: EndpointType = EndpointType.HTTP
+    """How work reaches the workers: `http` forwards requests and posts jobs to a port, `queue` has workers
+    fetch jobs as RunPod's SDK does. An endpoint keeps its type for life."""
     command: Annotated[tuple[Text, ...], Field(max_length=1000)] = ()
     """Arguments after the image's entrypoint; empty keeps the image's own."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 0
@@ -307,6 +309,7 @@ class EndpointSpecDocument(Document):
         return EndpointSpec(
             name=EndpointName(self.name),
             image=self.image,
+            type=self.type,
             command=self.command,
             port=self.port,
             aliases=self.aliases,
@@ -341,7 +344,7 @@ def spec_document(spec: EndpointSpec) -> EndpointSpecDocument:
     return EndpointSpecDocument.model_construct(
         name=spec.name,
         image=spec.image,
-        type="http",
+        type=spec.type,
         command=spec.command,
         port=spec.port,
         aliases=spec.aliases,

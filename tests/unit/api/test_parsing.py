@@ -42,7 +42,8 @@ def faults_of(spec: object) -> dict[str, str]:
         ),
         ({"standby": {"mode": "asleep"}}, "standby.mode", "must be "),
         ({"secrets": ["HF_TOKEN"]}, "secrets", "secrets are not part of this version"),
-        ({"type": "queue"}, "type", "only 'http' endpoints can be deployed in this version"),
+        ({"type": "pull"}, "type", "must be 'http' or 'queue'"),
+        ({"type": "queue", "port": 80}, "port", "workers of a queue endpoint fetch jobs"),
         (
             {"scale": {"policy": "guess"}},
             "scale.policy",
