@@ -60,6 +60,8 @@ def _require_queue(spec: EndpointSpec, require: _Require) -> None:
     require(spec.jobs.path == "/", "jobs.path", why)
     require(not spec.jobs.cancel_path, "jobs.cancel_path", why)
     require(not spec.rollout.smoke.path, "rollout.smoke.path", why)
+    require(spec.pause.after_idle_s == 0, "pause.after_idle_s", why)
+    require(spec.sleep.preset == "none", "sleep.preset", why)
     require(not spec.public, "public", "jobs of a queue endpoint need a key; leave it out")
     for key, _ in spec.env:
         require(

@@ -249,6 +249,13 @@ OPTIONS = (
         field="limits.request_timeout_s",
         default="10m",
     ),
+    Option(
+        "type",
+        "How work reaches the workers; queue for images made with runpod.serverless.start.",
+        choices=("http", "queue"),
+        field="type",
+        default="http",
+    ),
     Option("job-path", "Jobs are POSTed here.", metavar="PATH", field="jobs.path", default="/"),
     Option(
         "execution-timeout",
