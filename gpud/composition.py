@@ -18,6 +18,7 @@ from gpud.adapters.job_carrier import HttpJobCarrier
 from gpud.adapters.log_archive import LogFileArchive
 from gpud.adapters.log_capture import ProcessLogCapture
 from gpud.adapters.nvml_gpus import NvmlGpus
+from gpud.adapters.page_cache import FilePageCache
 from gpud.adapters.replay_process import ReplayProcess
 from gpud.adapters.step_paused import PausedStep
 from gpud.adapters.step_sleeping import SleepingStep
@@ -149,6 +150,12 @@ class Parts:
             ids=self._ids,
             calendar=calendar,
             tiers=self._tiers(),
+            page_cache=FilePageCache(
+                self._images,
+                self._threads,
+                folder=settings.paths.data_dir / "reads",
+                volume_roots=settings.paths.volume_roots,
+            ),
             steps=(PausedStep(self._runtime.freezer), SleepingStep(self._hooks)),
             logs=self.logs,
             line=JobLine(self.jobs, self._worker_tokens, self.door.base_url),

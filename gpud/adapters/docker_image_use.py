@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from docker.errors import NotFound
 
@@ -13,6 +13,8 @@ from gpud.adapters.docker_seen import unix_ns
 from gpud.core.image_gc import PulledImage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import docker
 
 _NEVER = "0001-01-01T00:00:00Z"
@@ -52,3 +54,10 @@ def free_bytes(client: docker.APIClient) -> int | None:
     except OSError:
         return None
     return disk.f_bavail * disk.f_frsize
+
+
+def layer_dirs(inspected: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where an inspected image's layers lie, the uppermost first; empty where the engine does not tell."""
+    data = (inspected.get("GraphDriver") or {}).get("Data") or {}
+    lower = str(data.get("LowerDir") or "").split(":")
+    return tuple(path for path in (str(data.get("UpperDir") or ""), *lower) if path.startswith("/"))

@@ -13,7 +13,7 @@ from docker.errors import APIError, NotFound
 
 from gpud.adapters.docker_client import DockerClients, stream_items
 from gpud.adapters.docker_errors import engine_errors, is_version_refused, pull_failed
-from gpud.adapters.docker_image_use import free_bytes, pulled_images
+from gpud.adapters.docker_image_use import free_bytes, layer_dirs, pulled_images
 from gpud.adapters.docker_pull import PullMeter
 from gpud.adapters.docker_reference import (
     ImageReference,
@@ -181,6 +181,11 @@ class DockerImages:
     async def free_bytes(self) -> int | None:
         """What is free where the engine keeps its images; None for an engine on another machine."""
         return await self._ask(free_bytes) if self._settings.host.startswith("unix://") else None
+
+    async def layer_dirs(self, image: PinnedImage) -> tuple[str, ...]:
+        """Host paths of a present image's layers; empty for an image store that keeps none to look at."""
+        local = await self._inspect(image.pin)
+        return layer_dirs(local or {}) if self._settings.host.startswith("unix://") else ()
 
     async def _ask(self, question: Callable[[docker.APIClient], _AnswerT]) -> _AnswerT:
         with engine_errors(self._clients):

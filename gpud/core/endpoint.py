@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from gpud.core.job_spec import JobNeeds
+from gpud.core.page_cache import PageCachePolicy
 from gpud.core.request_rules import RequestRules
 from gpud.core.rollout_policy import RolloutPolicy
 from gpud.core.spec_faults import spec_faults
@@ -234,6 +235,7 @@ class EndpointSpec:
     requests: RequestRules = field(default_factory=RequestRules)
     pause: PausePolicy = field(default_factory=PausePolicy)
     sleep: SleepPolicy = field(default_factory=SleepPolicy)
+    page_cache: PageCachePolicy = field(default_factory=PageCachePolicy)
 
     def __post_init__(self) -> None:
         faults = spec_faults(self)

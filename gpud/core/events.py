@@ -26,6 +26,8 @@ RECORDED: dict[str, str] = {
     "image.pull_started": "An image is being pulled.",
     "image.pulled": "An image is on the box; `took_s`.",
     "image.removed": "An image that nobody needs was removed to keep the disk budget; `pin`, `size_bytes`.",
+    "image.reads_recorded": "What a first start read from its image was noted; `files`, `bytes`, `why_not`.",
+    "image.warmed": "Files were asked of the disk ahead of a start; `files`, `bytes`, or `why_not`.",
     "webhook.disabled": "A webhook gets no more calls; `reason` says why.",
     "rollout.canary_begun": "The image of a new revision is here; its first worker is made and tried.",
     "rollout.canary_ready": "The first worker of a new revision answers; it must stay well for a while.",

@@ -26,6 +26,7 @@ _OUTSIDE = (
     "requests",
     "pause",
     "sleep",
+    "page_cache",
 )
 _LIMITS_OUTSIDE = (
     "request_timeout_s",

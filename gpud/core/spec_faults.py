@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gpud.core.ids import ENDPOINT_NAME
 from gpud.core.job_spec import require_jobs
+from gpud.core.page_cache import require_page_cache
 from gpud.core.pull_protocol import RESERVED
 from gpud.core.request_rules import require_rules
 from gpud.core.rollout_policy import require_rollout
@@ -49,6 +50,7 @@ def spec_faults(spec: EndpointSpec) -> dict[str, str]:
     require_steps(spec, require)
     if spec.type.value == "queue":
         _require_queue(spec, require)
+    require_page_cache(spec, require)
     return faults
 
 

@@ -35,6 +35,7 @@ from gpud.fleet.state import FleetState
 from gpud.fleet.stepping import Stepping
 from gpud.fleet.sweeper import Sweeper
 from gpud.fleet.trials import Trials
+from gpud.fleet.warmer import Warmer
 from gpud.fleet.windows import WindowWatch
 from gpud.ports.logs import LogCapture, NoLogCapture
 from gpud.ports.worker_line import NoLine
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from gpud.ports.containers import ContainerRuntime
     from gpud.ports.gpus import GpuInventory
     from gpud.ports.images import ImageStore
+    from gpud.ports.page_cache import PageCache
     from gpud.ports.probes import HealthProbe
     from gpud.ports.standby import Tier
     from gpud.ports.steps import Step
@@ -84,6 +86,7 @@ class FleetPorts:
     ids: IdSource
     calendar: Calendar
     tiers: Sequence[Tier] = ()
+    page_cache: PageCache | None = None
     steps: Sequence[Step] = ()
     logs: LogCapture = field(default_factory=NoLogCapture)
     line: WorkerLine = field(default_factory=NoLine)
@@ -142,6 +145,7 @@ class Fleet:
         self._stepping = Stepping(self.hands, ports.steps, prober)
         self._executor = Executor(self.state, self._efforts(prober), tasks)
         self.reconciler.hurry = self._executor.hurry
+        self._warmer = Warmer(self.hands, ports.page_cache, tasks)
         self._trials = Trials(self.hands, self.prewarmer, tasks)
         self.history = History(self.state, self.journal, ports.clock, keep_days=settings.history_days)
         keeper = LogKeeper(self.hands, ports.logs, tasks)
@@ -225,7 +229,7 @@ class Fleet:
         if not self._adoption.goes_on:  # else the last daemon's heartbeat counts until they are adopted
             self._add_heartbeat()
         loops = {
-            "reconciler": self.reconciler.run(self._executor, self._keeper, self._trials),
+            "reconciler": self.reconciler.run(self._executor, self._warmer, self._keeper, self._trials),
             "heartbeat": self._beat(),
             "adoption": self._adopt_then_watch(),
             "gpu_keeper": self.gpu_keeper.run(),
@@ -262,6 +266,7 @@ class Fleet:
         self._executor.close()
         self._trials.close()
         self._keeper.close()
+        self._warmer.close()
         self.prewarmer.close()
         if self._adopted and self.state.engine_up:
             self._add_heartbeat()

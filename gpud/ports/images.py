@@ -114,6 +114,10 @@ class ImageStore(Protocol):
         """What is free on the disk of the engine's images; None when this process cannot see it."""
         ...
 
+    async def layer_dirs(self, image: PinnedImage) -> tuple[str, ...]:
+        """Host paths of a present image's layers, the uppermost first; empty when the engine tells none."""
+        ...
+
     async def remove(self, pin: str) -> None:
         """Remove an image; absent is fine.
 

@@ -208,6 +208,9 @@ class FakeImages:
             if "@" in pin
         )
 
+    async def layer_dirs(self, image: PinnedImage) -> tuple[str, ...]:  # noqa: ARG002 - the port's signature
+        return ()
+
     async def free_bytes(self) -> int | None:
         return self.disk_free_bytes
 

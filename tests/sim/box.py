@@ -15,6 +15,7 @@ from gpud.ports.containers import ContainerStatus
 from tests.fakes.clock import FakeClock, SeededIds
 from tests.fakes.gpus import FakeGpus, fake_gpus
 from tests.fakes.images import FakeImages
+from tests.fakes.page_cache import FakePageCache
 from tests.fakes.runtime import FakeRuntime
 from tests.fakes.steps import fake_steps
 from tests.fakes.tiers import fake_tiers
@@ -159,6 +160,7 @@ class Box:
             rng=random.Random(f"{seed}:runtime"),
             has_image=self.images.has,
         )
+        self.page_cache = FakePageCache()
         self.tiers = fake_tiers(self.runtime, wall_ns=self.clock.wall_ns)
         self.runtime.on_start = self._container_started
         self.runtime.on_end = self._container_ended

@@ -90,6 +90,7 @@ class Daemon:
             ids=box.ids,
             calendar=CronCalendar(),
             tiers=box.tiers,
+            page_cache=box.page_cache,
             steps=box.steps,
         )
         settings = FleetSettings(

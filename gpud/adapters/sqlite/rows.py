@@ -25,6 +25,7 @@ from gpud.core.gpu import Gpu, GpuHealth, GpuSlice, GpuStatus
 from gpud.core.ids import EndpointName, GpuUuid, KeyId, Revision, WorkerId
 from gpud.core.job_spec import JobNeeds, OnAdopt
 from gpud.core.metering import Phase, Segment
+from gpud.core.page_cache import PageCachePolicy
 from gpud.core.request_rules import RequestRules
 from gpud.core.rollout_policy import RolloutPolicy, RolloutStrategy, SmokeRequest
 from gpud.core.standby import Rung, Standby, StandbyMode, StandbyPolicy, StandbyState
@@ -111,6 +112,7 @@ def spec_of(stored: Params) -> EndpointSpec:
         requests=_request_rules_of(spec.pop("requests", {})),
         pause=PausePolicy(**spec.pop("pause", {})),
         sleep=_sleep_policy_of(spec.pop("sleep", {})),
+        page_cache=_page_cache_of(spec.pop("page_cache", {})),
         **spec,
     )
 
@@ -125,6 +127,10 @@ def _rollout_policy_of(stored: Params) -> RolloutPolicy:
 def _standby_policy_of(stored: Params) -> StandbyPolicy:
     mode = StandbyMode(stored.get("mode", StandbyMode.NONE))
     return StandbyPolicy(**{**stored, "mode": mode})
+
+
+def _page_cache_of(stored: Params) -> PageCachePolicy:
+    return PageCachePolicy(**{**stored, "files": tuple(stored.get("files", ()))})
 
 
 def _request_rules_of(stored: Params) -> RequestRules:

@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from gpud.api.schemas.base import Document
+from gpud.api.schemas.page_cache import PageCacheSection, page_cache_section
 from gpud.api.schemas.request_rules import RequestsSection, requests_section
 from gpud.api.schemas.steps import PauseSection, SleepSection, sleep_policy, sleep_section
 from gpud.core.endpoint import (
@@ -27,6 +28,7 @@ from gpud.core.endpoint import (
 )
 from gpud.core.ids import ENDPOINT_NAME, EndpointName
 from gpud.core.job_spec import JobNeeds, OnAdopt
+from gpud.core.page_cache import PageCachePolicy
 from gpud.core.request_rules import RequestRules
 from gpud.core.rollout_policy import RolloutPolicy, RolloutStrategy, SmokeRequest
 from gpud.core.standby import StandbyMode, StandbyPolicy
@@ -290,6 +292,8 @@ class EndpointSpecDocument(Document):
     """When an idle worker is frozen."""
     sleep: SleepSection = SleepSection()
     """When an idle worker gives its GPUs back and stays alive."""
+    page_cache: PageCacheSection = PageCacheSection()
+    """What is read from disk ahead of a start."""
     jobs: JobsSection = JobsSection()
     """How jobs reach the workers."""
     requests: RequestsSection = RequestsSection()
@@ -324,6 +328,7 @@ class EndpointSpecDocument(Document):
             standby=StandbyPolicy(**dict(self.standby)),
             pause=PausePolicy(**dict(self.pause)),
             sleep=sleep_policy(self.sleep),
+            page_cache=PageCachePolicy(**dict(self.page_cache)),
             jobs=JobNeeds(**dict(self.jobs)),
             requests=RequestRules(**dict(self.requests)),
             volumes=tuple(Volume(**dict(volume)) for volume in self.volumes),
@@ -361,6 +366,7 @@ def spec_document(spec: EndpointSpec) -> EndpointSpecDocument:
         ),
         pause=PauseSection.model_construct(after_idle_s=spec.pause.after_idle_s),
         sleep=sleep_section(spec.sleep),
+        page_cache=page_cache_section(spec.page_cache),
         jobs=JobsSection.model_construct(**{n: getattr(spec.jobs, n) for n in JobsSection.model_fields}),
         requests=requests_section(spec.requests),
         volumes=tuple(

@@ -185,6 +185,20 @@ OPTIONS = (
         default="1",
     ),
     Option(
+        "record-reads",
+        "Note what a start reads from the image, and read it ahead of the next ones.",
+        kind=grammar.FLAG,
+        negatable=True,
+        field="page_cache.record",
+    ),
+    Option(
+        "read-ahead",
+        "Read these files of its volumes ahead of a start, such as '/models/**'.",
+        metavar="PATTERN",
+        repeat=True,
+        field="page_cache.files",
+    ),
+    Option(
         "pause-after",
         "Freeze a worker that was idle for this long; 0 for never.",
         kind=grammar.DURATION,

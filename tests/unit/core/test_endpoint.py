@@ -18,6 +18,7 @@ from gpud.core.endpoint import (
 )
 from gpud.core.ids import EndpointName
 from gpud.core.job_spec import JobNeeds
+from gpud.core.page_cache import PageCachePolicy
 from gpud.core.request_rules import RequestRules
 from gpud.core.revision import revision_of
 from gpud.core.rollout_policy import RolloutPolicy, SmokeRequest
@@ -49,6 +50,7 @@ _RESTARTS_NOTHING: dict[str, Any] = {
     "standby": StandbyPolicy(mode=StandbyMode.PARKED, workers=2),
     "pause": PausePolicy(after_idle_s=5),
     "sleep": SleepPolicy(preset=SleepPreset.VLLM),
+    "page_cache": PageCachePolicy(record=True),
     "jobs": JobNeeds(path="/jobs"),
     "requests": RequestRules(progress=True),
 }
