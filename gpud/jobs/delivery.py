@@ -25,6 +25,7 @@ SLOT_RETURN_S = 10.0
 """How long a worker that was asked to stop a job may take until it is replaced."""
 RESULT_BYTES_MAX = 20 << 20
 _FLUSH_S = 0.02
+_LEFT = "daemon_stopped"
 _FULL_DISK_RETRY_S = 0.5
 _log = structlog.get_logger(__name__)
 
@@ -67,9 +68,15 @@ class Delivery:
         if not self._interrupted.done():
             self._interrupted.set_result(why)
 
+    def leave(self) -> None:
+        """Go away from it: nobody waits for the worker, and its row goes on saying that it runs."""
+        self.interrupt(_LEFT)
+
     async def run(self) -> None:
         """Deliver, wait, and book what came of it."""
         said, result = await self._attempt()
+        if said.reason == _LEFT:
+            return
         if self._flushing is not None:
             await self._flushing
         await self._flush()
@@ -90,8 +97,8 @@ class Delivery:
         if self._interrupted in done:
             why = self._interrupted.result()
             said = Delivered(ending=Ending.INTERRUPTED, reason=why, after_ms=0)
-            # The next daemon sees to that worker; and one that others share is not taken from them.
-            orderly = why == "daemon_stopped" or self._spec.scale.concurrency > 1
+            # The next daemon sees to a worker that is left; and one that others share is not taken from them.
+            orderly = why == _LEFT or self._spec.scale.concurrency > 1
         else:
             said = Delivered(
                 ending=Ending.TIMED_OUT, error="executionTimeout exceeded", reason="execution_timeout"

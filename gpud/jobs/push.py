@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gpud.ports.time import Clock
     from gpud.ports.work import JobCarrier, JobSlot, JobSlots, WorkerFates
 
-_FULL_DISK_RETRY_S = 0.5
+_CLAIM_RETRY_S = 0.5
 _log = structlog.get_logger(__name__)
 
 
@@ -69,6 +69,7 @@ class Push:
         self._deliveries: dict[JobId, Delivery] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._claiming: dict[EndpointName, int] = {}
+        self._paused: set[EndpointName] = set()
         self._stopping = False
 
     def start(self) -> None:
@@ -79,15 +80,16 @@ class Push:
             self.pump(endpoint)
 
     async def stop(self, grace_s: float) -> None:
-        """Claim no more; what still runs after `grace_s` is given back to the queue.
+        """Claim no more; what still runs after `grace_s` is left as it is.
 
-        The workers stay, and may go on computing: the next daemon recycles them.
+        The workers stay, and may go on computing. So the rows go on saying that they do: the next daemon
+        gives the jobs back, and recycles the workers before it hands anything out.
         """
         self._stopping = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace_s)
         for delivery in list(self._deliveries.values()):
-            delivery.interrupt("daemon_stopped")
+            delivery.leave()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -104,7 +106,7 @@ class Push:
     def pump(self, endpoint: EndpointName) -> None:
         """Begin as many deliveries of an endpoint as there are jobs and free slots."""
         spec = self._spec_of(endpoint)
-        if self._stopping or spec is None or spec.type is not EndpointType.HTTP:
+        if self._stopping or endpoint in self._paused or spec is None or spec.type is not EndpointType.HTTP:
             return
         lane = self.queue.lane(endpoint)
         while self.queue.may_claim(endpoint):
@@ -133,11 +135,10 @@ class Push:
         try:
             try:
                 claim = await self.queue.claim(endpoint, slot.worker.worker_id, solo=alone)
-            except StorageFull:
-                asyncio.get_running_loop().call_later(_FULL_DISK_RETRY_S, self.pump, endpoint)
-                return
             except GpudError as error:
-                _log.error("job.claim_failed", endpoint=endpoint, error=error.detail)
+                if not isinstance(error, StorageFull):
+                    _log.error("job.claim_failed", endpoint=endpoint, error=error.detail)
+                self._pause(endpoint)
                 return
             finally:
                 self._claiming[endpoint] -= 1
@@ -163,6 +164,16 @@ class Push:
         """Tells a worker where to post progress, if it can."""
         url = self._workers_url()
         return {"X-Gpud-Progress-Url": f"{url}/v1/jobs/{job_id}/progress"} if url else {}
+
+    def _pause(self, endpoint: EndpointName) -> None:
+        """Claim nothing for a moment: what could not be written now cannot be a millisecond later either."""
+        if endpoint not in self._paused:
+            self._paused.add(endpoint)
+            asyncio.get_running_loop().call_later(_CLAIM_RETRY_S, self._go_on, endpoint)
+
+    def _go_on(self, endpoint: EndpointName) -> None:
+        self._paused.discard(endpoint)
+        self.pump(endpoint)
 
     def in_flight_at(self, slot: JobSlot) -> int:
         """Requests and jobs at a slot's worker now, this one included."""

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
+from gpud.core.job import JobState
 from gpud.jobs import delivery
+from gpud.jobs.queue import JobQueue
 from tests.contract.job_site import JobSite, job_site
+from tests.fakes.clock import SeededIds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -363,7 +366,7 @@ async def test_a_job_not_started_in_time_times_out_and_can_be_redriven(site: Job
     assert (await site.ended(job_id))["status"] == "COMPLETED"
 
 
-async def test_stopping_gives_running_jobs_back_and_claims_no_more(site: JobSite) -> None:
+async def test_stopping_claims_no_more_and_leaves_what_runs_to_the_next_daemon(site: JobSite) -> None:
     async def work(_: web.Request) -> web.StreamResponse:
         await asyncio.Event().wait()
         raise AssertionError
@@ -372,9 +375,12 @@ async def test_stopping_gives_running_jobs_back_and_claims_no_more(site: JobSite
     running, waiting = await site.run(), await site.run()
     await until_seen(site, 1)
     await site.api.jobs.stop(0.0)
-    for job_id in (running, waiting):
-        assert (await site.get(f"/v2/llm/status/{job_id}"))[1]["status"] == "IN_QUEUE"
+    assert (await site.get(f"/v2/llm/status/{running}"))[1]["status"] == "IN_PROGRESS"
+    assert (await site.get(f"/v2/llm/status/{waiting}"))[1]["status"] == "IN_QUEUE"
+    assert site.fates.recycled == []
+    queue = JobQueue(site.queue.store, site.api.clock, SeededIds(7))
+    (given_back,) = await queue.start()
+    assert (given_back.before.worker_id, given_back.after.state) == ("wk_0", JobState.IN_QUEUE)
     detail = await site.detail(running)
     assert (detail["attempt"], detail["deliveries"]) == (0, 1)
-    assert detail["attempts"][0]["reason"] == "daemon_stopped"
-    assert site.fates.recycled == []
+    assert detail["attempts"][0]["reason"] == "daemon_restarted"
