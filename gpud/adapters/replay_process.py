@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gpud.adapters.cron_calendar import CronCalendar
 from gpud.adapters.sqlite import rows
 from gpud.core.history import ArrivalBatch
-from gpud.core.whatif import ColdStart, Outcome, WhatIf
+from gpud.core.whatif import Outcome, StartSample, WhatIf
 from gpud.errors import Unavailable
 from gpud.fleet.replay import replay
 
@@ -87,7 +87,7 @@ def _read(document: dict[str, Any]) -> WhatIf:
         endpoints=tuple(map(rows.endpoint_of, document.pop("endpoints"))),
         gpus=tuple(map(rows.gpu_status_of, document.pop("gpus"))),
         batches=tuple(ArrivalBatch(**batch) for batch in batches),
-        cold_starts=tuple(ColdStart(**start) for start in document.pop("cold_starts")),
+        cold_starts=tuple(StartSample(**start) for start in document.pop("cold_starts")),
         **document,
     )
 

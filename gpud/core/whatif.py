@@ -18,8 +18,8 @@ _UNBILLED = ("reserve_ms", "create_ms", "start_ms")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ColdStart:
-    """One start of a worker, from its GPUs on.
+class StartSample:
+    """How long one recorded start took, from its GPUs on.
 
     Args:
         setup_s: Until the container ran; not billed.
@@ -48,7 +48,7 @@ class WhatIf:
     endpoints: tuple[Endpoint, ...]
     gpus: tuple[GpuStatus, ...]
     batches: tuple[ArrivalBatch, ...]
-    cold_starts: tuple[ColdStart, ...]
+    cold_starts: tuple[StartSample, ...]
     since_ms: int
     until_ms: int
     box_starts: int
@@ -107,17 +107,17 @@ def within(arrivals: Iterable[Arrival], *, since_ms: int, until_ms: int) -> list
     return [arrival for arrival in arrivals if since_ms <= arrival.at_ms < until_ms]
 
 
-def cold_starts_of(phases: Iterable[Mapping[str, float]]) -> tuple[ColdStart, ...]:
+def cold_starts_of(phases: Iterable[Mapping[str, float]]) -> tuple[StartSample, ...]:
     """Read starts from the phases that were recorded of them; one of a minute when there is none."""
     found = tuple(
-        ColdStart(
+        StartSample(
             setup_s=sum(facts.get(name, 0.0) for name in _UNBILLED) / 1000,
             start_s=facts["ready_ms"] / 1000,
         )
         for facts in phases
         if "ready_ms" in facts
     )
-    return found or (ColdStart(setup_s=0.0, start_s=_COLD_START_DEFAULT_S),)
+    return found or (StartSample(setup_s=0.0, start_s=_COLD_START_DEFAULT_S),)
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from gpud.core.endpoint import Endpoint
     from gpud.core.standby import StandbyChange
-    from gpud.core.whatif import ColdStart, Outcome, WhatIf
+    from gpud.core.whatif import Outcome, StartSample, WhatIf
     from gpud.ports.calendar import Calendar
 
 _PASSES_MAX = 200
@@ -92,8 +92,8 @@ class _Replay:
         self._rotation = Rotation()
         self._cursor = ""
         self._efforts: dict[WorkerId, WorkerState] = {}
-        self._launches: dict[WorkerId, ColdStart] = {}
-        self._started: dict[WorkerId, tuple[float, ColdStart]] = {}
+        self._launches: dict[WorkerId, StartSample] = {}
+        self._started: dict[WorkerId, tuple[float, StartSample]] = {}
         self._timers: list[tuple[float, int, ReplayedRequest | None, WorkerId, float, Cause]] = []
         self._number = self._sequence = 0
         self._moved = False
@@ -371,7 +371,7 @@ class _Replay:
         self._woken |= self._apply(WorkerEvent(worker_id=worker_id, cause=cause, address="replay"))
 
 
-def _cycle(cold_starts: Sequence[ColdStart]) -> Iterator[ColdStart]:
+def _cycle(cold_starts: Sequence[StartSample]) -> Iterator[StartSample]:
     while True:
         yield from cold_starts
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from gpud.core.history import Arrival
-from gpud.core.whatif import ColdStart, Outcome, cold_starts_of, outcome_of, what_happened, within
+from gpud.core.whatif import Outcome, StartSample, cold_starts_of, outcome_of, what_happened, within
 
 
 def test_what_happened_counts_each_request_of_a_line() -> None:
@@ -29,5 +29,5 @@ def test_starts_are_read_from_their_phases() -> None:
         {"image_ms": 9e9, "reserve_ms": 100.0, "create_ms": 200.0, "start_ms": 300.0, "ready_ms": 4000.0},
         {"detail": 1.0},
     ]
-    assert cold_starts_of(phases) == (ColdStart(setup_s=0.6, start_s=4.0),)
-    assert cold_starts_of([]) == (ColdStart(setup_s=0.0, start_s=60.0),)
+    assert cold_starts_of(phases) == (StartSample(setup_s=0.6, start_s=4.0),)
+    assert cold_starts_of([]) == (StartSample(setup_s=0.0, start_s=60.0),)
