@@ -34,8 +34,11 @@ STEPS = (RolloutStep.PULL, RolloutStep.CANARY, RolloutStep.PROVE, RolloutStep.SH
 class Story:
     """An endpoint with workers that serve, and callers that never stop."""
 
-    def __init__(self, sim: Sim, *, scale: ScalePolicy = TWO, rollout: RolloutPolicy | None = None) -> None:
+    def __init__(
+        self, sim: Sim, *, scale: ScalePolicy = TWO, gpus: int = 1, rollout: RolloutPolicy | None = None
+    ) -> None:
         self.sim = sim
+        self.gpus = gpus
         self.scale = scale
         self.rollout = rollout or RolloutPolicy()
         sim.runtime.boot_s, sim.images.pull_s = 5.0, 5.0
@@ -61,6 +64,7 @@ class Story:
         self.sim.deploy(
             NAME,
             self.scale,
+            gpus=self.gpus,
             image=reference,
             env=tuple((name, "1") for name in env),
             health=HEALTH,
@@ -141,6 +145,23 @@ def test_on_a_full_box_one_old_worker_makes_room_and_the_rest_serve(full: Sim) -
     assert (story.ready(story.base), story.ready(story.deployed)) == (1, 1)
     assert story.until_over() is RolloutStep.COMPLETED
     story.finish()
+
+
+@pytest.mark.parametrize(("gpus", "asking", "old_left"), [(4, 0, 1), (5, 30, 1), (6, 0, 2)])
+def test_workers_of_two_gpus_give_way_only_where_no_pair_is_free(
+    gpus: int, asking: int, old_left: int
+) -> None:
+    with Sim(gpus=gpus) as sim:
+        sim.deploy("small", ScalePolicy(max_workers=2, concurrency=1, idle_timeout_s=5))
+        story = Story(sim, gpus=2)
+        small = [sim.request("small", takes_s=5) for _ in range(asking)]
+        story.deploy(2)
+        story.until(RolloutStep.PROVE)
+        assert story.ready(story.base) == old_left
+        assert story.until_over() is RolloutStep.COMPLETED
+        sim.run_until(lambda: story.ready(story.deployed) == 2, within_s=200)
+        sim.run_until(lambda: all(request.outcome for request in small), within_s=300)
+        story.finish()
 
 
 def test_the_only_gpu_is_down_for_one_cold_start_and_requests_wait() -> None:

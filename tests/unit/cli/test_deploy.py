@@ -440,6 +440,23 @@ def test_a_rollout_is_not_waited_for_when_told_so_nor_without_end(gpud: Gpud, da
     assert "gpud rollback llm ends it" in ran.err
 
 
+def test_apply_waits_for_all_that_roll_out_and_one_that_goes_back_fails_it(
+    gpud: Gpud, daemon: CannedDaemon, tmp_path: Path
+) -> None:
+    path = tmp_path / "all.toml"
+    path.write_text("".join(f'[[endpoint]]\nname = "{name}"\nimage = "x"\n' for name in ("bad", "good")))
+    for name, end in (("bad", "rolled_back"), ("good", "completed")):
+        _accepts(daemon, name, **_rolling("canary"), revision="f" * 12)
+        daemon.on(
+            "GET", f"/v1/endpoints/{name}", documents.endpoint(name, **_rolling(end, detail="no model."))
+        )
+    ran = gpud("apply", "-f", str(path))
+    assert ran.code == exits.FAILED
+    assert "bad went back to revision 000000000000, which serves: no model." in ran.err
+    assert ran.out.endswith("good serves revision 3f2a1b0c9d8e\n")
+    assert gpud("apply", "-f", str(path), "--no-wait").code == 0
+
+
 def test_a_rollback_says_where_to_and_waits(gpud: Gpud, daemon: CannedDaemon) -> None:
     path = "/v1/endpoints/llm"
     daemon.on("POST", f"{path}/rollback", documents.endpoint("llm", **_rolling("canary")))
