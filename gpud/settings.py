@@ -65,6 +65,9 @@ class DockerSettings(_Section):
     """CIDR of that network when gpud makes it; empty lets the engine choose."""
     call_timeout_s: Annotated[float, Field(ge=1, le=600)] = 60.0
     """Limit of one engine call; stops and pulls have limits of their own."""
+    runtime: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$")] = "auto"
+    """OCI runtime of the workers: a name the engine knows, or `auto`: crun where it is registered and the
+    engine's default is runc, else the default. Should crun refuse a worker that runc starts, runc it is."""
     parallel_starts: Annotated[int, Field(ge=0, le=256)] = 0
     """Container starts at once; 0 means twice the number of cores."""
     pull_stall_timeout_s: Annotated[float, Field(ge=1, le=86_400)] = 120.0
@@ -317,6 +320,7 @@ def _path_of(loc: tuple[int | str, ...]) -> str:
 _PATTERNS = {
     "server.listen": "must be host:port, such as 127.0.0.1:8700",
     "server.domain": "must be a domain name in lower case, such as gpu.example.org",
+    "docker.runtime": "must be `auto`, or the name of a runtime of the engine, such as crun",
     "docker.network": "must be a network name of letters, digits, '_', '.' and '-', at most 63",
     "webhooks.http_hosts": "must be host names or addresses, without scheme, port or path",
     "prices.currency": "must be three capital letters, such as USD",

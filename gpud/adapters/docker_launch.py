@@ -59,6 +59,7 @@ def create_body(
     mounts: Sequence[dict[str, Any]],
     log_max_mib: int,
     own: ImageCommand | None = None,
+    runtime: str = "",
 ) -> dict[str, Any]:
     """Compose the engine's create request for a worker; `attach` is never AUTO here.
 
@@ -70,6 +71,7 @@ def create_body(
         mounts: Of the launch's volumes.
         log_max_mib: Size of one log file.
         own: What the image runs by itself; needed for a launch that is held.
+        runtime: Of the engine's, the one to use; empty for its default.
 
     Raises:
         LaunchFailed: A held launch has no command to hold.
@@ -102,6 +104,8 @@ def create_body(
             **_resources(launch),
         },
     }
+    if runtime:
+        body["HostConfig"]["Runtime"] = runtime
     if launch.command:
         body["Cmd"] = list(launch.command)
     if launch.hold is not None:

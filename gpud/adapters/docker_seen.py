@@ -97,6 +97,7 @@ def engine_info(version: Mapping[str, Any], info: Mapping[str, Any]) -> EngineIn
         cgroup_driver=info.get("CgroupDriver", ""),
         cgroup_version=info.get("CgroupVersion", ""),
         runtimes=runtimes,
+        default_runtime=info.get("DefaultRuntime", ""),
         gpu_device_requests="nvidia" in runtimes or not cdi,
         cdi=cdi,
         live_restore=bool(info.get("LiveRestoreEnabled")),

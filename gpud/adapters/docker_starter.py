@@ -16,6 +16,7 @@ from gpud.adapters.docker_errors import is_missing_network, launch_errors
 from gpud.adapters.docker_launch import attach_for, create_body, mounts_for
 from gpud.adapters.docker_network import ensure_network
 from gpud.adapters.docker_seen import engine_info, seen_container
+from gpud.core.engine_advice import AUTO, runtime_for
 from gpud.core.gpu import GpuAttach
 from gpud.core.ids import container_name
 from gpud.errors import LaunchFailed
@@ -62,6 +63,7 @@ class DockerStarter:
         self._volume_roots = tuple(volume_roots)
         self._engine: EngineInfo | None = None
         self._preparing = threading.Lock()
+        self._fast_runtime_refused = False
         host = settings.host
         self._socket = Path(host.removeprefix("unix://")) if host.startswith("unix://") else None
 
@@ -70,8 +72,15 @@ class DockerStarter:
         client = self._clients.get()
         version = client.version(api_version=False)
         self._clients.pin_version(version["ApiVersion"])
-        self._engine = engine_info(version, self._clients.get().info())
+        seen = engine_info(version, self._clients.get().info())
+        self._engine = replace(seen, runtime=self._runtime_of(seen))
         return self._engine
+
+    def _runtime_of(self, engine: EngineInfo) -> str:
+        wanted = self._settings.runtime
+        if wanted == AUTO and self._fast_runtime_refused:
+            return ""
+        return runtime_for(wanted, runtimes=engine.runtimes, default=engine.default_runtime)
 
     def prepare(self) -> None:
         """Make the network of the workers if it is missing."""
@@ -92,7 +101,12 @@ class DockerStarter:
             if earlier is not None and earlier.status is not ContainerStatus.CREATED:
                 return earlier
             create_s = 0.0 if earlier else time.monotonic() - begun_s
-            self._start_created(client, container_id, given_up)
+            try:
+                self._start_created(client, container_id, given_up)
+            except APIError as error:
+                if not self._can_do_without(body, error):
+                    raise
+                container_id = self._start_plainly(client, launch, body, container_id, given_up)
         return replace(self._read(client.inspect_container(container_id), launch), create_s=create_s)
 
     def create(self, launch: WorkerLaunch, given_up: threading.Event) -> SeenContainer:
@@ -101,6 +115,30 @@ class DockerStarter:
         with launch_errors(launch.image):
             container_id, earlier = self._create(client, launch, body, given_up)
         return earlier or self._read(client.inspect_container(container_id), launch)
+
+    def _can_do_without(self, body: dict[str, Any], error: APIError) -> bool:
+        """Whether a start may have failed by the runtime that was chosen here, and not by the launch."""
+        chosen_here = self._settings.runtime == AUTO and "Runtime" in body["HostConfig"]
+        return chosen_here and "runtime" in str(error.explanation).lower()
+
+    def _start_plainly(
+        self,
+        client: docker.APIClient,
+        launch: WorkerLaunch,
+        body: dict[str, Any],
+        refused_id: str,
+        given_up: threading.Event,
+    ) -> str:
+        """Start with the engine's own runtime what failed with the fast one; where it helps, for good."""
+        client.remove_container(refused_id, force=True, v=True)
+        runtime = body["HostConfig"].pop("Runtime")
+        container_id, _ = self._create(client, launch, body, given_up)
+        self._start_created(client, container_id, given_up)
+        self._fast_runtime_refused = True
+        if self._engine is not None:
+            self._engine = replace(self._engine, runtime="")
+        log.warning("engine.runtime_refused", runtime=runtime)
+        return container_id
 
     def _body(self, launch: WorkerLaunch) -> dict[str, Any]:
         wanted = launch.gpu_attach if launch.gpu_attach is not GpuAttach.AUTO else self._attach
@@ -114,6 +152,7 @@ class DockerStarter:
             mounts=mounts_for(launch.volumes, roots=self._volume_roots, forbidden=self._socket),
             log_max_mib=self._settings.log_max_mib,
             own=command_of(self._clients.get(), launch.image) if launch.hold is not None else None,
+            runtime=(self._engine or self.ping()).runtime,
         )
 
     def _create(

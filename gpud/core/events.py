@@ -16,6 +16,7 @@ RECORDED: dict[str, str] = {
     "endpoint.circuit_opened": "Its workers fail to start and callers are refused; `error`, `failures`.",
     "endpoint.deleted": "An endpoint was deleted; its workers drain.",
     "endpoint.scaled": "The scale policy wants another number of workers; `from`, `to`, `reason`.",
+    "engine.examined": "What kind of engine it is, at the start and when that changes; `warnings`.",
     "engine.lost": "The Docker Engine stopped answering; `error` says how.",
     "engine.returned": "The Docker Engine answers again and was compared with the rows.",
     "gpu.appeared": "The driver lists a GPU that was not there before.",

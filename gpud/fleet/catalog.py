@@ -20,7 +20,7 @@ from gpud.core.worker import Cause, Worker, WorkerEvent
 from gpud.errors import Conflict, DependencyDown, InvalidSpec, NotFound
 from gpud.fleet.revisions import find_revision
 from gpud.fleet.state import StartLimits
-from gpud.fleet.views import view_endpoint, view_gpus
+from gpud.fleet.views import view_endpoint, view_gpus, warnings_of
 from gpud.ports.control import DaemonHealth, EndpointView, GpuView
 
 if TYPE_CHECKING:
@@ -279,6 +279,8 @@ class Catalog:
             gpu_source=self._hands.gpus.source,
             uptime_s=self._hands.clock.now_s() - self._began_s,
             parts=parts,
+            engine=state.engine,
+            engine_warnings=warnings_of(state.engine) if state.engine else (),
         )
 
     # -- inside --------------------------------------------------------------------------------

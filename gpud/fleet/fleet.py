@@ -203,7 +203,7 @@ class Fleet:
         while True:
             self._sweeper.tried_s = self._ports.clock.now_s()
             try:
-                await self._ports.runtime.ping()
+                self._sweeper.note_info(await self._ports.runtime.ping())
                 await self._ports.runtime.prepare()
                 looked_ns = self._ports.clock.boot_ns()
                 self._adoption.settle(await self._ports.runtime.list_workers(), looked_boot_ns=looked_ns)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from gpud.core.waiting import WaitReason
     from gpud.core.worker import Worker
     from gpud.core.world import Plan
+    from gpud.ports.containers import EngineInfo
     from gpud.ports.traffic import Traffic
 
 
@@ -178,6 +179,7 @@ class FleetState:
         # Nothing is started before the engine was asked what runs.
         self.engine_up = False
         self.engine_down_since_s: float | None = None
+        self.engine: EngineInfo | None = None
         self.engine_error = "The Docker Engine has not answered yet; gpud asks again every second."
 
     def recall(self, name: EndpointName) -> EndpointMemory:

@@ -12,6 +12,7 @@ from gpud.core.adoption import ContainerFacts, Verdict, judge_containers
 from gpud.core.worker import Cause, WorkerEvent, WorkerState
 from gpud.errors import DependencyDown
 from gpud.fleet.outcomes import ended_event
+from gpud.fleet.views import warnings_of
 from gpud.ports.containers import ContainerStatus
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from gpud.fleet.hands import Hands
     from gpud.fleet.prewarmer import Prewarmer
     from gpud.fleet.standby_keeper import StandbyKeeper
-    from gpud.ports.containers import SeenContainer
+    from gpud.ports.containers import EngineInfo, SeenContainer
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +49,7 @@ class Sweeper:
         while True:
             self.tried_s = self._hands.clock.now_s()
             try:
-                await self._hands.runtime.ping()
+                self.note_info(await self._hands.runtime.ping())
                 if not self._up:
                     await self._hands.runtime.prepare()
                 await self.sweep()
@@ -178,6 +179,19 @@ class Sweeper:
         reconciler.tell(
             lambda: reconciler.record("worker.stray_removed", {"log_tail": tail}, worker_id=worker_id)
         )
+
+    def note_info(self, engine: EngineInfo) -> None:
+        """Tell what kind of engine it is, when that is news."""
+        state, reconciler = self._hands.state, self._hands.reconciler
+
+        def apply() -> None:
+            if engine == state.engine:
+                return
+            state.engine = engine
+            facts = {"version": engine.version, "runtime": engine.runtime or engine.default_runtime}
+            reconciler.record("engine.examined", {**facts, "warnings": list(warnings_of(engine))})
+
+        reconciler.tell(apply)
 
     def note_engine(self, *, up: bool, error: str = "") -> None:
         """Tell the reconciler when the engine went away or came back."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from gpud.core.engine_advice import engine_warnings
 from gpud.core.windows import NO_WINDOW
 from gpud.core.worker import STARTING_UP, WorkerState
 from gpud.ports.control import EndpointCondition, EndpointView, GpuView, WindowView
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from gpud.core.windows import OpenWindow
     from gpud.core.worker import Worker
     from gpud.fleet.state import FleetState
+    from gpud.ports.containers import EngineInfo
     from gpud.ports.images import PullProgress
 
 
@@ -124,3 +126,13 @@ def _condition(
     if states & (STARTING_UP | {WorkerState.NOT_READY}):
         return EndpointCondition.STARTING
     return EndpointCondition.SLEEPING
+
+
+def warnings_of(engine: EngineInfo) -> tuple[str, ...]:
+    """What a person should know about an engine."""
+    return engine_warnings(
+        version=engine.version,
+        api_version=engine.api_version,
+        runtimes=engine.runtimes,
+        storage_driver=engine.storage_driver,
+    )

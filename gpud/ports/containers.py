@@ -112,6 +112,8 @@ class EngineInfo:
     Args:
         version: Such as `28.5.1`.
         runtimes: Names of OCI runtimes it knows.
+        default_runtime: The one it uses by itself.
+        runtime: The one workers are started with; empty for its default.
         gpu_device_requests: It accepts `driver=nvidia` device requests, as far as it tells.
         cdi: It knows CDI devices.
     """
@@ -122,6 +124,8 @@ class EngineInfo:
     cgroup_driver: str = ""
     cgroup_version: str = ""
     runtimes: tuple[str, ...] = ()
+    default_runtime: str = ""
+    runtime: str = ""
     gpu_device_requests: bool = False
     cdi: bool = False
     live_restore: bool = False

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gpud.core.standby import Standby
     from gpud.core.waiting import WaitReason
     from gpud.core.worker import Worker
+    from gpud.ports.containers import EngineInfo
     from gpud.ports.images import ImageCollection, LocalImage, PullProgress
 
 
@@ -106,6 +107,8 @@ class DaemonHealth:
     Args:
         ready: It serves requests and can start workers.
         parts: `store`, `engine`, `gpus`: empty string when well, else what is wrong and what to do.
+        engine: As it was seen last; None before it ever answered.
+        engine_warnings: What a person should know about it.
     """
 
     ready: bool
@@ -113,6 +116,8 @@ class DaemonHealth:
     gpu_source: str
     uptime_s: float
     parts: dict[str, str]
+    engine: EngineInfo | None = None
+    engine_warnings: tuple[str, ...] = ()
 
 
 class FleetControl(Protocol):

@@ -12,6 +12,7 @@ from gpud.ports.containers import WorkerLaunch
 
 if TYPE_CHECKING:
     from gpud.core.endpoint import PinnedImage
+    from tests.e2e.daemon import DaemonProcess
 
 
 def bare_name() -> str:
@@ -20,7 +21,13 @@ def bare_name() -> str:
 
 
 def bare_body(
-    name: str, image: PinnedImage, *, network: str, port: int, env: tuple[tuple[str, str], ...] = ()
+    name: str,
+    image: PinnedImage,
+    *,
+    network: str,
+    port: int,
+    env: tuple[tuple[str, str], ...] = (),
+    runtime: str = "",
 ) -> dict[str, Any]:
     """The create request of a worker with one declared GPU."""
     worker_id = WorkerId(name.removeprefix("bare-"))
@@ -35,5 +42,16 @@ def bare_body(
         gpu_uuids=(GpuUuid("GPU-static-0"),),
     )
     return create_body(
-        launch, install_id="bench", network=network, attach=GpuAttach.NONE, mounts=(), log_max_mib=16
+        launch,
+        install_id="bench",
+        network=network,
+        attach=GpuAttach.NONE,
+        mounts=(),
+        log_max_mib=16,
+        runtime=runtime,
     )
+
+
+def runtime_of(daemon: DaemonProcess) -> str:
+    """The OCI runtime that the daemon has its workers started with."""
+    return str(daemon.get("/v1/system")["engine"]["runtime"])

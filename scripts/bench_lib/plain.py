@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench_lib.bare_worker import bare_body, bare_name
+from bench_lib.bare_worker import bare_body, bare_name, runtime_of
 from bench_lib.engine_socket import EngineSocket
 
 from gpud.core.endpoint import PinnedImage
@@ -178,7 +178,7 @@ def _until_none(daemon: DaemonProcess, names: list[str]) -> None:
 
 def _body(daemon: DaemonProcess, name: str, pin: str) -> dict[str, Any]:
     image = PinnedImage(reference=STATIC_IMAGE, pin=pin)
-    return bare_body(name, image, network=daemon.network, port=PORT)
+    return bare_body(name, image, network=daemon.network, port=PORT, runtime=runtime_of(daemon))
 
 
 def _bare(bare: EngineSocket, daemon: DaemonProcess, pin: str, *, ahead: bool) -> Taken:

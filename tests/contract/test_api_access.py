@@ -41,6 +41,7 @@ NEEDED = {
     "uncordon_gpu": "write",
     "list_images": "read",
     "prewarm_image": "write",
+    "collect_images": "write",
     "remove_image": "write",
     "list_pulls": "read",
     "list_registries": "read",

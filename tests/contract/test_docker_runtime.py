@@ -24,13 +24,14 @@ from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId, container_n
 from gpud.errors import BadSettings, DependencyDown, LaunchFailed
 from gpud.ports.containers import ContainerStatus, WorkerLaunch
 from gpud.settings import DockerSettings
-from tests.rig.images import build_image
+from tests.rig.engine import PrivateEngine
+from tests.rig.images import STATIC_IMAGE, build_image, ensure_static_image
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from gpud.ports.containers import SeenContainer
-    from tests.rig.engine import Engine, PrivateEngine
+    from tests.rig.engine import Engine
 
 pytestmark = pytest.mark.engine
 
@@ -540,3 +541,33 @@ async def test_leaving_the_event_stream_frees_its_thread_at_once(runtime: Docker
         return not [each for each in threading.enumerate() if each.name == "gpud-events"]
 
     await until(none_left, timeout_s=5.0)
+
+
+def write_program(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+async def test_crun_is_used_where_it_is_registered_and_runc_where_crun_cannot(tmp_path: Path) -> None:
+    """Under the name crun the engine has a runtime that works, and then one that does not."""
+    with PrivateEngine() as engine:
+        crun = write_program(tmp_path / "crun", '#!/bin/sh\nexec runc "$@"\n')
+        engine.halt()
+        engine.runtimes = {"crun": crun}
+        engine.start()
+        ensure_static_image(engine)
+        image = PinnedImage(reference=STATIC_IMAGE, pin=engine.client.images.get(STATIC_IMAGE).id)
+        async with runtime_on(engine) as runtime:
+            assert (await runtime.ping()).runtime == "crun"
+            await runtime.prepare()
+            assert (await runtime.start_worker(launch_of(image))).status is ContainerStatus.RUNNING
+            container = engine.client.containers.get(container_name(WORKER))
+            assert container.attrs["HostConfig"]["Runtime"] == "crun"
+            await runtime.remove_worker(WORKER)
+            write_program(crun, "#!/bin/sh\necho no cgroups for me >&2\nexit 1\n")
+            assert (await runtime.start_worker(launch_of(image))).status is ContainerStatus.RUNNING
+            container = engine.client.containers.get(container_name(WORKER))
+            assert container.attrs["HostConfig"]["Runtime"] == "runc"
+            assert (await runtime.ping()).runtime == ""
+            await runtime.remove_worker(WORKER)

@@ -142,6 +142,8 @@ class PrivateEngine(Engine):
         self.data_root = data_root or Path(tempfile.gettempdir()) / f"gpud-rig-{self.name}"
         self.live_restore = live_restore
         self.bridge = bridge or ""
+        self.runtimes: dict[str, Path] = {}
+        """OCI runtimes by name that the engine is told of at its start, besides its own."""
         self._outlive = outlive
         self._pool_prefix = ""
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -245,7 +247,8 @@ class PrivateEngine(Engine):
 
     def _start_dockerd(self) -> None:
         config = self.run_dir / "daemon.json"
-        config.write_text(json.dumps({"live-restore": self.live_restore}))
+        runtimes = {name: {"path": str(path)} for name, path in self.runtimes.items()}
+        config.write_text(json.dumps({"live-restore": self.live_restore, "runtimes": runtimes}))
         self.socket_path.unlink(missing_ok=True)
         (self.run_dir / "docker.pid").unlink(missing_ok=True)  # A killed dockerd leaves its own behind.
         self._spawn(

@@ -230,6 +230,21 @@ class GatewayDocument(Document):
     """How late it was at worst within the last minute: every request waits as long."""
 
 
+class EngineDocument(Document):
+    """The Docker Engine as it was seen last."""
+
+    version: str
+    api_version: str
+    storage_driver: str
+    cgroup_version: str
+    runtimes: tuple[str, ...]
+    """OCI runtimes it knows."""
+    runtime: str
+    """The one workers are started with."""
+    warnings: tuple[str, ...]
+    """What makes starts slower than they need be, or cannot be had with it."""
+
+
 class SystemDocument(Document):
     """The daemon itself."""
 
@@ -240,6 +255,8 @@ class SystemDocument(Document):
     uptime_s: float
     parts: dict[str, str]
     """By part: empty when well, else what is wrong and what to do."""
+    engine: EngineDocument | None
+    """Null before it ever answered."""
     gateway: GatewayDocument
 
 
@@ -305,6 +322,21 @@ def event_document(row: EventRow) -> EventDocument:
     )
 
 
+def _engine_document(health: DaemonHealth) -> EngineDocument | None:
+    engine = health.engine
+    if engine is None:
+        return None
+    return EngineDocument(
+        version=engine.version,
+        api_version=engine.api_version,
+        storage_driver=engine.storage_driver,
+        cgroup_version=engine.cgroup_version,
+        runtimes=engine.runtimes,
+        runtime=engine.runtime or engine.default_runtime,
+        warnings=health.engine_warnings,
+    )
+
+
 def system_document(health: DaemonHealth, gateway: GatewayReading) -> SystemDocument:
     """Show how the daemon is."""
     gateway_document = GatewayDocument(
@@ -320,5 +352,6 @@ def system_document(health: DaemonHealth, gateway: GatewayReading) -> SystemDocu
         gpu_source=health.gpu_source,
         uptime_s=round(health.uptime_s, 3),
         parts=dict(health.parts),
+        engine=_engine_document(health),
         gateway=gateway_document,
     )
