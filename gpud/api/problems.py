@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import structlog
@@ -19,6 +20,7 @@ from gpud.errors import (
     NotFound,
     UnsupportedMediaType,
 )
+from gpud.gateway.openai import error_body
 
 if TYPE_CHECKING:
     from gpud.api.operations import Handler
@@ -27,6 +29,7 @@ BODY_BYTES_MAX = 1 << 20
 """Largest body the API reads."""
 
 RUNPOD_PREFIX = "/v2/"
+_OPENAI_ON_JOBS = re.compile(r"/v2/[^/]+/openai/")
 """Paths of RunPod's job API, whose errors have a form of their own."""
 
 REQUEST_ID = web.RequestKey("REQUEST_ID", str)
@@ -63,6 +66,13 @@ async def problems_middleware(request: web.Request, handler: Handler) -> web.Str
 
 def _refusal(request: web.Request, error: GpudError) -> web.Response:
     """Answer in the caller's dialect: a problem document, or the short form RunPod's clients read."""
+    if _OPENAI_ON_JOBS.match(request.path):
+        return web.Response(
+            status=error.status,
+            body=error_body(error),
+            content_type="application/json",
+            headers=_headers(error),
+        )
     if request.path.startswith(RUNPOD_PREFIX):
         return web.Response(
             status=error.status,

@@ -56,6 +56,20 @@ class ChunkCutter:
             self._data = []
 
 
+def sse_of(yielded: object) -> bytes:
+    """What a job's chunk is on a stream of server-sent events.
+
+    Text is taken for such events already, cut anywhere; anything else becomes the data of one event, and a
+    list that of several.
+    """
+    if isinstance(yielded, str):
+        return yielded.encode(errors="replace")
+    if isinstance(yielded, list):
+        return b"".join(map(sse_of, yielded))
+    text = json.dumps(yielded, separators=(",", ":"), ensure_ascii=False)
+    return f"data: {text}\n\n".encode(errors="backslashreplace")
+
+
 def _as_json(text: bytes) -> bytes:
     """The text if it is JSON, else a JSON string of it."""
     try:

@@ -19,6 +19,7 @@ SILENT_S = 3 * PING_INTERVAL_S
 """A worker that was not heard for this long is lost."""
 BATCH_MAX = 1000
 _ERROR_CHARS_MAX = 16_384
+_DROPPED_TWICE = 2
 _IN_PROGRESS = "IN_PROGRESS"
 
 
@@ -128,17 +129,19 @@ def complaint_of(query: Mapping[str, str]) -> str:
     return f"the start-up check {check or '(unnamed)'} failed: {reason or 'no reason given'}"
 
 
-def lost(*, confirmed: bool, adopted: bool) -> Delivered:
+def lost(*, confirmed: bool, adopted: bool, delivery: int = 1) -> Delivered:
     """What it means that a worker holds no job although it was given one.
 
     Args:
         confirmed: The worker had shown that it got the job.
         adopted: It was given the job by an earlier run of the daemon, which may have missed the result.
+        delivery: Of the job's present budget. Twice in a row an answer is not lost on its way: a handler that
+            is faster than the first ping dropped the job.
     """
     if adopted:
         error = "The worker no longer has the job; its result may have come while gpud was restarted."
         return Delivered(ending=Ending.INTERRUPTED, error=error, reason="daemon_restarted", after_ms=0)
-    if not confirmed:
+    if not confirmed and delivery < _DROPPED_TWICE:
         error = "The job did not reach the worker."
         return Delivered(ending=Ending.INTERRUPTED, error=error, reason="not_taken", after_ms=0)
     error = (

@@ -130,7 +130,7 @@ class Pull:
                 poll.wake.clear()
                 claims = await self._claim_up_to(worker, room)
                 left_s = until_s - loop.time()
-                if claims or left_s <= 0 or worker.leaves_now:
+                if claims or left_s <= 0 or poll.over or worker.leaves_now:
                     return claims
                 try:
                     async with asyncio.timeout(left_s):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gpud.core.job import Delivered, Ending
-from gpud.core.pull_protocol import SILENT_S, lost
+from gpud.core.pull_protocol import PING_INTERVAL_S, SILENT_S, lost
 from gpud.errors import StorageFull, Unavailable
 from gpud.ports.jobs import Payload
 
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from gpud.ports.work import WorkerFates
 
 STOP_GRACE_S = 10.0
-"""How long a worker may stay at a job that is over until it is replaced."""
+"""How long a worker may stay at a job that is over; one whose next ping still lists it is replaced."""
+_LAST_PING_S = PING_INTERVAL_S + 2.0
+_NUDGE_S = 1.0
 _SETTLES_S = 2.0
 """Younger hand-overs may not be known to the process that pings."""
 _PARALLEL_S = 5.0
@@ -137,10 +139,21 @@ class PullEnds:
 
     def _stop(self, worker: PullingWorker, booking: Booking, said: Delivered) -> None:
         booking.over = True
+        loop = asyncio.get_running_loop()
+        booking.stopped_s = loop.time()
+        booking.set_timer(loop.call_later(STOP_GRACE_S + _LAST_PING_S, self._overstays, worker, booking))
+        self._insist(worker, booking)
+        self._spawn(self.end(worker, booking, said, stays=True))
+
+    def _insist(self, worker: PullingWorker, booking: Booking) -> None:
+        """Tell it to stop until it has: what comes before the worker has begun with the job is not heard."""
+        if worker.held.get(booking.job.id) is not booking:
+            return
         worker.tell_to_stop(booking.job.id)
         loop = asyncio.get_running_loop()
-        booking.set_timer(loop.call_later(STOP_GRACE_S, self._overstays, worker, booking))
-        self._spawn(self.end(worker, booking, said, stays=True))
+        # A new poll says at once whether the worker has let go; the one that waits was sent before.
+        loop.call_later(_NUDGE_S, worker.renew_polls)
+        loop.call_later(2 * _NUDGE_S, self._insist, worker, booking)
 
     def _overstays(self, worker: PullingWorker, booking: Booking) -> None:
         if worker.held.get(booking.job.id) is booking:
@@ -221,7 +234,12 @@ class PullEnds:
             if booking.over:
                 self.let_go(worker, booking)
             else:
-                said = lost(confirmed=booking.confirmed, adopted=booking.adopted)
+                job = booking.job
+                said = lost(
+                    confirmed=booking.confirmed,
+                    adopted=booking.adopted,
+                    delivery=job.deliveries - job.deliveries_before,
+                )
                 _log.warning("job.lost_by_worker", job=booking.job.id, worker=worker.id, reason=said.reason)
                 booking.over = True
                 self._spawn(self.end(worker, booking, said))
@@ -232,6 +250,8 @@ class PullEnds:
         for booking in list(worker.held.values()):
             if booking.job.id in job_ids:
                 booking.confirmed = True
+                if booking.over and now_s - booking.stopped_s > STOP_GRACE_S:
+                    self._overstays(worker, booking)
             elif booking.over and booking.timer is not None and now_s - booking.handed_s > _SETTLES_S:
                 self.let_go(worker, booking)
 

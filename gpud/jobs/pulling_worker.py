@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,7 @@ class Booking:
         adopted: An earlier run of the daemon gave it.
         confirmed: The worker has shown that it has it.
         over: Its row has its end, or is about to; the worker may still be at it.
+        stopped_s: Loop time at which its worker was told to stop it.
         timer: Ends it at its time limit; once it is over, the worker's time to let go of it.
     """
 
@@ -82,6 +84,7 @@ class Booking:
     adopted: bool = False
     confirmed: bool = False
     over: bool = False
+    stopped_s: float = math.inf
     timer: asyncio.TimerHandle | None = None
 
     def set_timer(self, timer: asyncio.TimerHandle | None) -> None:
@@ -93,9 +96,14 @@ class Booking:
 
 @dataclass(slots=True, eq=False)
 class Poll:
-    """A request for jobs that has no answer yet."""
+    """A request for jobs that has no answer yet.
+
+    Attributes:
+        over: Answer it now, with nothing if there is nothing.
+    """
 
     since_s: float
+    over: bool = False
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -154,6 +162,12 @@ class PullingWorker:
             poll.wake.set()
         for waiting in self.stop_polls:
             waiting.set()
+
+    def renew_polls(self) -> None:
+        """Have it ask anew."""
+        for poll in self.polls:
+            poll.over = True
+            poll.wake.set()
 
     def tell_to_stop(self, job_id: JobId) -> None:
         """Have it stop a job, if it listens for that."""

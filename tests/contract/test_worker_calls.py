@@ -213,6 +213,35 @@ async def test_a_job_whose_worker_says_that_it_has_none_is_given_again_or_fails(
     polling.cancel()
 
 
+async def test_a_handler_that_drops_its_job_before_the_first_ping_is_found_out(site: PullSite) -> None:
+    job_id = await site.submit("not serialisable")
+    for _ in range(2):
+        taken = await site.take(query="&job_in_progress=0")
+        assert taken is not None
+        assert taken["id"] == job_id
+    polling = asyncio.ensure_future(site.take(query="&job_in_progress=0"))
+    job = await site.ended(job_id)
+    assert (job.state, job.reason, job.deliveries) == (JobState.FAILED, "result_dropped", 2)
+    polling.cancel()
+
+
+async def test_a_poll_that_waits_is_renewed_when_a_job_is_stopped(
+    site: PullSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pull_ends, "_NUDGE_S", 0.01)
+    job_id = await site.submit()
+    await site.take()
+    polling = asyncio.ensure_future(site.take(query="&job_in_progress=1"))
+    await asyncio.sleep(0.05)
+    await site.jobs.by_hand.cancel(job_id, allowed=lambda _: True)
+    async with asyncio.timeout(5):
+        assert await polling is None
+    polling = asyncio.ensure_future(site.take(query="&job_in_progress=0"))
+    await until(lambda: site.dispatcher.worker_in_flight(WRK) == 0)
+    assert site.fates.recycled == []
+    polling.cancel()
+
+
 async def test_a_poll_that_was_sent_before_another_was_answered_loses_no_job(site: PullSite) -> None:
     first = asyncio.ensure_future(site.take(query="&job_in_progress=0"))
     second = asyncio.ensure_future(site.take(query="&job_in_progress=0"))
@@ -272,13 +301,19 @@ async def test_a_cancelled_job_is_told_to_its_worker_and_over_at_once(site: Pull
     assert site.fates.recycled == []
 
 
+@pytest.mark.parametrize("pings", [True, False])
 async def test_a_worker_that_does_not_let_go_of_a_job_that_is_over_is_replaced(
-    site: PullSite, monkeypatch: pytest.MonkeyPatch
+    site: PullSite, monkeypatch: pytest.MonkeyPatch, pings: bool
 ) -> None:
     monkeypatch.setattr(pull_ends, "STOP_GRACE_S", 0.05)
+    if not pings:
+        monkeypatch.setattr(pull_ends, "_LAST_PING_S", 0.05)
     job_id = await site.submit()
     await site.take()
     await site.jobs.by_hand.cancel(job_id, allowed=lambda _: True)
+    if pings:
+        await asyncio.sleep(0.06)
+        await site.call("GET", f"/v2/ep0/ping/{WRK}?gpu=x&job_id={job_id}")
     await until(lambda: bool(site.fates.recycled))
     assert site.dispatcher.worker_in_flight(WRK) == 0
 

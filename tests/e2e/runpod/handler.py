@@ -1,0 +1,54 @@
+"""Handlers as people write them for RunPod; the first argument says which one this worker runs."""
+
+import asyncio
+import sys
+import time
+
+import runpod
+
+
+def plain(job):
+    given = job["input"]
+    if not isinstance(given, dict):
+        return given
+    if "progress" in given:
+        for value in given["progress"]:
+            runpod.serverless.progress_update(job, value)
+            time.sleep(0.3)
+    time.sleep(given.get("sleep_s", 0))
+    if "raise" in given:
+        raise ValueError(given["raise"])
+    if "error" in given:
+        return {"error": given["error"], "partial": True}
+    if "refresh" in given:
+        return {"refresh_worker": True, "fresh": given["refresh"]}
+    if "unserialisable" in given:
+        return {"no": {1, 2}}
+    return {"given": given, "keys": sorted(job), "version": runpod.__version__}
+
+
+async def stream(job):
+    given = job["input"]
+    if "openai_route" in given:
+        asked = given.get("openai_input") or {}
+        if asked.get("fail"):
+            yield {"error": "the model returned HTTP 422: too long"}
+        elif asked.get("stream"):
+            yield 'data: {"delta":"a fox"}\n\ndata: {"del'
+            yield 'ta":"jumps"}\n\n'
+            yield "data: [DONE]\n\n"
+        else:
+            yield {"object": "chat.completion", "route": given["openai_route"]}
+        return
+    for n in range(given.get("count", 3)):
+        yield {"n": n}
+        await asyncio.sleep(given.get("pause_s", 0))
+    await asyncio.sleep(given.get("sleep_s", 0))
+
+
+if sys.argv[1] == "plain":
+    runpod.serverless.start({"handler": plain})
+else:
+    runpod.serverless.start(
+        {"handler": stream, "return_aggregate_stream": True, "concurrency_modifier": lambda _now: 4}
+    )
