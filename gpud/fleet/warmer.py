@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _STARTS = frozenset({WorkerState.PENDING, WorkerState.PULLING, WorkerState.RESERVED, WorkerState.CREATING})
 _SETTLED_S = 1.0
 """From readiness until the cache is looked at: what the first request reads belongs to the start."""
-_AGAIN_S = 60.0
+_AGAIN_S = 5.0
 """Starts of one endpoint within this long are served by one replay."""
 
 

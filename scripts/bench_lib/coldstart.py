@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench_lib.cached import measure_cached
 from bench_lib.engine_socket import EngineSocket
 from bench_lib.plain import BURST, measure_burst, measure_plain
 from bench_lib.report import Report, add_arguments
@@ -85,6 +86,7 @@ def main(argv: list[str]) -> int:
             measure_plain(report, daemon, 12 if options.quick else 30, rng)
             for rung in RUNGS_AT_ONCE:
                 measure_burst(report, daemon, 2 if options.quick else 10, rung)
+            measure_cached(report, daemon, 3 if options.quick else 15, rng)
             for app in APPS:
                 _measure(report, daemon, app, app.quick_rounds if options.quick else app.rounds, rng)
         finally:
