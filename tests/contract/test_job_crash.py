@@ -1,7 +1,7 @@
-"""No acknowledged job is lost, at whatever system call the process dies or the disk fails.
+"""No acknowledged job is lost, at whatever step or system call the process dies or the disk fails.
 
-As `test_store_crash`, for jobs and their files. By default a spread of points is taken; GPUD_SWEEP=all takes
-every one (some minutes).
+As `test_store_crash`, for jobs, their files and their webhooks. By default a spread of points is taken;
+GPUD_SWEEP=all takes every one (some minutes).
 """
 
 from __future__ import annotations
@@ -19,15 +19,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gpud.adapters.sqlite.store import open_store
+from gpud.core.ids import JobId
 from gpud.core.job import JobState
+from gpud.core.webhook import JOBS
 from gpud.ports.jobs import JobQuery
-from tests.contract.job_rig import begin, new_job
-from tests.contract.job_script import ROUNDS, TOGETHER, input_of
+from tests.contract.crash_points import POINTS as POINTS_NAMED
+from tests.contract.job_rig import begin
+from tests.contract.job_script import fails, input_of
 from tests.contract.store_rig import HandClock
 from tests.contract.store_script import DONE, ENDED, NOT_OPENED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from gpud.adapters.sqlite.store import Store
+    from gpud.core.job import Job
 
 ROOT = Path(__file__).parents[2]
 EVERY_POINT = os.environ.get("GPUD_SWEEP") == "all"
@@ -71,7 +77,7 @@ def spread(count: int) -> Iterator[int]:
 
 
 def said(acknowledged: str, what: str) -> set[int]:
-    return {int(n) for n in re.findall(rf"^{what} (\d+)$", acknowledged, re.MULTILINE)}
+    return {int(n) for n in re.findall(rf"^{what} (\d+)\b", acknowledged, re.MULTILINE)}
 
 
 async def assert_kept(data_dir: Path, acknowledged: str) -> None:
@@ -80,23 +86,51 @@ async def assert_kept(data_dir: Path, acknowledged: str) -> None:
     try:
         at_start = await begin(store)
         jobs = {job.id: job for job in await store.jobs.page(JobQuery(limit=100))}
-        ids = {number: new_job(number).id for number in range(ROUNDS * TOGETHER)}
-        for number in said(acknowledged, "made"):
-            job = jobs[ids[number]]
+        ids = {int(n): JobId(id_) for n, id_ in re.findall(r"^made (\d+) (\S+)$", acknowledged, re.MULTILINE)}
+        for number, id_ in ids.items():
+            job = jobs[id_]
             assert await store.jobs.payload(job.seq, "input") == input_of(number)
-            assert job.state in (JobState.IN_QUEUE, JobState.COMPLETED)
+            ends = JobState.FAILED if fails(number) else JobState.COMPLETED
+            assert job.state in (JobState.IN_QUEUE, ends)
             if number in said(acknowledged, "claimed"):
                 assert job.deliveries == 1
         for number in said(acknowledged, "done"):
-            job = jobs[ids[number]]
-            assert job.state is JobState.COMPLETED
-            result = await store.jobs.payload(job.seq, "result")
+            result = await store.jobs.payload(jobs[ids[number]].seq, "result")
             assert result is not None
             assert result.content == input_of(number).content
+        for number in said(acknowledged, "done") | said(acknowledged, "failed"):
+            assert jobs[ids[number]].state.terminal
         for change in at_start.given_back:
             assert (change.after.state, change.after.attempt) == (JobState.IN_QUEUE, 0)
+        await assert_told(store, list(jobs.values()))
     finally:
         await store.close()
+
+
+async def assert_told(store: Store, jobs: list[Job]) -> None:
+    """The outbox has one message for each job that is over, and none for another."""
+    told = await store.webhooks.deliveries(JOBS, limit=100)
+    assert Counter(each.url for each in told) == Counter(job.webhook for job in jobs if job.state.terminal)
+
+
+@pytest.fixture(scope="module")
+def died(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """What is left of processes that ended at each named point."""
+    folder = tmp_path_factory.mktemp("died")
+    harness = [sys.executable, "-m", "tests.contract.crash_points", str(folder)]
+    done = subprocess.run(
+        [*harness, *(["all"] if EVERY_POINT else [])], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return sorted(path for path in folder.iterdir() if path.is_dir())
+
+
+async def test_a_death_at_any_named_point_loses_no_acknowledged_job_and_tells_of_each_end_once(
+    died: list[Path],
+) -> None:
+    assert {path.name.rpartition("-")[0] for path in died} == {"whole", *POINTS_NAMED}
+    for path in died:
+        await assert_kept(path / "data", (path / "said").read_text())
 
 
 @pytest.mark.parametrize("syscall", SYSCALLS)

@@ -379,7 +379,7 @@ async def test_stopping_claims_no_more_and_leaves_what_runs_to_the_next_daemon(s
     assert (await site.get(f"/v2/llm/status/{waiting}"))[1]["status"] == "IN_QUEUE"
     assert site.fates.recycled == []
     queue = JobQueue(site.queue.store, site.api.clock, SeededIds(7))
-    (given_back,) = await queue.start()
+    (given_back,), _left = await queue.start()
     assert (given_back.before.worker_id, given_back.after.state) == ("wk_0", JobState.IN_QUEUE)
     detail = await site.detail(running)
     assert (detail["attempt"], detail["deliveries"]) == (0, 1)

@@ -7,7 +7,8 @@ import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -61,6 +62,39 @@ class Chaos:
             self.workers += 1
 
 
+class Receiver(ThreadingHTTPServer):
+    """Takes webhooks on loopback and keeps their ids, by the job each tells of."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Take)
+        self.ids: dict[str, set[str]] = {}
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def settings(self) -> dict[str, Any]:
+        """What lets gpud call it."""
+        return {
+            "webhooks": {
+                "http_hosts": ["127.0.0.1"],
+                "networks": ["127.0.0.0/8"],
+                "ports": [self.server_port],
+            }
+        }
+
+
+class _Take(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert isinstance(self.server, Receiver)
+        self.server.ids.setdefault(body["data"]["id"], set()).add(self.headers["webhook-id"])
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
 def submit(daemon: DaemonProcess, number: int, accepted: dict[int, str]) -> None:
     """Submit until it is accepted; the key makes that safe to repeat."""
     while number not in accepted:
@@ -82,7 +116,10 @@ def submit(daemon: DaemonProcess, number: int, accepted: dict[int, str]) -> None
 def test_two_thousand_jobs_outlive_a_daemon_and_workers_that_are_killed_again_and_again(
     start_daemon: DaemonStarter, worker_image: str
 ) -> None:
-    daemon = start_daemon(settings=static_gpus(2))
+    receiver = Receiver()
+    daemon = start_daemon(settings=static_gpus(2) | receiver.settings())
+    hook = {"url": f"http://127.0.0.1:{receiver.server_port}/", "types": ["job.*"], "endpoint": "work"}
+    assert daemon.api("POST", "/v1/webhooks", hook).status == 201
     scale = {"min_workers": 2, "max_workers": 2, "policy": "fixed", "concurrency": 8}
     jobs = {"path": "/delay/0.05", "max_attempts": 25}
     daemon.deploy(worker_spec("work", worker_image, scale=scale, jobs=jobs))
@@ -113,6 +150,13 @@ def test_two_thousand_jobs_outlive_a_daemon_and_workers_that_are_killed_again_an
     assert total["count"] == _JOBS, "no job was completed twice"
     outputs = daemon.rows("SELECT count(*) AS n FROM job_payload WHERE kind = 'result'")
     assert outputs[0]["n"] == _JOBS
+    waiting = "SELECT 1 FROM webhook_delivery WHERE state = 'waiting' LIMIT 1"
+    until(lambda: not daemon.rows(waiting), what="every webhook is called", within_s=60)
+    receiver.shutdown()
+    receiver.server_close()
+    assert receiver.ids.keys() == set(accepted.values())
+    told = [message_id for ids in receiver.ids.values() for message_id in ids]
+    assert len(told) == len(set(told)) == _JOBS, "one webhook id for each job"
     daemon.audit()
 
 
