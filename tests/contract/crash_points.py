@@ -2,8 +2,8 @@
 
 Runs as `python -m tests.contract.crash_points FOLDER [all]`. It runs the script of `job_script` once, to
 count how often each point is passed, then once for each point and hit, in a process of its own that ends
-there at once. Each run has a folder `POINT-HIT` with `data`, and `said`, what was acknowledged. Nothing of this is in gpud
-itself: a point is a function of it that is called, or has returned.
+there at once. Each run has a folder `POINT-HIT` with `data`, and `said`, what was acknowledged. Nothing of
+this is in gpud itself: a point is a function of it that is called, or has returned.
 """
 
 from __future__ import annotations
