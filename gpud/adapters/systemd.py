@@ -32,7 +32,8 @@ class ServiceNotifier:
     A manager that cannot be reached is logged once and never in the way of the daemon.
 
     Args:
-        environ: The process environment: NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID.
+        environ: The process environment: NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID; from the command
+            line's supervisor GPUD_SOCKET_STORE, the descriptor it takes sockets from.
         pid: Of this process.
     """
 
@@ -45,6 +46,7 @@ class ServiceNotifier:
         if address.startswith(("/", "@")):
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.setblocking(False)  # noqa: FBT003 - the library asks by position
+        self._store = _store_of(environ)
         self._complained = False
         self.watchdog_s = _watchdog_s(environ, pid)
 
@@ -73,11 +75,14 @@ class ServiceNotifier:
 
     def keep_socket(self, kept: socket.socket, name: str) -> None:
         """Have the manager hold a socket open over a restart; it comes back under its name."""
-        if self._socket is None:
-            return
         message = f"FDSTORE=1\nFDNAME={name}".encode()
         try:
-            socket.send_fds(self._socket, [message], [kept.fileno()], 0, self._address)
+            if self._store is not None:
+                socket.send_fds(self._store, [message], [kept.fileno()])
+            elif self._socket is not None:
+                # Of one name only the newest is of use; one that is there already is not kept twice.
+                self._socket.sendto(f"FDSTOREREMOVE=1\nFDNAME={name}".encode(), self._address)
+                socket.send_fds(self._socket, [message], [kept.fileno()], 0, self._address)
         except OSError as error:
             _log.warning("service_manager.keeps_no_socket", name=name, error=str(error))
 
@@ -87,9 +92,10 @@ class ServiceNotifier:
 
     def close(self) -> None:
         """Close the socket; anything said later is said to nobody."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        for one in (self._socket, self._store):
+            if one is not None:
+                one.close()
+        self._socket = self._store = None
 
     def _send(self, *lines: str) -> None:
         if self._socket is None:
@@ -140,6 +146,18 @@ def credential_path(environ: Mapping[str, str], name: str) -> Path | None:
     folder = environ.get("CREDENTIALS_DIRECTORY", "")
     path = Path(folder) / name
     return path if folder and path.is_file() else None
+
+
+def _store_of(environ: Mapping[str, str]) -> socket.socket | None:
+    spelled = environ.get("GPUD_SOCKET_STORE", "")
+    if not (spelled.isascii() and spelled.isdigit()):
+        return None
+    try:
+        store = socket.socket(fileno=int(spelled))
+        os.set_inheritable(store.fileno(), False)  # noqa: FBT003 - the library asks by position
+    except OSError:
+        return None
+    return store
 
 
 def _listening(fd: int) -> socket.socket:

@@ -47,13 +47,15 @@ def supervise(config: Path | None) -> int:
     """
     listens = _settings_in_child(config)
     held = [listen_tcp(listens)]
+    store = SocketStore()
     try:
         held.append(listen_unix(listens.api_socket))
         arguments = [sys.executable, "-m", "gpud", "serve", *(["--config", str(config)] if config else [])]
-        return Keeper(lambda: spawn(arguments, held)).run()
+        return Keeper(lambda: spawn(arguments, held, store)).run()
     finally:
         for one in held:
             one.close()
+        store.close()
         if len(held) > 1:
             _remove_dead(listens.api_socket)
 
@@ -144,17 +146,55 @@ def _remove_dead(path: str) -> None:
             os.unlink(path)  # noqa: PTH108
 
 
-def spawn(arguments: list[str], held: list[socket.socket]) -> int:
+class SocketStore:
+    """Keeps sockets that the daemon opened itself, for the next one: they come through a pair of sockets."""
+
+    def __init__(self) -> None:
+        self._mine, self.given = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._mine.setblocking(False)  # noqa: FBT003 - the library asks by position
+        self._kept: dict[str, socket.socket] = {}
+
+    def kept(self) -> dict[str, socket.socket]:
+        """What the last daemon handed over, by name; the newest of each."""
+        while True:
+            try:
+                message, descriptors, _, _ = socket.recv_fds(self._mine, 4096, 4)
+            except BlockingIOError:
+                return self._kept
+            lines = dict(line.partition("=")[::2] for line in message.decode("ascii", "replace").splitlines())
+            for descriptor in descriptors:
+                before = self._kept.pop(lines.get("FDNAME", ""), None)
+                if before is not None:
+                    before.close()
+                self._kept[lines.get("FDNAME", "")] = socket.socket(fileno=descriptor)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for one in (self._mine, self.given, *self._kept.values()):
+            one.close()
+
+
+def spawn(arguments: list[str], held: list[socket.socket], store: SocketStore | None = None) -> int:
     """Start the daemon with the sockets from descriptor 3 on, and return its process id."""
+    kept = store.kept() if store is not None else {}
     pid = os.fork()
     if pid:
         return pid
     try:
+        passed = [*held, *kept.values()]
+        names = ":".join([*[""] * len(held), *kept])
         # Copies above every target first: a socket may itself be one of the targets.
-        copies = [_copy_above(one.fileno(), _FIRST_FD + len(held)) for one in held]
+        handed = [*passed, *([store.given] if store is not None else [])]
+        copies = [_copy_above(one.fileno(), _FIRST_FD + len(handed)) for one in handed]
         for number, copy in enumerate(copies):
             os.dup2(copy, _FIRST_FD + number, inheritable=True)
-        environment = {**os.environ, "LISTEN_FDS": str(len(held)), "LISTEN_PID": str(os.getpid())}
+        environment = {
+            **os.environ,
+            "LISTEN_FDS": str(len(passed)),
+            "LISTEN_FDNAMES": names,
+            "LISTEN_PID": str(os.getpid()),
+            "GPUD_SOCKET_STORE": str(_FIRST_FD + len(passed)) if store is not None else "",
+        }
         for caught in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(caught, signal.SIG_DFL)
         os.execve(arguments[0], arguments, environment)  # noqa: S606 - gpud itself, and no shell wanted

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 _PARENT = """
 import sys
-from gpud.cli.supervisor import Keeper, Listens, listen_tcp, listen_unix, spawn
+from gpud.cli.supervisor import Keeper, Listens, SocketStore, listen_tcp, listen_unix, spawn
+store = SocketStore()
 held = [listen_tcp(Listens("127.0.0.1", 0, "")), listen_unix(sys.argv[1])]
 print(held[0].getsockname()[1], flush=True)
-sys.exit(Keeper(lambda: spawn([sys.executable, "-c", sys.argv[2]], held)).run())
+sys.exit(Keeper(lambda: spawn([sys.executable, "-c", sys.argv[2]], held, store)).run())
 """
 
 _CHILD = """
@@ -42,6 +43,27 @@ while True:
             connection.sendall(str(os.getpid()).encode())
         if word.isdigit():
             os._exit(int(word))
+"""
+
+
+_OPENS_ITS_OWN = """
+import os, signal, socket, sys
+from gpud.adapters.systemd import ServiceNotifier, inherited_names, inherited_sockets
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+pid = os.getpid()
+sockets, names = inherited_sockets(os.environ, pid=pid), inherited_names(os.environ, pid=pid)
+own = dict(zip(names, sockets)).get("workers")
+if own is None:
+    own = socket.create_server(("127.0.0.1", 0))
+    ServiceNotifier(os.environ, pid=pid).keep_socket(own, "workers")
+sockets[0].setblocking(True)
+while True:
+    connection, _ = sockets[0].accept()
+    with connection:
+        word = connection.recv(100).decode()
+        connection.sendall(str(own.getsockname()[1]).encode())
+    if word == "die":
+        os.kill(pid, signal.SIGKILL)
 """
 
 
@@ -151,3 +173,16 @@ def test_a_socket_of_a_living_daemon_is_not_taken_over(gpud: Gpud, tmp_path: Pat
         ran = gpud("serve", "--config", str(path), "--supervise")
     assert ran.code == exits.FAILED
     assert "Another gpud may run" in ran.err
+
+
+def test_a_socket_that_the_daemon_opened_itself_refuses_nobody_over_a_restart(tmp_path: Path) -> None:
+    supervised = _Supervised(tmp_path, _OPENS_ITS_OWN)
+    try:
+        port = supervised.say("die")
+        with socket.create_connection(("127.0.0.1", port)):  # nobody accepts just now, and nobody refuses
+            assert supervised.say("hello") == port
+            assert supervised.say("die") == port
+            assert supervised.say("hello") == port
+    finally:
+        supervised.process.terminate()
+        supervised.ended()
