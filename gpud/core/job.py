@@ -243,6 +243,15 @@ def expired(job: Job, *, now_ms: int, kept: Retention) -> Job | None:
     return None
 
 
+def orphaned(job: Job, *, now_ms: int, kept: Retention) -> Job | None:
+    """The job once its endpoint is deleted; None when it does not wait. It can be put back by hand."""
+    if job.state is not JobState.IN_QUEUE:
+        return None
+    error = f"The endpoint {job.endpoint} was deleted while the job waited."
+    over = _over(job, JobState.FAILED, "endpoint_deleted", now_ms, kept, dead=True)
+    return replace(over, error=error)
+
+
 def redriven(job: Job, *, now_ms: int) -> Job | None:
     """The job put back by hand, with a new budget; None unless it FAILED or TIMED_OUT."""
     if job.state not in (JobState.FAILED, JobState.TIMED_OUT):

@@ -78,16 +78,22 @@ class ByHand:
 
     async def cancel_waiting(self, endpoint: EndpointName, *, allowed: Callable[[Job], bool]) -> int:
         """Cancel every job of an endpoint that waits, of those the caller may change; how many."""
-        return await whole(self._cancel_waiting(endpoint, allowed))
+        decide = partial(cancelled, kept=self._queue.kept)
+        return await self.end_waiting(
+            endpoint, lambda job, now_ms: decide(job, now_ms=now_ms) if allowed(job) else None
+        )
 
-    async def _cancel_waiting(self, endpoint: EndpointName, allowed: Callable[[Job], bool]) -> int:
+    async def end_waiting(self, endpoint: EndpointName, decide: Callable[[Job, int], Job | None]) -> int:
+        """Apply a transition, given the time, to every job of an endpoint that waits; how many it changed."""
+        return await whole(self._end_waiting(endpoint, decide))
+
+    async def _end_waiting(self, endpoint: EndpointName, decide: Callable[[Job, int], Job | None]) -> int:
         count = after_seq = 0
         while True:
             now_ms = self._queue.now_ms()
-            decide = partial(cancelled, now_ms=now_ms, kept=self._queue.kept)
             changes = await self._queue.store.cancel_waiting(
                 endpoint,
-                lambda job, decide=decide: decide(job) if allowed(job) else None,  # type: ignore[misc]
+                lambda job, now_ms=now_ms: decide(job, now_ms),  # type: ignore[misc]
                 now_ms=now_ms,
                 after_seq=after_seq,
                 limit=_BATCH,

@@ -8,6 +8,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from gpud.jobs.by_hand import ByHand
+from gpud.jobs.orphans import Orphans
 from gpud.jobs.pull import HOLD_S, Pull
 from gpud.jobs.push import Push
 from gpud.jobs.queue import JobQueue
@@ -69,6 +70,7 @@ class Jobs:
         self._given_back: tuple[Change, ...] = ()
         self._left_with_workers: tuple[Job, ...] = ()
         self._upkeep: asyncio.Task[None] | None = None
+        self._orphans: Orphans | None = None
 
     async def load(self, stays: Callable[[Job], bool] = lambda _: False) -> None:
         """Read what is there, and give back what an earlier run of the daemon had under way.
@@ -110,6 +112,9 @@ class Jobs:
         await self._push.recycle_lost(self._given_back)
         self._given_back = ()
         self._push.start()
+        self._orphans = Orphans(self.queue, self.by_hand, lambda name: spec_of(name) is not None)
+        self.queue.on_ready.append(self._orphans.look_at)
+        self._orphans.look()
         self._upkeep = tasks.create_task(Upkeep(self.queue, self._clock).run(), name="jobs_upkeep")
 
     def _slot_freed(self, endpoint: EndpointName) -> None:
@@ -122,6 +127,8 @@ class Jobs:
         """Workers may have come, changed or gone."""
         if self.pull is not None:
             self.pull.look()
+        if self._orphans is not None:
+            self._orphans.look()
 
     async def stop(self, grace_s: float) -> None:
         """Hand out no more; what runs after `grace_s` is given back and runs again at the next start."""
@@ -130,6 +137,8 @@ class Jobs:
             await self.pull.stop()
         if self._push is not None:
             await self._push.stop(grace_s)
+        if self._orphans is not None:
+            await self._orphans.stop()
         if self._upkeep is not None:
             self._upkeep.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -151,3 +151,23 @@ async def test_a_job_cancelled_while_it_is_being_handed_out_is_stopped(site: Job
     site.publish()
     await cancelling
     assert (await site.ended(job.id))["status"] == "CANCELLED"
+
+
+async def test_jobs_of_an_endpoint_that_is_deleted_end_and_say_so(site: JobSite) -> None:
+    await site.start()
+    ids = [await site.run(n) for n in range(3)]
+    claim = await site.queue.claim(LLM, "wk_0")
+    await site.queue.settle(claim.job, Delivered(ending=Ending.FAILED, after_ms=60_000))
+    del site.api.control.deployed[LLM]
+    site.api.jobs.fleet_changed()
+    for job_id in ids:
+        news = site.queue.news.next_of(job_id)
+        job = await site.queue.store.job(job_id)
+        assert job is not None
+        if not job.state.terminal:
+            assert await site.queue.news.wait(news, 20.0)
+        job = await site.queue.store.job(job_id)
+        assert job is not None
+        assert (job.state, job.reason, job.dead) == (JobState.FAILED, "endpoint_deleted", True)
+    lane = site.queue.lane(LLM)
+    assert (lane.waiting, lane.waiting_bytes, len(lane.ready), len(lane.scheduled)) == (0, 0, 0, 0)
