@@ -124,7 +124,13 @@ class Meter:
             self._switch(worker.id, phase, self._clock.boot_ns(), phase)
 
     def ended_with_boot(self, worker: Worker, segment: Segment, *, at_boot_ns: int) -> None:
-        """The machine went down: close everything at the last sign of life."""
+        """The machine went down: close everything at the last sign of life.
+
+        The engine may have gone first and taken the container with it; so of one that no longer
+        answered, nothing is believed after that was noticed.
+        """
+        if worker.state not in _THOUGHT_ALIVE and segment.phase not in _WITHOUT_CONTAINER:
+            at_boot_ns = min(at_boot_ns, self._since_ns(worker))
         end_ns = max(at_boot_ns, segment.start_boot_ns)
         closed = replace(segment, end_boot_ns=end_ns, close_reason=Cause.REBOOTED, estimated=True)
         self._add(SegmentClosed(segment=closed))

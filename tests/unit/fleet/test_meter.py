@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -400,8 +401,13 @@ def test_a_worker_without_gpus_is_metered_and_leases_nothing() -> None:
     assert not [row for row in books.rows if isinstance(row, LeaseOpened)]
 
 
-def test_a_restart_of_the_machine_closes_everything_at_the_last_heartbeat() -> None:
-    books = _Books()
+@pytest.mark.parametrize(
+    ("state", "end_ns"), [(_S.READY, 700), (_S.STARTING, 700), (_S.NOT_READY, 300), (_S.STOPPING, 300)]
+)
+def test_a_restart_of_the_machine_closes_everything_at_the_last_sign_of_life(
+    state: WorkerState, end_ns: int
+) -> None:
+    books = _Books()  # the heartbeat was at 700; who does not answer since 300 may be gone since
     segment = Segment(
         worker_id=books.worker.id,
         seq=2,
@@ -413,9 +419,9 @@ def test_a_restart_of_the_machine_closes_everything_at_the_last_heartbeat() -> N
         start_boot_ns=100,
         start_wall_ms=0,
     )
-    ended: Worker = replace(books.worker, gpu_uuids=(gpu_uuid(0),))
+    ended: Worker = replace(books.worker, state=state, since_s=300e-9, gpu_uuids=(gpu_uuid(0),))
     books.meter.ended_with_boot(ended, segment, at_boot_ns=700)
     closed, lease = books.rows
     assert isinstance(closed, SegmentClosed)
-    assert (closed.segment.end_boot_ns, closed.segment.estimated) == (700, True)
-    assert lease == LeaseClosed(gpu_uuid=gpu_uuid(0), worker_id=ended.id, at_boot_ns=700)
+    assert (closed.segment.end_boot_ns, closed.segment.estimated) == (end_ns, True)
+    assert lease == LeaseClosed(gpu_uuid=gpu_uuid(0), worker_id=ended.id, at_boot_ns=end_ns)
