@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from aiohttp import web
 
+from gpud.api.worker_calls import WorkerCalls
 from gpud.core.ids import WorkerId
 from gpud.core.routing import RouteWorker
 from gpud.core.webhook import JOBS, WebhookFormat
+from gpud.jobs.worker_tokens import WorkerTokens
 from tests.contract.job_site import JobSite, job_site
 
 if TYPE_CHECKING:
@@ -99,6 +102,25 @@ async def test_a_stream_that_fails_in_the_middle_fails_the_attempt(site: JobSite
         assert (said["status"], said["retries"]) == ("FAILED", 2)
         assert "in the" in said["error"]
         assert site.fates.recycled == [], "the worker is well"
+
+
+async def test_progress_is_posted_to_the_listener_for_workers(
+    site: JobSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = WorkerCalls(site.api.jobs, WorkerTokens(b"s" * 32), result_bytes_max=1000).runner()
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    monkeypatch.setattr(site.api.jobs._push, "_workers_url", lambda: url)
+    try:
+        async with an_sdk_worker(site, "plain"):
+            job_id = await site.run("progress")
+            assert (await site.ended(job_id))["output"] == "done"
+            job = await site.queue.store.job(job_id)
+            said = await site.queue.store.payload(job.seq, "progress")
+            assert json.loads(said.content) == {"step": 2}
+    finally:
+        await runner.cleanup()
 
 
 async def test_cancelling_stops_the_handler_and_keeps_the_worker(site: JobSite) -> None:

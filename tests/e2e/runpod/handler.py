@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from pathlib import Path
 
 import runpod
 
@@ -15,7 +16,8 @@ def plain(job):
         for value in given["progress"]:
             runpod.serverless.progress_update(job, value)
             time.sleep(0.3)
-    time.sleep(given.get("sleep_s", 0))
+    while "gate" in given and not Path("/gate", given["gate"]).exists():
+        time.sleep(0.05)
     if "raise" in given:
         raise ValueError(given["raise"])
     if "error" in given:
@@ -44,6 +46,8 @@ async def stream(job):
         yield {"n": n}
         await asyncio.sleep(given.get("pause_s", 0))
     await asyncio.sleep(given.get("sleep_s", 0))
+    while "gate" in given and not Path("/gate", given["gate"]).exists():
+        await asyncio.sleep(0.05)
 
 
 if sys.argv[1] == "plain":
