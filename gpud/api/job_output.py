@@ -39,7 +39,8 @@ async def over(queue: JobQueue, job: Job, timeout_s: float, stopping: asyncio.Ev
     until_s = loop.time() + timeout_s
     while True:
         news = queue.news.next_of(job.id)  # asked before looking, so that nothing is missed
-        present = await queue.store.job(job.id)
+        # What runs is known without the disk, and leaves `running` in the moment its end is told.
+        present = queue.running.get(job.id) or await queue.store.job(job.id)
         if present is None or present.state.terminal:
             return present or job
         job = present
