@@ -29,6 +29,7 @@ from gpud.adapters.webhook_sender import WebhookSender
 from gpud.adapters.webhook_signer import StandardSigner
 from gpud.adapters.worker_hooks import WorkerHooks
 from gpud.adapters.worker_listener import WorkerListener
+from gpud.adapters.worker_uses import WorkerUses
 from gpud.api.app import build_api
 from gpud.api.auth import ApiKeyRing
 from gpud.api.worker_calls import WorkerCalls
@@ -52,6 +53,7 @@ from gpud.jobs.load import LoadWithJobs
 from gpud.jobs.worker_line import JobLine
 from gpud.jobs.worker_tokens import WorkerTokens
 from gpud.ports.logs import NoLogCapture
+from gpud.ports.readings import CommitReading
 from gpud.webhooks.control import WebhookControl
 from gpud.webhooks.dispatcher import WebhookDispatcher
 
@@ -159,6 +161,7 @@ class Parts:
             steps=(PausedStep(self._runtime.freezer), SleepingStep(self._hooks)),
             logs=self.logs,
             line=JobLine(self.jobs, self._worker_tokens, self.door.base_url),
+            uses=WorkerUses(self._runtime, self._threads),
         )
         fleet_settings = FleetSettings(
             parallel_starts=settings.docker.parallel_starts or 2 * (os.cpu_count() or 1),
@@ -166,6 +169,7 @@ class Parts:
             idle_memory_mib_max=settings.gpus.idle_memory_mib_max,
             release_timeout_s=settings.gpus.release_timeout_s,
             history_days=settings.history.keep_days,
+            stats_step_s=settings.metrics.step_s,
             headroom_mib=settings.gpus.headroom_mib,
             images=_images(settings, calendar),
         )
@@ -212,6 +216,7 @@ class Parts:
                 ids=self._ids,
             ),
             archive=self.archive,
+            readings=fleet.readings(self._commits),
             gateway=lambda: self._gateway.reading(),  # noqa: PLW0108 - built later, and all come through it
         )
         runner = web.AppRunner(app, access_log=None, handle_signals=False)
@@ -225,6 +230,15 @@ class Parts:
         )
         return WorkerListener(
             calls.runner(), self.door, DockerGateway(self._settings.docker, self._threads).address
+        )
+
+    def _commits(self) -> CommitReading:
+        stats = self._store.stats
+        return CommitReading(
+            commits=stats.commits,
+            operations=stats.operations,
+            commit_s=stats.commit_s,
+            waiting_operations=stats.waiting_operations,
         )
 
     def webhooks(self) -> WebhookDispatcher:

@@ -222,6 +222,13 @@ class LogsSettings(_Section):
     """`auto`: the engine's own log files where gpud may read them, else its API; `api`: always its API."""
 
 
+class MetricsSettings(_Section):
+    """What is measured of workers and GPUs."""
+
+    step_s: Annotated[float, Field(ge=1, le=300)] = 10.0
+    """Between looks at what workers and GPUs use: for `/metrics` and for each worker's history."""
+
+
 class PriceSettings(_Section):
     """What GPU time costs."""
 
@@ -262,6 +269,7 @@ class Settings(_Section):
     prices: PriceSettings = PriceSettings()
     log: LogSettings = LogSettings()
     logs: LogsSettings = LogsSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:

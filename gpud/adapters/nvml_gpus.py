@@ -13,7 +13,7 @@ import structlog
 
 from gpud.adapters.lone_thread import LoneThread
 from gpud.adapters.nvml_events import EventWatcher
-from gpud.adapters.nvml_read import SESSION_ERRORS, Unreadable, cpus_of, read_boards, read_use
+from gpud.adapters.nvml_read import SESSION_ERRORS, Unreadable, cpus_of, read_boards, read_reading, read_use
 from gpud.core.ids import GpuUuid
 from gpud.errors import DependencyDown
 from gpud.ports.gpus import GpuFault
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TypeVar
 
-    from gpud.core.gpu import Gpu, GpuUse
+    from gpud.core.gpu import Gpu, GpuReading, GpuUse
 
     T = TypeVar("T")
 
@@ -103,6 +103,15 @@ class NvmlGpus:
         asked = tuple(uuids)
         return await self._call(lambda: self._usage(asked))
 
+    async def readings(self, uuids: Sequence[GpuUuid]) -> tuple[GpuReading, ...]:
+        """Read load, power and temperature; a GPU that does not answer is left out.
+
+        Raises:
+            DependencyDown: The driver does not answer, or is not loaded.
+        """
+        asked = tuple(uuids)
+        return await self._call(lambda: self._readings(asked))
+
     async def faults(self) -> tuple[GpuFault, ...]:
         """Take the faults seen since the last call; asks the driver nothing."""
         return tuple(self._faults.popleft() for _ in range(len(self._faults)))
@@ -163,6 +172,18 @@ class NvmlGpus:
             except pynvml.NVMLError as error:
                 _log.warning("gpu.usage_unreadable", gpu_uuid=uuid, error=str(error))
         return tuple(uses)
+
+    @staticmethod
+    def _readings(uuids: tuple[GpuUuid, ...]) -> tuple[GpuReading, ...]:
+        found = []
+        for uuid in uuids:
+            try:
+                found.append(read_reading(uuid))
+            except SESSION_ERRORS:
+                raise
+            except pynvml.NVMLError:
+                continue  # the next look at its use says so
+        return tuple(found)
 
     def _lose(self, uuid: GpuUuid, why: str) -> None:
         if uuid not in self._lost:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import pynvml
 
-from gpud.core.gpu import Gpu, GpuUse
+from gpud.core.gpu import Gpu, GpuReading, GpuUse
 from gpud.core.ids import GpuUuid
 from gpud.core.topology import Distance
 
@@ -117,6 +117,48 @@ def read_use(uuid: GpuUuid) -> GpuUse:
     """
     handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
     return GpuUse(uuid=uuid, used_mib=-(-_memory(handle).used // MIB), pids=_pids(handle))
+
+
+def read_reading(uuid: GpuUuid) -> GpuReading:
+    """Read what one GPU or MIG device does; what it does not tell, as a MIG device its load, is None.
+
+    Raises:
+        pynvml.NVMLError: The driver does not know the UUID, or the GPU does not answer.
+    """
+    handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+    memory = _memory(handle)
+    rates = _told(lambda: pynvml.nvmlDeviceGetUtilizationRates(handle))
+    power_mw = _told(lambda: pynvml.nvmlDeviceGetPowerUsage(handle))
+    return GpuReading(
+        uuid=uuid,
+        used_mib=-(-memory.used // MIB),
+        total_mib=memory.total // MIB,
+        gpu_percent=None if rates is None else float(rates.gpu),
+        memory_percent=None if rates is None else float(rates.memory),
+        power_w=None if power_mw is None else power_mw / 1000,
+        energy_mj=_told(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)),
+        temperature_c=_told(lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)),
+        processes=tuple(sorted(_processes(handle).items())),
+    )
+
+
+def _told(read: Callable[[], Handle]) -> Handle | None:
+    try:
+        return read()
+    except _CANNOT_TELL:
+        return None
+
+
+def _processes(handle: Handle) -> dict[int, int]:
+    """The MiB each process has; the driver does not tell them everywhere."""
+    found: dict[int, int] = {}
+    for listing in (
+        pynvml.nvmlDeviceGetComputeRunningProcesses,
+        pynvml.nvmlDeviceGetGraphicsRunningProcesses,
+    ):
+        for process in _told(lambda listing=listing: listing(handle)) or ():  # type: ignore[misc]
+            found[process.pid] = max(found.get(process.pid, 0), (process.usedGpuMemory or 0) // MIB)
+    return found
 
 
 def cpuset(cpus: frozenset[int]) -> str:

@@ -11,7 +11,7 @@ from gpud.core.topology import Distance
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gpud.core.gpu import GpuUse
+    from gpud.core.gpu import GpuReading, GpuUse
     from gpud.ports.gpus import GpuFault
     from gpud.settings import StaticGpu
 
@@ -40,6 +40,11 @@ class StaticGpus:
 
     async def usage(self, uuids: Sequence[GpuUuid]) -> tuple[GpuUse, ...]:
         """Return nothing: no driver can say what runs on a declared GPU."""
+        del uuids
+        return ()
+
+    async def readings(self, uuids: Sequence[GpuUuid]) -> tuple[GpuReading, ...]:
+        """Return nothing: no driver can say what a declared GPU does."""
         del uuids
         return ()
 

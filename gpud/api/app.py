@@ -18,12 +18,14 @@ from gpud.api import (
     jobs,
     keys,
     logs,
+    metrics,
     registries,
     revisions,
     runpod,
     runpod_openai,
     simulation,
     starts,
+    stats,
     system,
     usage,
     webhooks,
@@ -35,6 +37,7 @@ from gpud.api.openapi import openapi_document
 from gpud.api.operations import add_operations
 from gpud.api.problems import BODY_BYTES_MAX, REQUEST_ID, problems_middleware
 from gpud.api.services import SERVICES, Services
+from gpud.ports.readings import Readings
 from gpud.ports.traffic import GatewayReading
 
 if TYPE_CHECKING:
@@ -57,6 +60,7 @@ ALL_OPERATIONS = (
     *dry_runs.OPERATIONS_HERE,
     *starts.OPERATIONS_HERE,
     *workers.OPERATIONS_HERE,
+    *stats.OPERATIONS_HERE,
     *gpus.OPERATIONS_HERE,
     *images.OPERATIONS_HERE,
     *registries.OPERATIONS_HERE,
@@ -67,6 +71,7 @@ ALL_OPERATIONS = (
     *usage.OPERATIONS_HERE,
     *events.OPERATIONS_HERE,
     *logs.OPERATIONS_HERE,
+    *metrics.OPERATIONS_HERE,
     *webhooks.OPERATIONS_HERE,
     *system.OPERATIONS_HERE,
 )
@@ -93,6 +98,7 @@ def build_api(
     ids: IdSource,
     webhook_control: WebhookControl,
     archive: LogArchive,
+    readings: Readings | None = None,
     gateway: Callable[[], GatewayReading] = GatewayReading,
     administrator_uids: frozenset[int] | None = None,
 ) -> web.Application:
@@ -114,6 +120,7 @@ def build_api(
         ids: For request ids.
         webhook_control: The door to webhooks.
         archive: The workers' kept output.
+        readings: What a scrape is told.
         gateway: How the gateway is; asked for each status.
         administrator_uids: Who needs no key on the Unix socket; root and the daemon's own by default.
     """
@@ -134,6 +141,7 @@ def build_api(
         webhooks=webhook_control,
         gateway=gateway,
         archive=archive,
+        readings=readings or Readings(),
     )
     default_uids = frozenset({0, os.geteuid()})
     app[ADMINISTRATOR_UIDS] = default_uids if administrator_uids is None else administrator_uids

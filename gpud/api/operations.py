@@ -35,6 +35,7 @@ class Scope(StrEnum):
     INVOKE = "invoke"
     READ = keys.READ
     WRITE = keys.WRITE
+    METRICS = keys.METRICS
     ADMIN = keys.ADMIN
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gpud.jobs.jobs import Jobs
     from gpud.ports.control import FleetControl
     from gpud.ports.logs import LogArchive
+    from gpud.ports.readings import Readings
     from gpud.ports.simulator import Simulator
     from gpud.ports.store import AccessStore, ReadModel
     from gpud.ports.time import Clock, IdSource
@@ -41,6 +42,7 @@ class Services:
         webhooks: Subscriptions and what they were told.
         gateway: How the gateway is.
         archive: The workers' kept output.
+        readings: What a scrape is told.
         stopping: Set when the application shuts down, so that endless answers end.
     """
 
@@ -56,6 +58,7 @@ class Services:
     webhooks: WebhookControl
     gateway: Callable[[], GatewayReading]
     archive: LogArchive
+    readings: Readings
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _names: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 

@@ -73,6 +73,33 @@ class GpuUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GpuReading:
+    """What a GPU does at one moment, as NVML says; None where it does not tell.
+
+    Args:
+        uuid: Of the GPU or MIG device.
+        used_mib: Memory in use.
+        total_mib: All of it.
+        gpu_percent: Time in which it computed.
+        memory_percent: Time in which its memory was read or written.
+        power_w: Drawn now.
+        energy_mj: Drawn since the driver was loaded, in millijoules.
+        temperature_c: Of the chip.
+        processes: Host process ids and the MiB each has.
+    """
+
+    uuid: GpuUuid
+    used_mib: int
+    total_mib: int
+    gpu_percent: float | None = None
+    memory_percent: float | None = None
+    power_w: float | None = None
+    energy_mj: int | None = None
+    temperature_c: float | None = None
+    processes: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GpuSlice:
     """A part of one GPU's memory that one worker reserves, beside others on the same GPU.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,8 @@ class Executor:
         self._efforts = efforts
         self._tasks = tasks
         self._running: dict[WorkerId, _Running] = {}
+        self.begun: Counter[str] = Counter()
+        """Efforts begun, by kind."""
         self._hands_free = False
         self._closed = False
 
@@ -135,6 +138,7 @@ class Executor:
         previous = before.task if before is not None else None
         if previous is not None and before is not None and before.action is not Action.LAUNCH:
             previous.cancel()
+        self.begun[action] += 1
         coroutine = self._run(worker.id, action, previous)
         task = self._tasks.create_task(coroutine, name=f"{action}:{worker.id}")
         self._running[worker.id] = _Running(action=action, task=task)

@@ -25,8 +25,8 @@ from gpud.fleet.history import History
 from gpud.fleet.image_keeper import ImageKeeper
 from gpud.fleet.journal import Journal
 from gpud.fleet.launching import Launching
-from gpud.fleet.log_keeper import LogKeeper
 from gpud.fleet.meter import Meter
+from gpud.fleet.observers import Observers
 from gpud.fleet.prewarmer import Prewarmer
 from gpud.fleet.prober import Prober
 from gpud.fleet.reconciler import Reconciler, ReconcilerPolicy
@@ -53,7 +53,9 @@ if TYPE_CHECKING:
     from gpud.ports.images import ImageStore
     from gpud.ports.page_cache import PageCache
     from gpud.ports.probes import HealthProbe
+    from gpud.ports.readings import CommitReading, Readings
     from gpud.ports.standby import Tier
+    from gpud.ports.stats import UseReader
     from gpud.ports.steps import Step
     from gpud.ports.store import AccessStore, FleetStore
     from gpud.ports.time import Clock, IdSource
@@ -90,6 +92,7 @@ class FleetPorts:
     steps: Sequence[Step] = ()
     logs: LogCapture = field(default_factory=NoLogCapture)
     line: WorkerLine = field(default_factory=NoLine)
+    uses: UseReader | None = None
 
 
 class Fleet:
@@ -148,9 +151,7 @@ class Fleet:
         self._warmer = Warmer(self.hands, ports.page_cache, tasks)
         self._trials = Trials(self.hands, self.prewarmer, tasks)
         self.history = History(self.state, self.journal, ports.clock, keep_days=settings.history_days)
-        keeper = LogKeeper(self.hands, ports.logs, tasks)
-        self.reconciler.senses.append(keeper.observe)
-        self.reconciler.listeners.append(keeper.note)
+        self.observers = Observers(self.hands, self.journal, ports.uses, tasks)
         self.control = self._catalog()
         self._loops: list[asyncio.Task[None]] = []
         self._adopted = False
@@ -178,6 +179,8 @@ class Fleet:
         rows = await self._ports.store.load_fleet()
         adoption = Adoption(self.hands, self.meter, rows)
         adoption.load()
+        if not adoption.rebooted:
+            self.observers.tally.resume(rows.open_segments)
         found: tuple[Gpu, ...] | None = None
         try:
             found = await self._ports.gpus.list_gpus()
@@ -235,6 +238,8 @@ class Fleet:
             "gpu_keeper": self.gpu_keeper.run(),
             "image_keeper": self._image_keeper.run(),
         }
+        if self.observers.sampler is not None:
+            loops["sampler"] = self.observers.sampler.run()
         self._loops = [self._tasks.create_task(loop, name=name) for name, loop in loops.items()]
 
     def stuck(self, *, round_limit_s: float) -> str:
@@ -296,6 +301,10 @@ class Fleet:
                 self._add_heartbeat()
             self.reconciler.wake()
             await asyncio.sleep(_HEARTBEAT_S)
+
+    def readings(self, commits: Callable[[], CommitReading]) -> Readings:
+        """Where a scrape reads; `commits` tells of the store."""
+        return self.observers.readings(commits, self._executor.begun)
 
     def _add_heartbeat(self) -> None:
         clock = self._ports.clock

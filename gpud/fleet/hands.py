@@ -37,6 +37,7 @@ class FleetSettings:
         idle_memory_mib_max: More than this in use before a start, and the GPU is quarantined.
         release_timeout_s: How long a GPU may take to show its memory back.
         history_days: How long the record of requests is kept; 0 keeps none.
+        stats_step_s: Between looks at what workers and GPUs use.
         headroom_mib: Of every shared GPU, reserved for nobody.
         images: What images may take on the disk, and when they are looked after.
     """
@@ -47,6 +48,7 @@ class FleetSettings:
     release_timeout_s: float
     history_days: float = 8.0
     headroom_mib: int = 0
+    stats_step_s: float = 10.0
     images: ImagePolicy = field(default_factory=ImagePolicy)
 
 

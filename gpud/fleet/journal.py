@@ -9,6 +9,8 @@ import structlog
 from gpud.errors import StorageFull
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gpud.core.records import FleetChange
     from gpud.ports.store import FleetStore
     from gpud.ports.time import Clock
@@ -28,10 +30,14 @@ class Journal:
         self._clock = clock
         self._pending: list[FleetChange] = []
         self.full_since_s: float | None = None
+        self.listeners: list[Callable[[FleetChange], None]] = []
+        """Told of each change as it is made; must return at once."""
 
     def add(self, change: FleetChange) -> None:
         """Append one change."""
         self._pending.append(change)
+        for listen in self.listeners:
+            listen(change)
 
     async def flush(self) -> bool:
         """Write what was collected; False when the disk is full and it must be tried again.

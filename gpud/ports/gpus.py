@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gpud.core.gpu import Gpu, GpuUse
+    from gpud.core.gpu import Gpu, GpuReading, GpuUse
     from gpud.core.ids import GpuUuid
 
 
@@ -39,6 +39,10 @@ class GpuInventory(Protocol):
 
     async def usage(self, uuids: Sequence[GpuUuid]) -> tuple[GpuUse, ...]:
         """Memory and processes now; a UUID the driver no longer knows is left out."""
+        ...
+
+    async def readings(self, uuids: Sequence[GpuUuid]) -> tuple[GpuReading, ...]:
+        """Memory, load, power and temperature now; a UUID the driver no longer knows is left out."""
         ...
 
     async def faults(self) -> tuple[GpuFault, ...]:

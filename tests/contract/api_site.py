@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from gpud.adapters.sqlite.store import Store
+    from gpud.ports.readings import Readings
 
 NOBODY = frozenset({4_000_000_000})
 """Administrators' uids, where the test's own process must not be one."""
@@ -64,6 +65,7 @@ async def running_api(
     administrator_uids: frozenset[int] | None = None,
     gateway: Callable[[], GatewayReading] = GatewayReading,
     log_root: Path | None = None,
+    readings: Readings | None = None,
 ) -> AsyncIterator[ApiSite]:
     """Run the API on a loopback port."""
     async with AsyncExitStack() as stack:
@@ -97,6 +99,7 @@ async def running_api(
             clock=clock,
             ids=ids,
             webhook_control=webhook_control,
+            readings=readings,
             archive=LogFileArchive(log_root or Path("/nonexistent")),
             gateway=gateway,
             administrator_uids=administrator_uids,

@@ -365,6 +365,31 @@ async def test_memory_the_driver_keeps_for_itself_is_not_in_use(nvml: NvmlBox) -
     assert use.used_mib == MIB_PER_GIB + 1
 
 
+async def test_what_a_gpu_does_is_told_as_far_as_the_driver_tells(nvml: NvmlBox) -> None:
+    first, second = nvml.uuids[:2]
+    nvml.nvml.change(
+        first,
+        memory_used_bytes=2 * GIB,
+        utilisation_percent=87,
+        memory_utilisation_percent=40,
+        power_mw=250_500,
+        energy_mj=123,
+        temperature_celsius=61,
+        processes=(StandInProcess(pid=7, used_bytes=GIB),),
+    )
+    reading, other = await nvml.inventory.readings([first, second, GpuUuid("GPU-nobody")])
+    assert (reading.uuid, other.uuid) == (first, second)
+    assert (reading.used_mib, reading.total_mib) == (2 * MIB_PER_GIB, 80 * MIB_PER_GIB)
+    assert (reading.gpu_percent, reading.memory_percent) == (87, 40)
+    assert (reading.power_w, reading.energy_mj, reading.temperature_c) == (250.5, 123, 61)
+    assert reading.processes == ((7, MIB_PER_GIB),)
+    nvml.nvml.fail("nvmlDeviceGetUtilizationRates", ERROR_NOT_SUPPORTED)
+    nvml.nvml.fail("nvmlDeviceGetPowerUsage", ERROR_NOT_SUPPORTED)
+    (reading,) = await nvml.inventory.readings([first])
+    assert (reading.gpu_percent, reading.memory_percent, reading.power_w) == (None, None, None)
+    assert reading.used_mib == 2 * MIB_PER_GIB
+
+
 async def test_cpus_and_numa_node_near_a_gpu_are_told_as_far_as_they_are_online(nvml: NvmlBox) -> None:
     nvml.nvml.change(nvml.uuids[0], cpus="0,1000", numa_node=3)
     nvml.nvml.change(nvml.uuids[1], cpus="1000", numa_node=-1)

@@ -29,16 +29,26 @@ def _lines(daemon: DaemonProcess, **query: object) -> list[dict[str, Any]]:
     return items
 
 
+def _stats(daemon: DaemonProcess, worker_id: str) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = daemon.get(f"/v1/workers/{worker_id}/stats")["items"]
+    return items
+
+
 def test_output_is_kept_whole_through_a_killed_daemon_and_after_the_container_is_gone(
     start_daemon: DaemonStarter, worker_image: str
 ) -> None:
-    daemon = start_daemon(settings=static_gpus(1))
+    daemon = start_daemon(settings={**static_gpus(1), "metrics": {"step_s": 1}})
     env = {"LOG_FLOOD_LINES_PER_S": 200, "API_TOKEN": _SECRET}
     daemon.deploy(worker_spec("chatty", worker_image, env=env, scale={"min_workers": 1}))
     (worker,) = daemon.wait_ready("chatty")
     until(lambda: len(_lines(daemon, endpoint="chatty")) > 100, what="lines")
     daemon.kill()
     daemon.start()
+    (used, *_) = until(lambda: _stats(daemon, worker["id"]), what="a look at what it uses")
+    assert used["memory_bytes"] > 1 << 20
+    scraped = daemon.api("GET", "/metrics").body.decode()
+    assert f'gpud_worker_memory_bytes{{endpoint="chatty",worker="{worker["id"]}"}}' in scraped
+    assert 'gpud_gpu_seconds_total{endpoint="chatty",phase="idle"}' in scraped
     last = _numbers(_lines(daemon, worker=worker["id"]))[-1]
     until(lambda: _numbers(_lines(daemon, worker=worker["id"], limit=1))[:1] > [last + 100], what="more")
     assert daemon.api("DELETE", f"/v1/workers/{worker['id']}?force=true").status == 202

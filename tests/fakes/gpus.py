@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gpud.core.gpu import Gpu, GpuUse
+from gpud.core.gpu import Gpu, GpuReading, GpuUse
 from gpud.core.ids import GpuUuid
 from gpud.errors import DependencyDown
 from gpud.ports.gpus import GpuFault
@@ -62,6 +62,20 @@ class FakeGpus:
         await self._answering()
         known = self._gpus.keys() - self._lost
         return tuple(self._use(uuid) for uuid in uuids if uuid in known)
+
+    async def readings(self, uuids: Sequence[GpuUuid]) -> tuple[GpuReading, ...]:
+        uses = {use.uuid: use for use in await self.usage(uuids)}
+        return tuple(
+            GpuReading(
+                uuid=uuid,
+                used_mib=use.used_mib,
+                total_mib=self._gpus[uuid].memory_mib,
+                gpu_percent=100.0 if use.pids else 0.0,
+                power_w=60.0,
+                processes=tuple((p.pid, p.used_mib) for p in self._processes.get(uuid, ())),
+            )
+            for uuid, use in uses.items()
+        )
 
     async def faults(self) -> tuple[GpuFault, ...]:
         faults, self._faults = tuple(self._faults), []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from gpud.cli import exits, grammar
 from gpud.cli.client import path_of
 from gpud.cli.grammar import Argument, Command, Option
-from gpud.cli.output import Column, age, facts, state_text, text_at, value_at
+from gpud.cli.output import Column, age, facts, number_at, rows_at, size, state_text, text_at, value_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,6 +92,26 @@ def _moment(worker: Mapping[str, object], name: str) -> str:
     return f"{age(at)} ago ({at})" if at else ""
 
 
+STATS_COLUMNS = (
+    Column("AT", lambda row: text_at(row, "at")[:19].replace("T", " ")),
+    Column("CPU CORES", lambda row: f"{number_at(row, 'cpu_cores'):.2f}", right=True),
+    Column("MEMORY", lambda row: size(number_at(row, "memory_bytes")), right=True),
+    Column("GPU MEMORY", lambda row: size(number_at(row, "gpu_memory_bytes")), right=True),
+    Column("GPU %", lambda row: f"{number_at(row, 'gpu_utilization_percent'):.0f}", right=True),
+)
+
+
+def _stats(values: Values, context: Context) -> int:
+    span = "day" if values.flag("day") else "hour"
+    page = context.client.get(path_of("v1", "workers", values.text("id"), "stats"), {"span": span})
+    if context.as_json:
+        context.print_json(page)
+        return exits.OK
+    last = max(int(values.number("last", 20)), 1)
+    context.print_table(STATS_COLUMNS, rows_at(page, "items")[-last:], empty="Nothing was measured yet.")
+    return exits.OK
+
+
 def _stop(values: Values, context: Context) -> int:
     force = values.flag("force")
     for worker_id in values.texts("id"):
@@ -112,6 +132,18 @@ COMMANDS = (
         ),
     ),
     Command(("worker", "get"), "Show one worker.", _get, (_ID,)),
+    Command(
+        ("worker", "stats"),
+        "Show what a worker used: CPU, memory, its GPUs.",
+        _stats,
+        (_ID,),
+        (
+            Option("day", "The last day in steps of five minutes.", kind=grammar.FLAG),
+            Option("last", "How many steps.", kind=grammar.WHOLE, short="n", default="20"),
+        ),
+        details="Times are UTC. On a shared GPU its memory is what the worker's own processes have, as far "
+        "as the driver tells; how busy it is counts others' work too.",
+    ),
     Command(
         ("worker", "stop"),
         "Stop workers. The endpoint starts others when its scale asks for them.",

@@ -1,0 +1,61 @@
+"""What a scrape is told, read where it is kept; nobody counts for its sake on a request's way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gpud.core.stats_history import StatsHistory
+from gpud.core.tally import FleetTally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gpud.core.gpu import GpuReading, GpuStatus
+    from gpud.core.ids import EndpointName, GpuUuid, WorkerId
+    from gpud.ports.logs import LogCounts
+    from gpud.ports.stats import ContainerUse
+    from gpud.ports.traffic import EndpointLoad
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitReading:
+    """What the store's writer has done since the start."""
+
+    commits: int = 0
+    operations: int = 0
+    commit_s: float = 0.0
+    waiting_operations: int = 0
+
+
+def _nothing() -> Mapping[str, int]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readings:
+    """Where to read.
+
+    Args:
+        tally: What happened to the fleet.
+        history: What workers used.
+        uses: Of containers, as last read.
+        gpu_readings: As last read.
+        gpus: Every GPU with its health.
+        loads: As last taken.
+        actions: Efforts begun, by kind.
+        boot_ns: The clock of `tally`'s GPU time.
+        commits: Of the store.
+        log_counts: By worker.
+    """
+
+    tally: FleetTally = field(default_factory=FleetTally)
+    history: StatsHistory = field(default_factory=lambda: StatsHistory(10.0))
+    uses: Callable[[], Mapping[WorkerId, ContainerUse]] = dict
+    gpu_readings: Callable[[], Mapping[GpuUuid, GpuReading]] = dict
+    gpus: Callable[[], Mapping[GpuUuid, GpuStatus]] = dict
+    loads: Callable[[], Mapping[EndpointName, EndpointLoad]] = dict
+    actions: Callable[[], Mapping[str, int]] = _nothing
+    boot_ns: Callable[[], int] = int
+    commits: Callable[[], CommitReading] = CommitReading
+    log_counts: Callable[[], Mapping[str, LogCounts]] = dict
