@@ -120,12 +120,13 @@ class FakeEngineLogs:
         connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
         sent = 0
         while not self._closed:
+            ended = container.ended  # asked before the entries, so that none comes after the end
             for stamp, stream, text in container.entries[sent:]:
                 payload = f"{stamp} {text}".encode()
                 kind = 2 if stream == "stderr" else 1
                 connection.sendall(struct.pack(">BxxxI", kind, len(payload)) + payload)
                 sent += 1
-            if container.ended:
+            if ended:
                 return
             with self.changed:
                 self.changed.wait(0.05)
