@@ -45,7 +45,6 @@ NEEDED = {
     "collect_images": "write",
     "remove_image": "write",
     "list_pulls": "read",
-    "list_logs": "read",
     "list_registries": "read",
     "put_registry": "admin",
     "delete_registry": "admin",
