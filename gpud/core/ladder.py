@@ -61,7 +61,12 @@ def plan_ladder(world: World, held_by: Mapping[GpuUuid, EndpointName]) -> Ladder
         held_by: Leased GPUs and their endpoints.
     """
     planner = _LadderPlanner(world, held_by)
-    order = sorted(world.endpoints.values(), key=lambda s: (-s.endpoint.spec.scale.priority, s.endpoint.name))
+    concerned = [
+        seen
+        for name, seen in world.endpoints.items()
+        if seen.endpoint.spec.standby.mode is not StandbyMode.NONE or planner.keeps(name)
+    ]
+    order = sorted(concerned, key=lambda s: (-s.endpoint.spec.scale.priority, s.endpoint.spec.name))
     for standby in world.standing.standbys.values():
         if standby.state in _KEPT and standby.endpoint not in world.endpoints:
             planner.drop(standby, "endpoint_deleted")
@@ -91,6 +96,10 @@ class _LadderPlanner:
         for worker in world.workers.values():
             if worker.state in _SERVING:
                 self._serving[worker.endpoint] = self._serving.get(worker.endpoint, 0) + 1
+
+    def keeps(self, name: EndpointName) -> bool:
+        """Whether an endpoint has any that may stay."""
+        return name in self._kept
 
     def drop(self, standby: Standby, why: str) -> None:
         """Destroy one."""

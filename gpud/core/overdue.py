@@ -10,7 +10,10 @@ from gpud.core.stalls import stalled
 from gpud.core.worker import COUNTED, Cause, WorkerEvent, WorkerState
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gpud.core.endpoint import EndpointSpec
+    from gpud.core.gpu import GpuStatus
     from gpud.core.worker import Worker
     from gpud.core.world import World
 
@@ -20,8 +23,18 @@ STOP_UNANSWERED_AFTER_S = 300.0
 """An engine that has not answered a stop for this long has lost the worker."""
 
 
-def due(worker: Worker, world: World) -> tuple[list[WorkerEvent], float | None]:
+def sick_gpus(world: World) -> tuple[GpuStatus, ...]:
+    """List the GPUs that no worker may stay on; asked once for all workers."""
+    return tuple(s for s in world.gpus if s.health in (GpuHealth.UNHEALTHY, GpuHealth.CORDONED))
+
+
+def due(worker: Worker, world: World, sick: Sequence[GpuStatus]) -> tuple[list[WorkerEvent], float | None]:
     """Say what has to happen to a worker now.
+
+    Args:
+        worker: Which.
+        world: As it is.
+        sick: As `sick_gpus` lists them.
 
     Returns:
         Its events, and the loop time at which its next limit is over; None when it waits for none.
@@ -36,9 +49,9 @@ def due(worker: Worker, world: World) -> tuple[list[WorkerEvent], float | None]:
             events.append(WorkerEvent(worker_id=worker.id, cause=cause, detail=detail, force=force))
         else:
             ask_again_at_s = worker.since_s + limit_s
-    sick = _sick_gpus(worker, world)
-    if sick is not None:
-        events.append(sick)
+    lost = _gpu_lost(worker, sick)
+    if lost is not None:
+        events.append(lost)
     return events, ask_again_at_s
 
 
@@ -103,16 +116,12 @@ def _spec_of(worker: Worker, world: World) -> EndpointSpec | None:
     return world.specs.get(worker.id) or (seen.endpoint.spec if seen else None)
 
 
-def _sick_gpus(worker: Worker, world: World) -> WorkerEvent | None:
-    if worker.state not in COUNTED or not worker.gpu_uuids:
+def _gpu_lost(worker: Worker, sick: Sequence[GpuStatus]) -> WorkerEvent | None:
+    if not sick or worker.state not in COUNTED:
         return None
-    sick = [
-        s
-        for s in world.gpus
-        if s.gpu.uuid in worker.gpu_uuids and s.health in (GpuHealth.UNHEALTHY, GpuHealth.CORDONED)
-    ]
-    if not sick:
+    mine = [status for status in sick if status.gpu.uuid in worker.gpu_uuids]
+    if not mine:
         return None
-    dead = any(s.health is GpuHealth.UNHEALTHY for s in sick)
-    listed = "; ".join(f"{s.gpu.uuid} is {s.health}: {s.reason}" for s in sick)
+    dead = any(s.health is GpuHealth.UNHEALTHY for s in mine)
+    listed = "; ".join(f"{s.gpu.uuid} is {s.health}: {s.reason}" for s in mine)
     return WorkerEvent(worker_id=worker.id, cause=Cause.GPU_LOST, detail=listed, force=dead)

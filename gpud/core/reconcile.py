@@ -10,12 +10,12 @@ from gpud.core.contest import contest_of
 from gpud.core.explaining import start_limit, unmet
 from gpud.core.gpu import GpuHealth
 from gpud.core.ladder import plan_ladder
-from gpud.core.overdue import due
+from gpud.core.overdue import due, sick_gpus
 from gpud.core.pacing import PaceMemory, ScaleDecision, ScaleReason
 from gpud.core.placement import Placement, place, placed
 from gpud.core.rolling import is_rolling, roll, scene_of, seat_of
 from gpud.core.rollout_moves import room_taken
-from gpud.core.scaling import desired_workers
+from gpud.core.scaling import ASLEEP, desired_workers
 from gpud.core.standby import ClaimStandby, claimable, to_claim
 from gpud.core.stepping import called, instead_of_leaving, plan_steps
 from gpud.core.surplus import revivable, victims
@@ -49,7 +49,7 @@ def plan(world: World) -> Plan:
     enable the next (PENDING, RESERVED and CREATING in one go) without any wait between.
     """
     planner = _Planner(world)
-    order = sorted(world.endpoints.values(), key=lambda s: (-s.endpoint.spec.scale.priority, s.endpoint.name))
+    order = sorted(planner.awake(), key=lambda s: (-s.endpoint.spec.scale.priority, s.endpoint.spec.name))
     for seen in order:
         planner.scale(seen)
     planner.share()
@@ -97,6 +97,17 @@ class _Planner:
         self._starting = sum(w.state in _STARTING for w in world.workers.values())
         self._claimed: set[WorkerId] = set()
         self._called: set[WorkerId] = set()
+        self._sick = sick_gpus(world)
+
+    def awake(self) -> list[EndpointSeen]:
+        """The endpoints that need a look; the others are decided."""
+        awake = []
+        for name, seen in self.world.endpoints.items():
+            if seen.resting and name not in self._by_endpoint:
+                self.decisions[name] = ASLEEP
+            else:
+                awake.append(seen)
+        return awake
 
     # -- one endpoint --------------------------------------------------------------------------
 
@@ -373,7 +384,7 @@ class _Planner:
 
     def progress(self, worker: Worker) -> None:
         """Move a worker on whose time has come."""
-        events, ask_again_at_s = due(worker, self.world)
+        events, ask_again_at_s = due(worker, self.world, self._sick)
         self.changes.extend(events)
         self._ask_at(ask_again_at_s)
 

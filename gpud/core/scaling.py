@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gpud.core.world import EndpointSeen
 
 _NOTHING = PaceMemory()
-_ASLEEP = ScaleDecision(desired=0, reason=ScaleReason.IDLE)
+ASLEEP = ScaleDecision(desired=0, reason=ScaleReason.IDLE)
 _SERVING = frozenset({WorkerState.READY, WorkerState.NOT_READY}) | STEPPED_DOWN
 _AVAILABLE = frozenset({WorkerState.READY, WorkerState.PAUSED})
 
@@ -50,7 +50,7 @@ def desired_workers(
     """
     scale = seen.endpoint.spec.scale
     if _sleeps_on(seen, workers):
-        return _ASLEEP, seen.pace
+        return ASLEEP, seen.pace
     starts_max = None
     if seen.starts.failures:  # half open: one start shows whether more make sense
         probing = any(worker.state not in _SERVING for worker in workers)

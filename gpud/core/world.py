@@ -47,6 +47,7 @@ class EndpointSeen:
         image_present: The engine has exactly its image.
         window_open: What its warm windows ask for now.
         rollout: The way to another revision, while there is one; also the last one that ended.
+        resting: `core.resting.rests` holds for it, which is asked once and not in each plan.
     """
 
     endpoint: Endpoint
@@ -63,6 +64,7 @@ class EndpointSeen:
     image_present: bool = False
     window_open: OpenWindow = NO_WINDOW
     rollout: RolloutSeen | None = None
+    resting: bool = False
 
     @property
     def patience_s(self) -> float:

@@ -135,6 +135,8 @@ class Chronicle:
         """A round decided how many workers each endpoint should have; called before that is kept."""
         for name, decision in decisions.items():
             before = self._state.decisions.get(name)
+            if before is decision:
+                continue
             if before is not None and before.desired != decision.desired:
                 facts = {"from": before.desired, "to": decision.desired, "reason": decision.reason}
                 self._record("endpoint.scaled", facts, endpoint=name)

@@ -17,7 +17,7 @@ from gpud.errors import InvariantBroken, StorageFull
 from gpud.fleet.chronicle import Chronicle
 from gpud.fleet.moves import Moves
 from gpud.fleet.rollouts import Rollouts
-from gpud.fleet.routes import routing_table
+from gpud.fleet.routes import Routes
 from gpud.fleet.standbys import Standbys
 from gpud.fleet.state import StartLimits
 
@@ -112,6 +112,7 @@ class Reconciler:
             state=state, journal=journal, clock=clock, ids=ids, budget=policy.standbys, record=self.record
         )
         self._moves = self._moves_over(ids)
+        self._routes = Routes(state)
         self._followers: tuple[Follower, ...] = ()
         self._inbox: list[WorkerEvent | Callable[[], None]] = []
         self._changes: list[tuple[Callable[[], object], asyncio.Future[object]]] = []
@@ -270,8 +271,7 @@ class Reconciler:
             self.state.decisions, self.state.waits = last.decisions, last.waits
         # The table goes out before anything is awaited: no request reaches a worker that this
         # round has started to drain.
-        table = routing_table(self.state, now_s=now_s, full_since_s=self._journal.full_since_s)
-        self._traffic.publish(table)
+        self._traffic.publish(self._routes.table(now_s=now_s, full_since_s=self._journal.full_since_s))
         self.hurry()
         more_to_settle = self._meter.settle()
         written = await self._journal.flush()
@@ -282,8 +282,7 @@ class Reconciler:
             self.state.forget(worker_id)
         self._round_ended.set()
         self.rounded_s = self._clock.now_s()
-        loaded = any(self.state.current_load(name) for name in self.state.endpoints)
-        sleep_s = (_TICK_S if loaded or last is None else _IDLE_TICK_S) if written else _FULL_DISK_RETRY_S
+        sleep_s = (_TICK_S if self.state.loaded or last is None else _IDLE_TICK_S) if written else _FULL_DISK_RETRY_S
         if more_to_settle:
             sleep_s = min(sleep_s, 0.1)
         if last is not None and last.ask_again_at_s is not None:

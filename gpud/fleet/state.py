@@ -16,14 +16,13 @@ from gpud.core.patience import last_patience_s, patience_s
 from gpud.core.policies import STABLE_WINDOW_S, arrival_window_s
 from gpud.core.prediction import Prediction
 from gpud.core.revision import at_present
-from gpud.core.rollout import RolloutSeen, Tally
 from gpud.core.starts import StartRecord
 from gpud.core.tallying import tallied
-from gpud.core.windows import NO_WINDOW, OpenWindow
 from gpud.core.worker import HOLDS_GPUS, WorkerState
-from gpud.core.world import EndpointSeen, World
+from gpud.core.world import World
+from gpud.fleet.pictures import Pictures
 from gpud.fleet.revisions import RevisionBook
-from gpud.ports.traffic import EndpointLoad
+from gpud.ports.traffic import AT_REST, EndpointLoad
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,10 +31,11 @@ if TYPE_CHECKING:
     from gpud.core.gpu import GpuStatus, GpuUse
     from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
     from gpud.core.pacing import ScaleDecision
-    from gpud.core.rollout import Rollout
+    from gpud.core.rollout import Rollout, Tally
     from gpud.core.stalls import StartProgress
     from gpud.core.standby import Rung, Standby, StandbyFault, StandbySeen
     from gpud.core.waiting import WaitReason
+    from gpud.core.windows import OpenWindow
     from gpud.core.worker import Worker
     from gpud.core.world import Plan
     from gpud.ports.containers import EngineInfo
@@ -95,7 +95,6 @@ class WakeMarks:
 
 _COLD_START_DEFAULT_S = 60.0
 _COLD_START_LEAST_S = 0.05
-_NO_LOAD = EndpointLoad()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +125,27 @@ class EndpointMemory:
     pace: PaceMemory = field(default_factory=PaceMemory)
     answers: dict[Revision, Tally] = field(default_factory=dict)
     prediction: Prediction = field(default_factory=Prediction)
+    _expected: tuple[ColdStart | None, float] = (None, 0.0)
+
+    @property
+    def expected_start_s(self) -> float:
+        """Median of the recent cold starts; 0 when there was none."""
+        starts = self.cold_starts
+        newest = starts[-1] if starts else None
+        if self._expected[0] is not newest:
+            self._expected = newest, usual_total_ns(starts) / 1e9
+        return self._expected[1]
+
+    @property
+    def calm(self) -> bool:
+        """A load of nothing would change nothing here."""
+        entries = self.window.entries
+        return (
+            len(entries) == 1
+            and not entries[0][1]
+            and not self.average.load
+            and self.arrivals.since_s is not None
+        )
 
     def note_start(self, start: ColdStart) -> Slowdown | None:
         """A start ended well; says whether it was slower than usual."""
@@ -174,6 +194,11 @@ class FleetState:
         self.rungs_unavailable: Mapping[Rung, str] = {}
         self.sharing = AllocationMemory()
         self.windows_open: Mapping[EndpointName, OpenWindow] = {}
+        self.looked_s = float("-inf")
+        """When the loads were last taken."""
+        self.loaded = False
+        """Something waited or was in flight then."""
+        self._pictures = Pictures(self)
         self.headroom_mib = headroom_mib
         self.used_mib: dict[GpuUuid, int] = {}
         # Nothing is started before the engine was asked what runs.
@@ -191,22 +216,34 @@ class FleetState:
 
     def observe_load(self, traffic: Traffic, *, now_s: float) -> None:
         """Take every endpoint's load into its window."""
+        looked_s, self.looked_s = self.looked_s, now_s
+        loads, self.loaded = self.loads, False
         for name, endpoint in self.endpoints.items():
             load = traffic.take_load(name)
-            self.loads[name] = load
+            loads[name] = load
             memory = self.recall(name)
-            memory.note_load(load, now_s=now_s)
-            if load.answers:
-                memory.answers = tallied(memory.answers, load.answers, self.workers)
-            scale, cold_start_s = endpoint.spec.scale, memory.cold_start_s
-            span_s = max(patience_s(scale, cold_start_s), last_patience_s(scale, cold_start_s))
-            current = load.waiting + load.in_flight
-            # The busy moment lies between two looks: it is dated to when the load was last seen
-            # above zero, so that an idle timeout counts from the last request's end.
-            if load.peak > current:
-                at_s = min(max(load.last_busy_s, memory.window.newest_s), now_s)
-                memory.window = memory.window.observed(load.peak, at_s=at_s, span_s=span_s)
-            memory.window = memory.window.observed(current, at_s=now_s, span_s=span_s)
+            if load is AT_REST and memory.calm:
+                continue
+            self._observe(endpoint, load, memory, now_s, looked_s)
+
+    def _observe(
+        self, endpoint: Endpoint, load: EndpointLoad, memory: EndpointMemory, now_s: float, looked_s: float
+    ) -> None:
+        """Take one endpoint's load into its window; `looked_s` is the loop time of the look before."""
+        memory.note_load(load, now_s=now_s)
+        if load.answers:
+            memory.answers = tallied(memory.answers, load.answers, self.workers)
+        scale, cold_start_s = endpoint.spec.scale, memory.cold_start_s
+        span_s = max(patience_s(scale, cold_start_s), last_patience_s(scale, cold_start_s))
+        current = load.waiting + load.in_flight
+        self.loaded |= current > 0
+        # The busy moment lies between two looks: it is dated to when the load was last seen
+        # above zero, so that an idle timeout counts from the last request's end.
+        if load.peak > current:
+            before_s = looked_s if memory.window.entries else memory.window.newest_s
+            at_s = min(max(load.last_busy_s, before_s), now_s)
+            memory.window = memory.window.observed(load.peak, at_s=at_s, span_s=span_s)
+        memory.window = memory.window.observed(current, at_s=now_s, span_s=span_s)
 
     def world(
         self,
@@ -221,7 +258,7 @@ class FleetState:
         """One frozen picture for the core."""
         return World(
             now_s=now_s,
-            endpoints={name: self._seen(endpoint) for name, endpoint in self.endpoints.items()},
+            endpoints=self._pictures.take(now_s=now_s),
             workers=dict(self.workers),
             in_flight=in_flight,
             specs={worker_id: endpoint.spec for worker_id, endpoint in self.made_for.items()},
@@ -252,38 +289,6 @@ class FleetState:
         endpoints = self.endpoints.values()
         return {each.image for each in endpoints} | {self.serving(each).image for each in endpoints}
 
-    def _rollout_seen(self, endpoint: Endpoint, memory: EndpointMemory) -> RolloutSeen | None:
-        rollout = self.rollouts.get(endpoint.name)
-        if rollout is None:
-            return None
-        return RolloutSeen(
-            rollout=rollout,
-            target=endpoint,
-            image_present=endpoint.image.pin in self.images_present,
-            old=memory.answers.get(rollout.base, Tally()),
-            new=memory.answers.get(rollout.target, Tally()),
-        )
-
-    def _seen(self, wanted: Endpoint) -> EndpointSeen:
-        memory, load = self.recall(wanted.name), self.loads.get(wanted.name, _NO_LOAD)
-        endpoint = self.serving(wanted)
-        return EndpointSeen(
-            endpoint=endpoint,
-            rollout=self._rollout_seen(wanted, memory),
-            window=memory.window,
-            load=load.waiting + load.in_flight,
-            waiting=load.waiting,
-            oldest_wait_s=load.oldest_wait_s,
-            average=memory.average,
-            arrivals=memory.arrivals,
-            service_s=memory.service_s,
-            cold_start_s=memory.cold_start_s,
-            pace=memory.pace,
-            starts=memory.starts,
-            image_present=endpoint.image.pin in self.images_present,
-            window_open=self.windows_open.get(endpoint.name, NO_WINDOW),
-        )
-
     def remember(self, plan: Plan) -> None:
         """Keep what a plan leaves for the next one."""
         for name, pace in plan.paces.items():
@@ -305,11 +310,6 @@ class FleetState:
         for about in known:
             about.pop(worker_id, None)
 
-    def current_load(self, name: EndpointName) -> int:
-        """Waiting plus in flight, as last taken."""
-        load = self.loads.get(name)
-        return load.waiting + load.in_flight if load else 0
-
     def holders_of(self, uuid: GpuUuid, *, but: WorkerId | None = None) -> tuple[Worker, ...]:
         """The workers that hold a GPU: one, or those that share it.
 
@@ -329,10 +329,6 @@ class FleetState:
             self.used_mib[use.uuid] = use.used_mib
         else:
             self.used_mib.pop(use.uuid, None)
-
-    def expected_start_s(self, name: EndpointName) -> float:
-        """Median of the endpoint's recent cold starts; 0 when there was none."""
-        return usual_total_ns(self.recall(name).cold_starts) / 1e9
 
     def ready_count(self, name: EndpointName) -> int:
         """READY workers of an endpoint."""

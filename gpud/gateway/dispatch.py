@@ -21,6 +21,7 @@ from gpud.gateway.hold import Held, HoldState, Waiter
 from gpud.gateway.inflight import LoadBook
 from gpud.gateway.lane import RETRY_BUDGET, Lane, QuietSlot, Slot, WholeWorker
 from gpud.gateway.places import Place
+from gpud.ports.traffic import AT_REST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +82,8 @@ class Dispatcher:
             if known is None:
                 self._lanes[name] = Lane(route, self._book.endpoint(name))
                 continue
+            if known.route is route and not route.workers and not known.held:
+                continue
             if known.route.workers != route.workers:
                 now_s = self._clock.now_s()
                 known.ready_changed(route, now_s)
@@ -135,6 +138,8 @@ class Dispatcher:
     def take_load(self, endpoint: EndpointName) -> EndpointLoad:
         """Load of an endpoint; resets its peak."""
         lane = self._lanes.get(endpoint)
+        if lane is not None and lane.count.at_rest:
+            return AT_REST
         first = lane.held.first if lane is not None else None
         oldest_wait_s = self._clock.now_s() - first.since_s if first is not None else 0.0
         return self._book.take(endpoint, oldest_wait_s)

@@ -54,6 +54,13 @@ class EndpointCount:
         self.exchanges: deque[tuple[float, float, float]] = deque(maxlen=_EXCHANGES_MAX)
         self.answers: dict[WorkerId, list[int]] = {}
 
+    @property
+    def at_rest(self) -> bool:
+        """Nothing is under way, and nothing was since it was last taken."""
+        return not (
+            self.in_flight or self.waiting or self.peak or self.arrivals or self.exchanges or self.answers
+        )
+
     def answered(self, worker_id: WorkerId, *, failed: bool) -> None:
         """A worker answered, or broke off."""
         tally = self.answers.get(worker_id)

@@ -55,7 +55,7 @@ class LoadWithJobs:
         """Load of an endpoint; resets its peak."""
         load = self._requests.take_load(endpoint)
         lane = self._queue.peek(endpoint)
-        if lane is None:
+        if lane is None or not (lane.counted or lane.peak or lane.arrivals):
             return load
         # Jobs that wait for a retry are not work that could be done now.
         later = len(lane.scheduled)

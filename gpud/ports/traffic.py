@@ -47,6 +47,10 @@ class EndpointLoad:
         return [ended_s - since_s for _arrived_s, since_s, ended_s in newest if since_s >= 0]
 
 
+AT_REST = EndpointLoad()
+"""What an endpoint's load is while nobody calls: this very object, so that no look at it is needed."""
+
+
 class TrafficWatcher(Protocol):
     """Told by the gateway, synchronously and on the event loop; must return at once."""
 

@@ -21,12 +21,18 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench soak", description=__doc__)
     add_arguments(parser)
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument(
+        "--rest-s",
+        type=float,
+        default=REST_S,
+        help="longest rest of a client",
+    )
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(argv)
     report = Report("soak", ["uvloop"])
     minutes = 1.0 if options.quick else options.minutes
     phases = max(4, round(minutes * PHASES_A_MINUTE))
-    soak = Soak(phases=phases, phase_s=60 / PHASES_A_MINUTE, rest_s=REST_S, seed=options.seed)
+    soak = Soak(phases=phases, phase_s=60 / PHASES_A_MINUTE, rest_s=options.rest_s, seed=options.seed)
     uvloop.run(soak.run())
     for name, values in soak.readings.items():
         report.add(name, "gpud", name, values[len(values) // 3 :])

@@ -11,7 +11,7 @@ from gpud.core.ids import EndpointName, Revision
 from gpud.core.starts import StartRecord
 from gpud.core.waiting import WaitReason
 from gpud.core.worker import WorkerState
-from gpud.fleet.routes import routing_table
+from gpud.fleet.routes import Routes
 from gpud.fleet.state import FleetState
 from tests.unit.core.making import endpoint, worker, worker_id
 
@@ -31,7 +31,7 @@ def _state(scale: ScalePolicy | None = None, *, ready: bool = False) -> FleetSta
 
 
 def _route(state: FleetState, *, full_since_s: float | None = None) -> Route:
-    return routing_table(state, now_s=_NOW_S, full_since_s=full_since_s).routes[_ECHO]
+    return Routes(state).table(now_s=_NOW_S, full_since_s=full_since_s).routes[_ECHO]
 
 
 def _refusal(state: FleetState, *, full_since_s: float | None = None) -> Refusal:
@@ -48,7 +48,7 @@ def test_only_ready_workers_are_in_the_routes(state: WorkerState) -> None:
 
 
 def test_an_alias_leads_to_its_endpoint() -> None:
-    table = routing_table(_state(), now_s=_NOW_S, full_since_s=None)
+    table = Routes(_state()).table(now_s=_NOW_S, full_since_s=None)
     assert table.aliases == {"gpt": _ECHO}
 
 
@@ -63,7 +63,7 @@ def test_a_failing_endpoint_refuses_with_the_error_until_the_next_try() -> None:
     refusal = _refusal(state)
     assert (refusal.slug, refusal.retry_after_s) == ("start-failed", 4.0)
     assert "It exited with code 7." in refusal.detail
-    assert routing_table(state, now_s=_NOW_S + 4, full_since_s=None).routes[_ECHO].refusal is None
+    assert Routes(state).table(now_s=_NOW_S + 4, full_since_s=None).routes[_ECHO].refusal is None
 
 
 def test_an_engine_that_is_away_for_a_moment_refuses_nobody() -> None:
