@@ -34,8 +34,6 @@ def contest_of(
     claimants = []
     for name, seen in world.endpoints.items():
         workers, decision = by_endpoint.get(name, ()), decisions[name]
-        if seen.resting and not workers:
-            continue
         if seen.endpoint.spec.gpus.count and (workers or decision.desired):
             claimants.append(_claimant(world, seen, decision, workers))
     tenants = [

@@ -71,6 +71,14 @@ def plan(world: World) -> Plan:
     )
 
 
+def _as_they_should_be(seen: EndpointSeen, workers: Sequence[Worker]) -> bool:
+    """Whether an endpoint that rests has just the workers it should have, and nothing is to be done."""
+    revision = seen.endpoint.revision
+    return len(workers) == seen.endpoint.spec.scale.min_workers and all(
+        worker.state is WorkerState.READY and worker.revision == revision for worker in workers
+    )
+
+
 class _Planner:
     """Collects one plan; lives for one call of `plan`."""
 
@@ -103,7 +111,7 @@ class _Planner:
         """The endpoints that need a look; the others are decided."""
         awake = []
         for name, seen in self.world.endpoints.items():
-            if seen.resting and name not in self._by_endpoint:
+            if seen.resting and name not in self._by_endpoint and not seen.endpoint.spec.scale.min_workers:
                 self.decisions[name] = ASLEEP
             else:
                 awake.append(seen)
@@ -177,6 +185,8 @@ class _Planner:
         ):
             return
         workers = workers or []
+        if seen.resting and _as_they_should_be(seen, workers):
+            return
         current = [w for w in workers if w.revision == endpoint.revision and w.state in COUNTED]
         self._roll(seen, workers, decision)
         for worker in workers:

@@ -14,15 +14,14 @@ if TYPE_CHECKING:
 
 
 def rests(seen: EndpointSeen, *, now_s: float) -> bool:
-    """Whether an endpoint that has no worker should have none, whenever it is asked again.
+    """Whether an endpoint should have its `min_workers` and no more, whenever it is asked again.
 
-    True means that every plan from now on decides the same about it, leaves the same memory and has no
-    moment at which to ask again, for as long as this picture holds and it has no workers.
+    True means that every plan decides that, leaves a memory that says the same, and has no moment at which
+    to ask again, for as long as this picture holds, whatever workers there are.
     """
     scale, window = seen.endpoint.spec.scale, seen.window_open
     return (
         not seen.load
-        and not scale.min_workers
         and scale.max_workers > 0
         and scale.policy is not PolicyName.FIXED
         and not scale.more_policies

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, assert_never
 
 from gpud.core.endpoint import PolicyName, ScalePolicy
@@ -49,6 +50,8 @@ def desired_workers(
         A count within `min_workers..max_workers` with its reason, and what to remember.
     """
     scale = seen.endpoint.spec.scale
+    if seen.resting:
+        return kept_at(scale.min_workers), seen.pace
     if _sleeps_on(seen, workers):
         return ASLEEP, seen.pace
     starts_max = None
@@ -63,6 +66,14 @@ def desired_workers(
         now_s=now_s,
         starts_max=starts_max,
     )
+
+
+@cache
+def kept_at(min_workers: int) -> ScaleDecision:
+    """What is decided about an endpoint that rests."""
+    if not min_workers:
+        return ASLEEP
+    return ScaleDecision(desired=min_workers, reason=ScaleReason.MIN_WORKERS)
 
 
 def _sleeps_on(seen: EndpointSeen, workers: Sequence[Worker]) -> bool:

@@ -22,29 +22,36 @@ _STARTING = STARTING_UP & HOLDS_GPUS
 class Invariants:
     """Checks one box and whichever daemon runs on it.
 
-    The routing table is swapped in every round of the reconciler and in the same turn of the
-    loop as the changes it shows, so a new table is when there is something to look at.
+    The routing table is published in every round of the reconciler and in the same turn of the
+    loop as the changes it shows, so that is when there is something to look at.
     """
 
     def __init__(self, box: Box) -> None:
         self._box = box
         self._daemon: Daemon | None = None
-        self._seen: RoutingTable | None = None
+        self._published = False
         self._counted: set[WorkerId] = set()
 
     def watch(self, daemon: Daemon) -> None:
         """Look at another run of the daemon from now on."""
         self._daemon = daemon
-        self._seen = daemon.dispatcher.table
+        self._published = False
+        publish = daemon.dispatcher.publish
+
+        def note_and_publish(table: RoutingTable) -> None:
+            self._published = True
+            publish(table)
+
+        daemon.dispatcher.publish = note_and_publish  # type: ignore[method-assign]
         self._counted = set(daemon.fleet.state.workers)
 
     def step(self) -> None:
         """Check after one turn of the loop."""
         assert not self._box.breaches, self._box.breaches[0]
         daemon = self._daemon
-        if daemon is None or daemon.killed or daemon.dispatcher.table is self._seen:
+        if daemon is None or daemon.killed or not self._published:
             return
-        self._seen = daemon.dispatcher.table
+        self._published = False
         self._gpus_are_held_once(daemon)
         self._workers_are_within_bounds(daemon)
         self._at_most_two_revisions_begin(daemon)
