@@ -72,6 +72,6 @@ def queue_retry_after_s(route: Route, *, waiting: int, service_s: float) -> floa
     Returns:
         Seconds, 1 to 600.
     """
-    slots = max(1, len(route.workers) * route.concurrency)
+    slots = max(1, len(route.workers)) * route.concurrency
     start_s = 0.0 if route.workers else route.expected_start_s
     return min(600.0, max(1.0, start_s + waiting * service_s / slots))

@@ -282,7 +282,11 @@ class Reconciler:
             self.state.forget(worker_id)
         self._round_ended.set()
         self.rounded_s = self._clock.now_s()
-        sleep_s = (_TICK_S if self.state.loaded or last is None else _IDLE_TICK_S) if written else _FULL_DISK_RETRY_S
+        sleep_s = (
+            (_TICK_S if self.state.loaded or last is None else _IDLE_TICK_S)
+            if written
+            else _FULL_DISK_RETRY_S
+        )
         if more_to_settle:
             sleep_s = min(sleep_s, 0.1)
         if last is not None and last.ask_again_at_s is not None:

@@ -31,18 +31,22 @@ def last_event(exchange: Exchange, answer: ResponseHead, error: GpudError) -> by
     body = exchange.connection.body if exchange.connection is not None else None
     raw = exchange.decodes or isinstance(body, EndlessBody)
     chunked = isinstance(body, ChunkedBody) and body.between_chunks
-    if not (raw or chunked) or not _is_event_stream(answer):
+    if not (raw or chunked) or not is_event_stream(answer):
         return b""
+    event = b"\n\n" + error_event(exchange, error)  # ends an event that the worker may have left unfinished
+    return event if raw else b"%x\r\n%b\r\n" % (len(event), event)
+
+
+def error_event(exchange: Exchange, error: GpudError) -> bytes:
+    """Write the event that says what went wrong."""
     data = openai.error_body(error)
     if not exchange.head.target.startswith("/openai/"):
         document = problem_document(error, request_id=exchange.request_id)
         data = json.dumps(document, separators=(",", ":")).encode()
-    # The empty line ends an event that the worker may have left unfinished.
-    event = b"\n\nevent: error\ndata: " + data + b"\n\n"
-    return event if raw else b"%x\r\n%b\r\n" % (len(event), event)
+    return b"event: error\ndata: " + data + b"\n\n"
 
 
-def _is_event_stream(head: ResponseHead) -> bool:
+def is_event_stream(head: ResponseHead) -> bool:
     """Whether the answer's body is a stream of server-sent events."""
     for line in head.lines:
         name, _, value = line.partition(b":")

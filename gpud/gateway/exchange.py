@@ -15,6 +15,7 @@ from gpud.gateway.credentials import counted
 from gpud.gateway.heads import parse_response
 from gpud.gateway.hold import Held
 from gpud.gateway.phases import ANSWERING, ARRIVED, CONNECTING, HELD, MODEL, OVER, SENT, TUNNEL
+from gpud.gateway.progress import Herald, asks_for_stream
 from gpud.gateway.tunnel import Tunnel
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Exchange:
         head: What it asked.
         upload: What has come of the body.
     """
+
+    herald: Herald | None = None
 
     def __init__(self, plane: Plane, client: ClientConnection, head: RequestHead, upload: Upload) -> None:
         self.plane = plane
@@ -93,13 +96,27 @@ class Exchange:
         if isinstance(got, Held):
             self.phase = HELD
             self._held = got
+            if self.route is not None and self.route.progress:
+                self._tell_progress()
         else:
             self._slot = got
             self._connect(got)
 
+    def _tell_progress(self) -> None:
+        """Have the client told how the start goes, if it waits for a stream and has sent all it has."""
+        if self.herald is None and self.upload.done and asks_for_stream(self.head, self.upload.kept):
+            self.herald = Herald(self)
+        if self.herald is not None:
+            self.herald.start()
+
+    def _waits_no_more(self) -> None:
+        self._held = None
+        if self.herald is not None:
+            self.herald.stop()
+
     def granted(self, slot: Slot) -> None:
         """There is a worker: connect to it."""
-        self._held = None
+        self._waits_no_more()
         if self.phase == OVER:
             slot.release()
             return
@@ -108,7 +125,7 @@ class Exchange:
 
     def refused(self, error: GpudError) -> None:
         """There will be none."""
-        self._held = None
+        self._waits_no_more()
         self.fail(error)
 
     def _connect(self, slot: Slot, *, fresh: bool = False) -> None:
@@ -188,7 +205,7 @@ class Exchange:
 
     def interim(self, head: ResponseHead) -> None:
         """Pass on a 1xx other than 100, which was answered here."""
-        if head.status != 100 and not self.head.http10:
+        if head.status != 100 and not self.head.http10 and not self._heralded:
             self.upload.forget()  # something of the answer was passed on
             self.client.write(answers.interim_bytes(head))
 
@@ -211,11 +228,18 @@ class Exchange:
             slot.judge(now_s, failed=head.unwell, status=head.status)
             connect_s = self.connected_s - self.began_s - slot.queue_s
             extra = answers.slot_fields(slot, self.request_id, connect_s, now_s - self.connected_s)
+        if self.herald is not None and self.herald.begun:
+            self.decodes = True
+            return self.herald.answer(head, body)
         if client.keep_alive and head.end and not self.head.http10:
             return b"".join((head.start, extra, head.end, body))
         return answers.response_bytes(
             head, self.head, extra, body, keep_alive=client.keep_alive, decoded=self.decodes
         )
+
+    def decoded(self, data: bytes, *, done: bool) -> bytes:
+        """Frame what came of an answer's body, out of its framing, as this client reads it."""
+        return self.herald.pass_on(data, done=done) if self.herald is not None and self.herald.begun else data
 
     def switched(self, head: ResponseHead, rest: bytes) -> None:
         """The worker agreed to an upgrade: from here on both sides' bytes pass untouched."""
@@ -250,8 +274,8 @@ class Exchange:
         """Answer with an error of gpud's own, or cut the answer off when it has begun."""
         if self.phase == OVER:
             return
-        last = last_event(self, self._answer, error) if self._answer is not None else b""
-        began = self.phase >= ANSWERING
+        began = self.phase >= ANSWERING or self._heralded
+        last = self._last_event(error) if began else b""
         self._let_go(reuse=False)
         if began:
             self.client.cut(last)
@@ -260,6 +284,16 @@ class Exchange:
         in_openai = self.head.target.startswith("/openai/")
         body, headers = answers.problem(error, self.request_id, openai=in_openai)
         self.answer_ourselves(error.status, headers, body)
+
+    @property
+    def _heralded(self) -> bool:
+        """The client has the head of a stream of events already."""
+        return self.herald is not None and self.herald.begun
+
+    def _last_event(self, error: GpudError) -> bytes:
+        if self.herald is not None and self.herald.begun:
+            return self.herald.last_event(error)
+        return last_event(self, self._answer, error) if self._answer is not None else b""
 
     def answer_ourselves(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         """Answer without a worker."""
@@ -331,7 +365,7 @@ class Exchange:
         self.phase = OVER
         if self._held is not None and self.route is not None:
             self.plane.dispatcher.abandon(self.route.endpoint, self._held)
-            self._held = None
+            self._waits_no_more()
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None

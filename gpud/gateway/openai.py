@@ -17,6 +17,7 @@ MODEL_BODY_BYTES_MAX = 128 * 1024
 """Most of a body that is read to find its `model`."""
 
 _JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]', re.DOTALL)
+_TRUE = re.compile(rb"\s*true\b")
 _FORM_MODEL = re.compile(rb'name="model"[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,512})\r\n')
 _ERROR_TYPES = {
     400: "invalid_request_error",
@@ -84,6 +85,22 @@ def model_in_body(body: bytes, content_type: str) -> str | None:
             case _:
                 pass
     return None
+
+
+def streams(body: bytes) -> bool:
+    """Whether a JSON body, or as much as there is of it, says `"stream": true` in its outermost object."""
+    depth = 0
+    key = b""
+    for token in _JSON_TOKEN.finditer(body):
+        text = token.group()
+        if text in (b"{", b"["):
+            depth += 1
+        elif text in (b"}", b"]"):
+            depth -= 1
+        elif text == b":" and depth == 1 and key == b'"stream"':
+            return _TRUE.match(body, token.end()) is not None
+        key = text
+    return False
 
 
 def model_list(models: list[str]) -> bytes:

@@ -191,7 +191,7 @@ class WorkerConnection(asyncio.Protocol):
             self.reusable = False  # more than the answer: unsolicited, and never passed on
             data = data[:size]
         if decoded is not None:
-            data = b"".join(decoded)
+            data = exchange.decoded(b"".join(decoded), done=body.done)
         if head or data:
             exchange.client.write(head + data if head else data)
         if body.done and self.exchange is exchange:
@@ -208,6 +208,8 @@ class WorkerConnection(asyncio.Protocol):
             exchange.half_closed(by_client=False)
             return True
         if type(self.body) is EndlessBody:
+            if exchange.decodes:
+                exchange.client.write(exchange.decoded(b"", done=True))
             exchange.finished()
         return False
 
