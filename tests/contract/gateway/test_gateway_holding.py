@@ -6,12 +6,17 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING
 
+import aiohttp
+
 from gpud.core.ids import EndpointName, WorkerId
 from gpud.core.routing import Refusal, RouteWorker, RoutingTable
-from tests.contract.gateway.rig import RecordingWatcher, Reply, Rig, refusing_port, route
+from gpud.gateway import progress
+from tests.contract.gateway.rig import TOKEN, RecordingWatcher, Reply, Rig, refusing_port, route
 
 if TYPE_CHECKING:
-    from tests.contract.gateway.rig import Answer, RawClient, ScriptedWorker
+    import pytest
+
+    from tests.contract.gateway.rig import Answer, RawClient, ScriptedWorker, Seen
 
 
 def _are_waiting(rig: Rig, count: int) -> bool:
@@ -322,3 +327,30 @@ async def test_a_conversation_stays_with_its_worker_while_that_has_room(rig: Rig
         assert len(set(turns)) == 1
     chosen = {await say(f"conversation {i}") for i in range(40)}
     assert len(chosen) > 1
+
+
+async def test_a_waiting_stream_sees_how_the_start_goes_and_then_its_events(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read by aiohttp's client, which knows nothing of gpud."""
+    monkeypatch.setattr(progress, "FIRST_AFTER_S", 0.01)
+    rig.publish(progress=True, start_phase="starting", expected_start_s=40.0)
+
+    async def events(
+        _worker: ScriptedWorker, _seen: Seen, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        writer.write(b"9\r\ndata: a\n\n\r\n9\r\ndata: b\n\n\r\n0\r\n\r\n")
+
+    url = f"http://127.0.0.1:{rig.port}/e/llm/v1/chat/completions"
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(url, json={"stream": True}) as answer,
+    ):
+        assert (answer.status, answer.content_type) == (200, "text/event-stream")
+        assert (await answer.content.readline()).startswith(b": gpud starting ")
+        rig.publish(await rig.worker(answer=events), progress=True)
+        assert (await answer.content.read()).endswith(b"data: a\n\ndata: b\n\n")

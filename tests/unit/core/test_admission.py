@@ -49,7 +49,7 @@ def test_retry_after_is_the_work_ahead_over_the_slots() -> None:
 
 
 def test_retry_after_adds_the_start_when_no_worker_is_there() -> None:
-    assert queue_retry_after_s(_route(expected_start_s=40.0), waiting=2, service_s=1.0) == 42.0
+    assert queue_retry_after_s(_route(expected_start_s=40.0), waiting=2, service_s=1.0) == 41.0
 
 
 def test_retry_after_stays_within_its_bounds() -> None:
