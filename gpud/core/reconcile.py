@@ -13,6 +13,7 @@ from gpud.core.ladder import plan_ladder
 from gpud.core.overdue import due, sick_gpus
 from gpud.core.pacing import PaceMemory, ScaleDecision, ScaleReason
 from gpud.core.placement import Placement, place, placed
+from gpud.core.resting import apart, as_they_should_be
 from gpud.core.rolling import is_rolling, roll, scene_of, seat_of
 from gpud.core.rollout_moves import room_taken
 from gpud.core.scaling import ASLEEP, desired_workers
@@ -49,7 +50,7 @@ def plan(world: World) -> Plan:
     enable the next (PENDING, RESERVED and CREATING in one go) without any wait between.
     """
     planner = _Planner(world)
-    order = sorted(planner.awake(), key=lambda s: (-s.endpoint.spec.scale.priority, s.endpoint.spec.name))
+    order = sorted(planner.awake, key=lambda s: (-s.endpoint.spec.scale.priority, s.endpoint.spec.name))
     for seen in order:
         planner.scale(seen)
     planner.share()
@@ -68,14 +69,6 @@ def plan(world: World) -> Plan:
         paces=planner.paces,
         sharing=planner.sharing.memory,
         rollouts=planner.rollouts,
-    )
-
-
-def _as_they_should_be(seen: EndpointSeen, workers: Sequence[Worker]) -> bool:
-    """Whether an endpoint that rests has just the workers it should have, and nothing is to be done."""
-    revision = seen.endpoint.revision
-    return len(workers) == seen.endpoint.spec.scale.min_workers and all(
-        worker.state is WorkerState.READY and worker.revision == revision for worker in workers
     )
 
 
@@ -106,16 +99,8 @@ class _Planner:
         self._claimed: set[WorkerId] = set()
         self._called: set[WorkerId] = set()
         self._sick = sick_gpus(world)
-
-    def awake(self) -> list[EndpointSeen]:
-        """The endpoints that need a look; the others are decided."""
-        awake = []
-        for name, seen in self.world.endpoints.items():
-            if seen.resting and name not in self._by_endpoint and not seen.endpoint.spec.scale.min_workers:
-                self.decisions[name] = ASLEEP
-            else:
-                awake.append(seen)
-        return awake
+        self.awake, asleep = apart(world, self._by_endpoint)
+        self.decisions.update(dict.fromkeys(asleep, ASLEEP))
 
     # -- one endpoint --------------------------------------------------------------------------
 
@@ -185,7 +170,7 @@ class _Planner:
         ):
             return
         workers = workers or []
-        if seen.resting and _as_they_should_be(seen, workers):
+        if seen.resting and as_they_should_be(seen, workers):
             return
         current = [w for w in workers if w.revision == endpoint.revision and w.state in COUNTED]
         self._roll(seen, workers, decision)

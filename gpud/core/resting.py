@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING
 
 from gpud.core.endpoint import PolicyName
 from gpud.core.policies import STABLE_WINDOW_S, arrival_window_s
+from gpud.core.worker import WorkerState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from gpud.core.demand import LoadWindow
-    from gpud.core.world import EndpointSeen
+    from gpud.core.ids import EndpointName
+    from gpud.core.worker import Worker
+    from gpud.core.world import EndpointSeen, World
 
 
 def rests(seen: EndpointSeen, *, now_s: float) -> bool:
@@ -33,6 +38,27 @@ def rests(seen: EndpointSeen, *, now_s: float) -> bool:
         and _calm(seen.window)
         and _calm(seen.pace.wishes)
         and _forgotten(seen, now_s)
+    )
+
+
+def apart(
+    world: World, by_endpoint: Mapping[EndpointName, Sequence[Worker]]
+) -> tuple[list[EndpointSeen], list[EndpointName]]:
+    """Tell the endpoints that need a look from those that rest with no worker, and should have none."""
+    awake, asleep = [], []
+    for name, seen in world.endpoints.items():
+        if seen.resting and name not in by_endpoint and not seen.endpoint.spec.scale.min_workers:
+            asleep.append(name)
+        else:
+            awake.append(seen)
+    return awake, asleep
+
+
+def as_they_should_be(seen: EndpointSeen, workers: Sequence[Worker]) -> bool:
+    """Whether an endpoint that rests has just the workers it should have, and nothing is to be done."""
+    revision = seen.endpoint.revision
+    return len(workers) == seen.endpoint.spec.scale.min_workers and all(
+        worker.state is WorkerState.READY and worker.revision == revision for worker in workers
     )
 
 
