@@ -217,6 +217,7 @@ class Parts:
             ),
             archive=self.archive,
             readings=fleet.readings(self._commits),
+            audit_log=self._store.audit_log,
             gateway=lambda: self._gateway.reading(),  # noqa: PLW0108 - built later, and all come through it
         )
         runner = web.AppRunner(app, access_log=None, handle_signals=False)

@@ -199,6 +199,16 @@ class JobSettings(_Section):
     """How long a dead letter is kept."""
 
 
+class AuditSettings(_Section):
+    """The record of calls that change something."""
+
+    keep_days: Annotated[float, Field(ge=1, le=3660)] = 400.0
+    """Days after which an entry is deleted."""
+    jobs: bool = False
+    """Record calls that send a job as well. The job itself says which key sent it; here it costs a write more
+    for each."""
+
+
 class LogsSettings(_Section):
     """What is kept of the workers' output, on disk under `paths.data_dir`."""
 
@@ -266,6 +276,7 @@ class Settings(_Section):
     standby: StandbySettings = StandbySettings()
     images: ImageSettings = ImageSettings()
     jobs: JobSettings = JobSettings()
+    audit: AuditSettings = AuditSettings()
     prices: PriceSettings = PriceSettings()
     log: LogSettings = LogSettings()
     logs: LogsSettings = LogsSettings()

@@ -31,6 +31,8 @@ from gpud.api import (
     webhooks,
     workers,
 )
+from gpud.api.audit_log import OPERATIONS_HERE as AUDIT_LOG_OPERATIONS
+from gpud.api.auditing import auditing_middleware
 from gpud.api.idempotency import idempotency_middleware
 from gpud.api.identity import ADMINISTRATOR_UIDS, identity_middleware
 from gpud.api.openapi import openapi_document
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
     from gpud.api.auth import ApiKeyRing
     from gpud.jobs.jobs import Jobs
+    from gpud.ports.audit_log import AuditLogStore
     from gpud.ports.control import FleetControl
     from gpud.ports.logs import LogArchive
     from gpud.ports.simulator import Simulator
@@ -69,6 +72,7 @@ ALL_OPERATIONS = (
     *runpod.OPERATIONS_HERE,
     *runpod_openai.OPERATIONS_HERE,
     *usage.OPERATIONS_HERE,
+    *AUDIT_LOG_OPERATIONS,
     *events.OPERATIONS_HERE,
     *logs.OPERATIONS_HERE,
     *metrics.OPERATIONS_HERE,
@@ -99,6 +103,7 @@ def build_api(
     webhook_control: WebhookControl,
     archive: LogArchive,
     readings: Readings | None = None,
+    audit_log: AuditLogStore,
     gateway: Callable[[], GatewayReading] = GatewayReading,
     administrator_uids: frozenset[int] | None = None,
 ) -> web.Application:
@@ -121,12 +126,18 @@ def build_api(
         webhook_control: The door to webhooks.
         archive: The workers' kept output.
         readings: What a scrape is told.
+        audit_log: Calls that changed something.
         gateway: How the gateway is; asked for each status.
         administrator_uids: Who needs no key on the Unix socket; root and the daemon's own by default.
     """
     app = web.Application(
         client_max_size=BODY_BYTES_MAX,
-        middlewares=[problems_middleware, identity_middleware, idempotency_middleware],
+        middlewares=[
+            problems_middleware,
+            identity_middleware,
+            auditing_middleware,
+            idempotency_middleware,
+        ],
     )
     app[SERVICES] = Services(
         control=control,
@@ -142,6 +153,7 @@ def build_api(
         gateway=gateway,
         archive=archive,
         readings=readings or Readings(),
+        audit_log=audit_log,
     )
     default_uids = frozenset({0, os.geteuid()})
     app[ADMINISTRATOR_UIDS] = default_uids if administrator_uids is None else administrator_uids

@@ -10,6 +10,7 @@ from gpud.api.rendering import answer
 from gpud.api.schemas.dry_run import DryRunDocument, dry_run_document
 from gpud.api.schemas.spec import EndpointSpecDocument
 from gpud.api.services import SERVICES
+from gpud.core.audit_log import Audited
 from gpud.errors import Conflict, ImagePullFailed, InvalidSpec, NotFound, RegistryDenied
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ OPERATIONS_HERE = (
         path="/v1/dry-runs",
         handler=make_dry_run,
         scope=Scope.WRITE,
+        audited=Audited.NEVER,
         summary="Say what deploying a spec would do, without doing it",
         tag="endpoints",
         body=EndpointSpecDocument,

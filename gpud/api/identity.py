@@ -67,9 +67,15 @@ def caller_of(request: web.Request, scope: str) -> Caller:
     uid = peer_uid(request)
     if token is None and uid is not None and uid in request.app[ADMINISTRATOR_UIDS]:
         return _ADMINISTRATOR
-    peer = f"uid {uid}" if uid is not None else _address_of(request)
+    peer = source_of(request)
     key = request.app[SERVICES].keyring.authorize_from(peer, token, scope)
     return Caller(name=key.id, scopes=key.scopes)
+
+
+def source_of(request: web.Request) -> str:
+    """Where a request comes from: `uid 0` at a Unix socket, else an address."""
+    uid = peer_uid(request)
+    return f"uid {uid}" if uid is not None else _address_of(request)
 
 
 def may_read(request: web.Request) -> bool:

@@ -27,6 +27,7 @@ from gpud.api.schemas.jobs import (
     job_fields,
 )
 from gpud.api.services import SERVICES, Services
+from gpud.core.audit_log import Audited
 from gpud.core.ids import EndpointName
 from gpud.core.job import Job, JobState
 from gpud.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
@@ -287,6 +288,7 @@ OPERATIONS_HERE = (
         path="/v1/jobs/{job}/progress",
         handler=put_progress,
         scope=Scope.OPEN,
+        audited=Audited.NEVER,
         summary="Tell a job's progress, with the token of its delivery in X-Gpud-Job-Token",
         tag="jobs",
         statuses=((204, "Taken"),),

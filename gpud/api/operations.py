@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from gpud.core import keys
+from gpud.core.audit_log import Audited
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -59,6 +60,7 @@ class Operation:
         streams: Its answer may be server-sent events instead.
         repeats_itself: Its handler knows repeated requests by their Idempotency-Key.
         keeps_secret: Its answer holds a secret, so a replay is answered without it.
+        audited: Whether its calls are written to the audit log, if it mutates.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Operation:
     streams: bool = False
     repeats_itself: bool = False
     keeps_secret: bool = False
+    audited: Audited = Audited.ALWAYS
 
     @property
     def mutates(self) -> bool:

@@ -19,6 +19,7 @@ from gpud.api.job_access import (
 from gpud.api.job_output import chunks_behind, over, shown
 from gpud.api.operations import Operation, Scope
 from gpud.api.services import SERVICES
+from gpud.core.audit_log import Audited
 from gpud.core.job import Job, JobState
 from gpud.core.job_call import RUNPOD_PREFIX
 from gpud.core.runpod import policy_of, wait_ms_of
@@ -238,7 +239,13 @@ def _json(document: dict[str, Any], headers: dict[str, str] | None = None) -> we
 
 
 def _operation(
-    name: str, methods: str, path: str, handler: Handler, summary: str, *, makes: bool = False
+    name: str,
+    methods: str,
+    path: str,
+    handler: Handler,
+    summary: str,
+    *,
+    makes: bool = False,
 ) -> list[Operation]:
     return [
         Operation(
@@ -251,6 +258,7 @@ def _operation(
             tag="runpod",
             problems=(*_PROBLEMS, NotFound) if makes else (InvalidRequest, NotFound, Conflict),
             repeats_itself=True,
+            audited=Audited.JOBS if makes else Audited.NEVER if "/" in methods else Audited.ALWAYS,
         )
         for method in methods.split("/")
     ]

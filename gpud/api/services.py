@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from gpud.api.auth import ApiKeyRing
     from gpud.jobs.jobs import Jobs
+    from gpud.ports.audit_log import AuditLogStore
     from gpud.ports.control import FleetControl
     from gpud.ports.logs import LogArchive
     from gpud.ports.readings import Readings
@@ -43,6 +44,7 @@ class Services:
         gateway: How the gateway is.
         archive: The workers' kept output.
         readings: What a scrape is told.
+        audit_log: Calls that changed something.
         stopping: Set when the application shuts down, so that endless answers end.
     """
 
@@ -59,6 +61,7 @@ class Services:
     gateway: Callable[[], GatewayReading]
     archive: LogArchive
     readings: Readings
+    audit_log: AuditLogStore
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _names: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 

@@ -14,6 +14,7 @@ from gpud.api.schemas.base import at_ms, timestamp
 from gpud.api.schemas.simulation import SimulationBody, SimulationDocument, outcome_document
 from gpud.api.schemas.spec import EndpointSpecDocument, spec_document
 from gpud.api.services import SERVICES
+from gpud.core.audit_log import Audited
 from gpud.core.history import arrivals_of
 from gpud.core.whatif import WhatIf, cold_starts_of, what_happened, within
 from gpud.errors import InvalidSpec, NotFound, Unavailable
@@ -118,6 +119,7 @@ OPERATIONS_HERE = (
         path="/v1/endpoints/{name}/simulate",
         handler=simulate_endpoint,
         scope=Scope.READ,
+        audited=Audited.NEVER,
         summary="Replay an endpoint's requests against other scale settings, beside what happened",
         tag="endpoints",
         body=SimulationBody,

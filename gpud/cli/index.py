@@ -14,17 +14,18 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("deploy", "rollback", "invoke", "run", "apply", "status", "explain", "simulate", "logs", "events"),
     ),
     ("Things", ("endpoint", "job", "worker", "gpu", "image", "registry", "key", "webhook")),
-    ("Accounts", ("usage", "audit")),
+    ("Accounts", ("usage", "audit", "audit-log")),
     ("Daemon", ("serve", "version", "completion")),
 )
-"""First words in the order of the help; each is also the name of a module in `gpud.cli.commands`."""
+"""First words in the order of the help; each is also the name of a module in `gpud.cli.commands`,
+with `_` for `-`."""
 
 FIRST_WORDS = tuple(word for _, words in GROUPS for word in words)
 
 
 def commands_of(first_word: str) -> tuple[Command, ...]:
     """Import the commands that begin with a word."""
-    module = importlib.import_module(f"gpud.cli.commands.{first_word}")
+    module = importlib.import_module(f"gpud.cli.commands.{first_word.replace('-', '_')}")
     commands: tuple[Command, ...] = module.COMMANDS
     return commands
 

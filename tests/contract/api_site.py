@@ -101,6 +101,7 @@ async def running_api(
             webhook_control=webhook_control,
             readings=readings,
             archive=LogFileArchive(log_root or Path("/nonexistent")),
+            audit_log=store.audit_log,
             gateway=gateway,
             administrator_uids=administrator_uids,
         )

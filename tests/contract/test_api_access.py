@@ -92,6 +92,7 @@ NEEDED = {
     "redeliver_webhook_delivery": "write",
     "show_usage": "read",
     "show_audit": "read",
+    "list_audit_log": "admin",
     "list_events": "read",
     "list_logs": "read",
     "show_metrics": "metrics",

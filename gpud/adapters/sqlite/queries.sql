@@ -563,3 +563,27 @@ SELECT * FROM (
 
 -- name: cold_starts_of_endpoint
 SELECT * FROM cold_start WHERE endpoint = :endpoint ORDER BY at_ms DESC, worker_id DESC LIMIT :limit;
+
+-- name: audit_log_insert
+INSERT INTO audit_log (
+    at_ms, request_id, caller, source, operation, method, path, subject, status, before, after
+) VALUES (
+    :at_ms, :request_id, :caller, :source, :operation, :method, :path, :subject, :status, :before, :after
+);
+
+-- name: audit_log_forget
+DELETE FROM audit_log WHERE seq IN (
+    SELECT old.seq FROM audit_log AS old WHERE old.at_ms < :before_ms ORDER BY old.at_ms LIMIT :limit
+);
+
+-- name: audit_log_before
+SELECT * FROM audit_log
+WHERE seq < :seq AND (:caller = '' OR caller = :caller) AND (:operation = '' OR operation = :operation)
+  AND (:subject = '' OR subject = :subject) AND +at_ms >= :since_ms AND +at_ms < :until_ms
+ORDER BY seq DESC LIMIT :limit;
+
+-- name: audit_log_after
+SELECT * FROM audit_log
+WHERE seq > :seq AND (:caller = '' OR caller = :caller) AND (:operation = '' OR operation = :operation)
+  AND (:subject = '' OR subject = :subject) AND +at_ms >= :since_ms AND +at_ms < :until_ms
+ORDER BY seq LIMIT :limit;

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gpud.adapters.sqlite.access import SqliteAccessStore
+from gpud.adapters.sqlite.audit_log import SqliteAuditLog
 from gpud.adapters.sqlite.blobs import BlobFiles, MemoryBlobs
 from gpud.adapters.sqlite.checkpoints import Checkpointer
 from gpud.adapters.sqlite.committer import GroupCommitter
@@ -50,6 +51,7 @@ class Store:
         fleet: Port `FleetStore`.
         reads: Port `ReadModel`.
         access: Port `AccessStore`.
+        audit_log: Port `AuditLogStore`.
         jobs: Port `JobStore`.
         webhooks: Port `WebhookStore`.
         install_id: Of this installation, made with its database.
@@ -73,6 +75,7 @@ class Store:
         self.fleet = SqliteFleetStore(committer, self.webhooks.note_put)
         self.reads = SqliteReadModel(read, clock)
         self.access = SqliteAccessStore(committer, read, sealer)
+        self.audit_log = SqliteAuditLog(committer, read)
         self.jobs = SqliteJobStore(committer, read, blobs)
         self.jobs.writer.on_end = JobCalls(clock.at_ms, self.webhooks.note_in_batch).note_ends
         committer.committed = self.webhooks.batch_committed

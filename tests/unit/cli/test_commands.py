@@ -12,7 +12,7 @@ import pytest
 
 from gpud.cli import exits
 from tests.unit.cli import documents
-from tests.unit.cli.canned import CannedDaemon, Reply, json_reply, problem
+from tests.unit.cli.canned import CannedDaemon, Reply, Seen, json_reply, problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -504,3 +504,43 @@ def test_completion_without_a_daemon_offers_nothing_and_stays_quiet(
     monkeypatch.setenv("GPUD_SOCKET", "/nowhere")
     ran = gpud("__complete", "endpoint", "get", "")
     assert (ran.code, ran.out, ran.err) == (0, "", "")
+
+
+def _entry(seq: int, **more: object) -> dict[str, object]:
+    return {
+        "seq": seq,
+        "at": "2026-11-21T14:00:00.000Z",
+        "request_id": "req_a",
+        "caller": "key_a",
+        "source": "192.0.2.7",
+        "operation": "put_endpoint",
+        "method": "PUT",
+        "path": "/v1/endpoints/llm",
+        "subject": "endpoints/llm",
+        "status": 200,
+        "before": "ab" * 32,
+        "after": "cd" * 32,
+        **more,
+    }
+
+
+def test_the_audit_log_is_shown_with_the_newest_call_last(gpud: Gpud, daemon: CannedDaemon) -> None:
+    daemon.on("GET", "/v1/audit-log", {"items": [_entry(2, before="", status=201), _entry(1)], "next": None})
+    ran = gpud("audit-log", "--caller", "key_a", "-n", "2")
+    _, first, second = ran.out.splitlines()
+    assert first.split()[0] == "1"
+    assert "abababab > cdcdcdcd" in first
+    assert "- > cdcdcdcd" in second
+    assert daemon.seen[0].query == {"caller": "key_a", "limit": "2"}
+
+
+def test_the_audit_log_is_exported_page_by_page_as_json_lines(gpud: Gpud, daemon: CannedDaemon) -> None:
+    def page(seen: Seen) -> Reply:
+        first = seen.query["after"] == "0"
+        items = [_entry(1), _entry(2)] if first else [_entry(3)]
+        return json_reply({"items": items, "next": "x" if first else None})
+
+    daemon.on("GET", "/v1/audit-log", page)
+    ran = gpud("audit-log", "--after", "0")
+    assert [json.loads(line)["seq"] for line in ran.out.splitlines()] == [1, 2, 3]
+    assert [seen.query["after"] for seen in daemon.seen] == ["0", "2"]
