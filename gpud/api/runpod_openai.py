@@ -13,6 +13,7 @@ from gpud.api.job_access import read_body
 from gpud.api.job_output import chunks_behind, over, shown
 from gpud.api.operations import Operation, Scope
 from gpud.api.services import SERVICES
+from gpud.core.audit_log import Audited
 from gpud.core.endpoint import EndpointType
 from gpud.core.job import JobState
 from gpud.core.job_stream import sse_of
@@ -168,6 +169,7 @@ OPERATIONS_HERE = tuple(
         tag="runpod",
         problems=(InvalidRequest, NotFound, Conflict, QueueFull, StorageFull),
         repeats_itself=True,
+        audited=Audited.JOBS,
     )
     for method, suffix in (("POST", ""), ("GET", "_by_get"))
 )

@@ -77,6 +77,8 @@ NEEDED = {
     "runpod_cancel": INVOKE,
     "runpod_retry": INVOKE,
     "runpod_purge_queue": INVOKE,
+    "runpod_openai": INVOKE,
+    "runpod_openai_by_get": INVOKE,
     "runpod_health": INVOKE,
     "runpod_requests": INVOKE,
     "list_webhooks": "read",
@@ -141,6 +143,7 @@ async def test_every_route_admits_exactly_the_scopes_it_names(site: ApiSite) -> 
             endpoint="llm",
             job="x",
             delivery="x",
+            route="chat/completions",
         )
         for held, headers in callers.items():
             async with site.client.request(
