@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.daemon import static_gpus, worker_spec
 from tests.e2e.waiting import until
+from tests.rig.images import build_image
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import DaemonStarter
@@ -170,6 +171,24 @@ def test_an_image_removed_under_a_created_container_costs_nobody_an_answer(
     _stands_by(daemon, "orphan", "created")
     engine.client.images.remove(image.id, force=True)
     assert daemon.call("orphan").status == 200
+    daemon.audit()
+
+
+def test_an_image_nothing_in_which_is_writable_is_parked_and_one_without_a_command_says_so(
+    start_daemon: DaemonStarter, worker_image: str, engine: Engine
+) -> None:
+    daemon = start_daemon()
+    lines = {"barren": "USER 65534:65534", "mute": "CMD []\nENTRYPOINT []"}
+    for name, line in lines.items():
+        dockerfile = f"FROM {worker_image}\n{line}\n"
+        image = build_image(engine, f"gpud/rig-{name}:1", {"Dockerfile": dockerfile.encode()})
+        daemon.deploy(_spec(name, image, "parked"))
+    standby = _stands_by(daemon, "barren", "parked")
+    reply = daemon.call("barren")
+    assert (reply.status, reply.worker) == (200, standby)
+    reply = daemon.call("mute")
+    assert (reply.status, reply.json()["type"]) == (503, "/problems/start-failed")
+    assert "command" in reply.json()["detail"]
     daemon.audit()
 
 
