@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 import structlog
 from docker.errors import APIError, NotFound
@@ -23,7 +27,7 @@ from gpud.errors import DependencyDown
 from gpud.ports.containers import ContainerStatus, EngineInfo, SeenContainer, WorkerLaunch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from pathlib import Path
 
     from gpud.core.stalls import Activity
@@ -39,6 +43,52 @@ _LOG_LINES = 1000
 _REMOVAL_TRIES = 100
 _PAUSE_S = 0.1
 _EVENTS = ("start", "die", "oom", "destroy")
+_LOOK_AFTER_S, _LOOK_WAIT_S = 0.02, 0.02
+
+_ResultT = TypeVar("_ResultT")
+_ArgsT = TypeVarTuple("_ArgsT")
+
+
+class _EarlyLook:
+    """An inspect that is asked while the start is under way: engines that lock a container answer it then.
+
+    So it costs nothing after the start. Other engines answer at once what was before the start, and are
+    asked again.
+    """
+
+    def __init__(self, look: Callable[[], Awaitable[SeenContainer]]) -> None:
+        self._look = look
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[SeenContainer] | None = None
+        self._ended = False
+
+    def begin(self) -> None:
+        """Called on the thread that is about to start the container."""
+        with suppress(RuntimeError):  # The loop is closed: nobody waits.
+            self._loop.call_soon_threadsafe(self._spawn)
+
+    def _spawn(self) -> None:
+        if not self._ended:
+            self._task = self._loop.create_task(self._after_a_moment())
+
+    async def _after_a_moment(self) -> SeenContainer:
+        await asyncio.sleep(_LOOK_AFTER_S)  # So that the start comes first.
+        return await self._look()
+
+    async def answer(self) -> SeenContainer | None:
+        """What was seen; None when that is not known at once."""
+        if self._task is None:
+            return None
+        done, _ = await asyncio.wait([self._task], timeout=_LOOK_WAIT_S)
+        return self._task.result() if done and self._task.exception() is None else None
+
+    def end(self) -> None:
+        """Nobody waits for it any more."""
+        self._ended = True
+        if self._task is not None:
+            if self._task.done() and not self._task.cancelled():
+                self._task.exception()  # Seen: the start's own error is what is told.
+            self._task.cancel()
 
 
 class DockerRuntime:
@@ -94,15 +144,25 @@ class DockerRuntime:
     async def start_worker(self, launch: WorkerLaunch) -> SeenContainer:
         """Create and start the container of one worker and tell where it listens.
 
-        Three calls: create, start, one inspect. Safe to repeat: the container is named after its
-        worker, so a second call adopts what an earlier one left behind, even one whose answer was
-        lost. A container whose start the engine refused is left for `remove_worker`.
+        Three calls: create, start, and one inspect that is asked during the start. Safe to repeat: the
+        container is named after its worker, so a second call adopts what an earlier one left behind, even
+        one whose answer was lost. A container whose start the engine refused is left for `remove_worker`.
 
         Raises:
             ImageNotFound: The engine has no such image; this never pulls.
             LaunchFailed: The engine refused; `permanent` when the same again cannot help.
         """
-        return await self._launch(self._starter.start, launch)
+        early = _EarlyLook(partial(self._look, container_name(launch.worker_id), launch))
+        try:
+            container_id, earlier, create_s = await self._launch(self._starter.start, launch, early.begin)
+            if earlier is not None:
+                return earlier
+            seen = await early.answer()
+            if seen is None or seen.status is ContainerStatus.CREATED:
+                seen = await self._look(container_id, launch)
+            return replace(seen, create_s=create_s)
+        finally:
+            early.end()
 
     async def create_worker(self, launch: WorkerLaunch) -> SeenContainer:
         """Create the container of one worker without starting it; one that is there is left as it is.
@@ -114,15 +174,24 @@ class DockerRuntime:
         return await self._launch(self._starter.create, launch)
 
     async def _launch(
-        self, work: Callable[[WorkerLaunch, threading.Event], SeenContainer], launch: WorkerLaunch
-    ) -> SeenContainer:
+        self,
+        work: Callable[[WorkerLaunch, threading.Event, *_ArgsT], _ResultT],
+        launch: WorkerLaunch,
+        *args: *_ArgsT,
+    ) -> _ResultT:
         given_up, limit_s = threading.Event(), self._settings.call_timeout_s
         try:
             with engine_errors(self._clients):
-                return await self._threads.run(work, launch, given_up, timeout_s=limit_s)
+                return await self._threads.run(work, launch, given_up, *args, timeout_s=limit_s)
         finally:
             # The thread runs on when its caller was cancelled; let it not begin another step.
             given_up.set()
+
+    async def _look(self, container: str, launch: WorkerLaunch) -> SeenContainer:
+        with engine_errors(self._clients):
+            return await self._threads.run(
+                self._starter.look, container, launch, timeout_s=self._settings.call_timeout_s
+            )
 
     async def inspect_worker(self, worker_id: WorkerId) -> SeenContainer | None:
         """Look at one worker's container; None when there is none."""

@@ -23,7 +23,7 @@ from gpud.errors import LaunchFailed
 from gpud.ports.containers import ContainerStatus, EngineInfo, SeenContainer, WorkerLaunch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import docker
 
@@ -92,22 +92,39 @@ class DockerStarter:
                 install_id=self._install_id,
             )
 
-    def start(self, launch: WorkerLaunch, given_up: threading.Event) -> SeenContainer:
-        """Create and start the container of one worker, or find the one an earlier call left behind."""
+    def start(
+        self, launch: WorkerLaunch, given_up: threading.Event, starting: Callable[[], None]
+    ) -> tuple[str, SeenContainer | None, float]:
+        """Create and start the container of one worker, or find the one an earlier call left behind.
+
+        Args:
+            launch: What is wanted.
+            given_up: Nobody waits any more: no further step is begun.
+            starting: Called as the engine is about to be asked for the start.
+
+        Returns:
+            The engine's id, a container that needed no start, and what creating it took in seconds.
+        """
         client, body = self._clients.get(), self._body(launch)
         begun_s = time.monotonic()
         with launch_errors(launch.image):
             container_id, earlier = self._create(client, launch, body, given_up)
             if earlier is not None and earlier.status is not ContainerStatus.CREATED:
-                return earlier
+                return container_id, earlier, 0.0
             create_s = 0.0 if earlier else time.monotonic() - begun_s
+            starting()
             try:
                 self._start_created(client, container_id, given_up)
             except APIError as error:
                 if not self._can_do_without(body, error):
                     raise
                 container_id = self._start_plainly(client, launch, body, container_id, given_up)
-        return replace(self._read(client.inspect_container(container_id), launch), create_s=create_s)
+        return container_id, None, create_s
+
+    def look(self, container_id: str, launch: WorkerLaunch) -> SeenContainer:
+        """Inspect the container of a launch."""
+        with launch_errors(launch.image):
+            return self._read(self._clients.get().inspect_container(container_id), launch)
 
     def create(self, launch: WorkerLaunch, given_up: threading.Event) -> SeenContainer:
         """Create the container of one worker without starting it."""
