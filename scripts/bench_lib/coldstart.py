@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench_lib.cached import measure_cached
+from bench_lib.cold_peers import measure_peers
 from bench_lib.engine_socket import EngineSocket
 from bench_lib.plain import BURST, measure_burst, measure_plain
 from bench_lib.report import Report, add_arguments
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 PORT = 8000
 RUNGS = ("parked", "created")
 RUNGS_AT_ONCE = ("created", "parked")
+PEER_ROUNDS = 5
 SEED = 7
 _ROOT = Path(__file__).parents[2]
 
@@ -89,6 +91,8 @@ def main(argv: list[str]) -> int:
             measure_cached(report, daemon, 3 if options.quick else 15, rng)
             for app in APPS:
                 _measure(report, daemon, app, app.quick_rounds if options.quick else app.rounds, rng)
+            if not options.quick:
+                measure_peers(report, daemon, PEER_ROUNDS)
         finally:
             daemon.clean_up()
     report.finish(options)
