@@ -9,6 +9,7 @@ import fcntl
 import http.client
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e.daemon import DaemonProcess, static_gpus
+from tests.e2e.daemon import ROOT, DaemonProcess, static_gpus
 from tests.e2e.http_client import UnixConnection, exchange
 from tests.e2e.waiting import until
 from tests.rig.images import cache_dir, ensure_base_image
@@ -101,6 +102,31 @@ class Site:
         return reply.status, reply.headers.get("content-type", ""), reply.body.decode()
 
 
+def supervised(daemon: DaemonProcess) -> None:
+    """Start it under the supervisor, which keeps its sockets open when it is killed."""
+    with daemon.log_path.open("ab") as log:
+        daemon.process = subprocess.Popen(
+            [sys.executable, "-m", "gpud", "serve", "--supervise", "--config", str(daemon.config)],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    await_ready(daemon)
+
+
+def await_ready(daemon: DaemonProcess) -> None:
+    until(lambda: daemon._answers("/readyz"), what="it is ready", within_s=_LIMIT_S)
+
+
+def kill_daemon(daemon: DaemonProcess) -> None:
+    """SIGKILL to the daemon itself, not to its supervisor."""
+    children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGKILL)
+
+
 @pytest.fixture(scope="module")
 def site(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     gate = tmp_path_factory.mktemp("gate")
@@ -108,7 +134,7 @@ def site(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     settings = static_gpus(1)
     settings["paths"] = {"volume_roots": [str(cache_dir()), str(HERE), str(gate)]}
     daemon = DaemonProcess(engine, settings=settings)
-    daemon.start()
+    supervised(daemon)
     try:
         daemon.deploy(queue_spec("plain", image, "plain", gate=gate))
         scale = {"max_workers": 1, "concurrency": 4, "idle_timeout_s": 600}
@@ -121,6 +147,8 @@ def site(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
             made.run(endpoint, {"wakes": endpoint})
         yield made
     finally:
+        if daemon.process is not None:
+            daemon.terminate()
         daemon.clean_up()
 
 
@@ -259,9 +287,9 @@ def test_a_job_goes_on_while_the_daemon_is_killed_and_ends_once(site: Site) -> N
             within_s=_LIMIT_S,
         )
     before = {row["id"]: row for row in site.daemon.workers(state="ready")}
-    site.daemon.kill()
-    site.daemon.start()
-    site.open("restart")
+    kill_daemon(site.daemon)
+    site.open("restart")  # the results are posted while nobody is there to take them
+    await_ready(site.daemon)
     for endpoint, job_id in (("plain", blocking), ("stream", streaming)):
         said = site.ended(endpoint, job_id)
         assert said["status"] == "COMPLETED", said

@@ -110,7 +110,8 @@ class ScaleSection(Document):
     beta: Annotated[float, Field(ge=0, le=1)] = _SCALE.beta
     """Share of a cold start that `queue_delay` lets pass as wait: 0 for least wait, 0.5 for thrift."""
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = _SCALE.concurrency
-    """Requests one worker takes at a time."""
+    """Requests one worker takes at a time; of a queue endpoint the jobs that it is planned with, 1 unless
+    said."""
     activation_workers: Annotated[int, Field(ge=1, le=1000)] = _SCALE.activation_workers
     """Started at once when there is none."""
     scale_down_delay_s: Annotated[float, Field(ge=0, le=86_400)] = _SCALE.scale_down_delay_s
@@ -303,6 +304,13 @@ class EndpointSpecDocument(Document):
     rollout: RolloutSection = RolloutSection()
     """How the endpoint goes from one revision to the next."""
 
+    @property
+    def _concurrency(self) -> int:
+        """As said; a worker that fetches its jobs takes one at a time unless its handler says otherwise."""
+        if self.type is EndpointType.QUEUE and "concurrency" not in self.scale.model_fields_set:
+            return 1
+        return self.scale.concurrency
+
     def to_spec(self) -> EndpointSpec:
         """Build the core's spec.
 
@@ -322,7 +330,9 @@ class EndpointSpecDocument(Document):
             public=self.public,
             forward_authorization=self.forward_authorization,
             gpus=GpuNeeds(**dict(self.gpus)),
-            scale=ScalePolicy(**{**dict(self.scale), "warm_windows": windows}),
+            scale=ScalePolicy(
+                **{**dict(self.scale), "warm_windows": windows, "concurrency": self._concurrency}
+            ),
             health=HealthCheck(**dict(self.health)),
             limits=Limits(**dict(self.limits)),
             standby=StandbyPolicy(**dict(self.standby)),

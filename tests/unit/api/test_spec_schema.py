@@ -112,3 +112,16 @@ def test_every_legal_spec_survives_the_way_there_and_back(
     spec = document_from(json.dumps(body).encode(), EndpointSpecDocument).to_spec()
     raw = spec_document(spec).model_dump_json().encode()
     assert document_from(raw, EndpointSpecDocument).to_spec() == spec
+
+
+@pytest.mark.parametrize(
+    ("said", "concurrency"),
+    [({}, 8), ({"type": "queue"}, 1), ({"type": "queue", "scale": {"concurrency": 4}}, 4)],
+)
+def test_a_worker_that_fetches_its_jobs_is_planned_with_one_unless_said(
+    said: dict[str, object], concurrency: int
+) -> None:
+    body = {"name": "llm", "image": "a/b", **said}
+    spec = document_from(json.dumps(body).encode(), EndpointSpecDocument).to_spec()
+    assert spec.scale.concurrency == concurrency
+    assert spec_document(spec).to_spec() == spec
