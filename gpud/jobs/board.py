@@ -80,6 +80,16 @@ class JobBoard:
         """Every endpoint that has or had jobs."""
         return self._lanes
 
+    def next_is_solo(self, endpoint: EndpointName) -> bool:
+        """Whether the next job should run alone on its worker."""
+        first = self.lane(endpoint).ready.first
+        return first is not None and first.solo
+
+    def next_waited_s(self, endpoint: EndpointName) -> float:
+        """How long the next job could have run and did not."""
+        first = self.lane(endpoint).ready.first
+        return 0.0 if first is None else (self.now_ms() - first.available_at_ms) / 1000
+
     def restore(self, found: JobsAtStart) -> None:
         """Take up what is on disk at the start."""
         self._anchor = found.anchor

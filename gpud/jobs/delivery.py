@@ -38,12 +38,14 @@ class Delivery:
         spec: Of the endpoint.
         slot: Reserved for it.
         claim: The job, booked.
+        alone: The slot is the whole worker.
     """
 
-    def __init__(self, push: Push, spec: EndpointSpec, slot: JobSlot, claim: Claim) -> None:
+    def __init__(self, push: Push, spec: EndpointSpec, slot: JobSlot, claim: Claim, *, alone: bool) -> None:
         self._push = push
         self._spec = spec
         self._slot = slot
+        self._alone = alone
         self.job: Job = claim.job
         self._handover = Handover(
             worker=slot.worker,
@@ -130,7 +132,7 @@ class Delivery:
             return Delivered(ending=Ending.INTERRUPTED, error=failed.detail, reason="worker_unreachable")
         if self._push.fates.asked_to_stop(worker_id):
             return Delivered(ending=Ending.INTERRUPTED, error=failed.detail, reason="worker_stopped")
-        alone = self._push.in_flight_at(self._slot) <= 1 or self.job.solo
+        alone = self._push.in_flight_at(self._slot) <= 1 or self._alone
         self._slot.broke(now_s, failed.detail)
         return Delivered(
             ending=Ending.WORKER_DIED if alone else Ending.WORKER_DIED_SHARED,

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from gpud.ports.time import Clock
     from gpud.ports.work import JobCarrier, JobSlot, JobSlots, WorkerFates
 
+SOLO_PATIENCE_S = 60.0
+"""How long a job waits for a worker of its own, and others behind it; then it runs beside them after all."""
 _CLAIM_RETRY_S = 0.5
 _log = structlog.get_logger(__name__)
 
@@ -70,6 +72,7 @@ class Push:
         self._tasks: set[asyncio.Task[None]] = set()
         self._claiming: dict[EndpointName, int] = {}
         self._paused: set[EndpointName] = set()
+        self._patient: set[EndpointName] = set()
         self._stopping = False
 
     def start(self) -> None:
@@ -113,14 +116,17 @@ class Push:
             claiming = self._claiming.get(endpoint, 0)
             if claiming and claiming >= (len(lane.ready) or 1):
                 return
-            alone = self.queue.next_is_solo(endpoint)
-            if alone and claiming:
+            solo = self.queue.next_is_solo(endpoint)
+            if solo and claiming:
                 return
-            slot = self._slots.take_job_slot(endpoint, alone=alone)
+            left_s = SOLO_PATIENCE_S - self.queue.next_waited_s(endpoint) if solo else 0.0
+            slot = self._slots.take_job_slot(endpoint, alone=left_s > 0)
             if slot is None:
+                if left_s > 0:
+                    self._pump_again(endpoint, left_s)
                 return
             self._claiming[endpoint] = claiming + 1
-            task = asyncio.ensure_future(self._deliver(endpoint, spec, slot, alone))
+            task = asyncio.ensure_future(self._deliver(endpoint, spec, slot, solo=solo, alone=left_s > 0))
             self._tasks.add(task)
             task.add_done_callback(self._ended)
 
@@ -130,11 +136,23 @@ class Push:
             # The job's lease lapses and gives it back; the daemon goes on for the others.
             _log.error("job.delivery_failed", exc_info=error)
 
-    async def _deliver(self, endpoint: EndpointName, spec: EndpointSpec, slot: JobSlot, alone: bool) -> None:
+    def _pump_again(self, endpoint: EndpointName, after_s: float) -> None:
+        """Look once more when the next job has waited long enough for an idle worker."""
+        if endpoint not in self._patient:
+            self._patient.add(endpoint)
+            asyncio.get_running_loop().call_later(after_s, self._patience_over, endpoint)
+
+    def _patience_over(self, endpoint: EndpointName) -> None:
+        self._patient.discard(endpoint)
+        self.pump(endpoint)
+
+    async def _deliver(
+        self, endpoint: EndpointName, spec: EndpointSpec, slot: JobSlot, *, solo: bool, alone: bool
+    ) -> None:
         delivery: Delivery | None = None
         try:
             try:
-                claim = await self.queue.claim(endpoint, slot.worker.worker_id, solo=alone)
+                claim = await self.queue.claim(endpoint, slot.worker.worker_id, solo=solo)
             except GpudError as error:
                 if not isinstance(error, StorageFull):
                     _log.error("job.claim_failed", endpoint=endpoint, error=error.detail)
@@ -144,7 +162,7 @@ class Push:
                 self._claiming[endpoint] -= 1
             if claim is None:
                 return
-            delivery = Delivery(self, spec, slot, claim)
+            delivery = Delivery(self, spec, slot, claim, alone=alone)
             self._deliveries[claim.job.id] = delivery
             present = self.queue.running.get(claim.job.id)
             if present is not None and present.cancel_requested:

@@ -18,6 +18,7 @@ from gpud.core.job import Delivered, Ending, Job, Retention, claimed
 from gpud.core.job_request import accepted, job_id
 from gpud.core.ready_jobs import place_of
 from gpud.errors import QueueFull, StorageFull
+from gpud.jobs.asker import Asker
 from gpud.jobs.board import JobBoard
 from gpud.jobs.submission import QueueLimits, Submission
 from gpud.jobs.whole import whole
@@ -206,23 +207,18 @@ class JobQueue(JobBoard):
             lane is not None and not self.stopped and (lane.ready.first is not None or lane.ready.incomplete)
         )
 
-    def next_is_solo(self, endpoint: EndpointName) -> bool:
-        """Whether the next job must run alone on its worker."""
-        first = self.lane(endpoint).ready.first
-        return first is not None and first.solo
-
     async def claim(self, endpoint: EndpointName, worker_id: str, *, solo: bool = False) -> Claim | None:
         """Hand the next job out, durably; None when none is ready. Reserve a slot first.
 
         Args:
             endpoint: Whose job.
             worker_id: Who gets it.
-            solo: The worker is idle and kept for this one job; without it, a job that must run alone waits.
+            solo: A job that should run alone may be the next; without it, such a job waits.
 
         Raises:
             StorageFull: The disk is full; the job waits on.
         """
-        asker = _Asker(self._give_back)
+        asker = Asker(self._give_back)
         try:
             return await self._claim(endpoint, asker, worker_id, solo=solo)
         except BaseException:
@@ -237,7 +233,7 @@ class JobQueue(JobBoard):
         task.add_done_callback(self._giving_back.discard)
 
     async def _claim(
-        self, endpoint: EndpointName, asker: _Asker, worker_id: str, *, solo: bool
+        self, endpoint: EndpointName, asker: Asker, worker_id: str, *, solo: bool
     ) -> Claim | None:
         lane = self.lane(endpoint)
         while not self.stopped:
@@ -257,7 +253,7 @@ class JobQueue(JobBoard):
         return None
 
     async def _claim_new(
-        self, lane: JobLane, taken: Ready, known: tuple[Job, Payload], asker: _Asker, worker_id: str
+        self, lane: JobLane, taken: Ready, known: tuple[Job, Payload], asker: Asker, worker_id: str
     ) -> Claim | None:
         job, payload = known
         now_ms = self.now_ms()
@@ -279,7 +275,7 @@ class JobQueue(JobBoard):
         return Claim(job=job, payload=payload) if done else None
 
     async def _claim_known_on_disk(
-        self, lane: JobLane, taken: Ready, asker: _Asker, worker_id: str
+        self, lane: JobLane, taken: Ready, asker: Asker, worker_id: str
     ) -> Claim | None:
         now_ms = self.now_ms()
 
@@ -309,7 +305,7 @@ class JobQueue(JobBoard):
         else:
             lane.ready.release(taken.group_key, taken.seq)
 
-    def _handed_out(self, lane: JobLane, job: Job, asker: _Asker) -> None:
+    def _handed_out(self, lane: JobLane, job: Job, asker: Asker) -> None:
         self._claiming.discard(job.seq)
         lane.waits_no_more(job)
         lane.running += 1
@@ -369,30 +365,3 @@ class JobQueue(JobBoard):
         if after is not None:
             self.delivery_over(Change(before=job, after=after))
         return after
-
-
-class _Asker:
-    """Whoever asked for a job; what they were to get is given back when they leave.
-
-    Args:
-        give_back: Takes it.
-    """
-
-    __slots__ = ("_give_back", "_job", "_left")
-
-    def __init__(self, give_back: Callable[[Job], None]) -> None:
-        self._give_back = give_back
-        self._job: Job | None = None
-        self._left = False
-
-    def gets(self, job: Job) -> None:
-        """A job was handed out to them."""
-        self._job = job
-        if self._left:
-            self._give_back(job)
-
-    def leave(self) -> None:
-        """They are gone."""
-        self._left = True
-        if self._job is not None:
-            self._give_back(self._job)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
-from gpud.core.job import JobState
+from gpud.core.job import Delivered, Ending, JobState
 from gpud.jobs import delivery
 from gpud.jobs.queue import JobQueue
-from tests.contract.job_site import JobSite, job_site
+from tests.contract.job_site import LLM, JobSite, job_site
 from tests.fakes.clock import SeededIds
 
 if TYPE_CHECKING:
@@ -384,3 +384,35 @@ async def test_stopping_claims_no_more_and_leaves_what_runs_to_the_next_daemon(s
     detail = await site.detail(running)
     assert (detail["attempt"], detail["deliveries"]) == (0, 1)
     assert detail["attempts"][0]["reason"] == "daemon_restarted"
+
+
+async def test_a_job_that_should_run_alone_waits_for_that_only_so_long(
+    site: JobSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpud.jobs.push.SOLO_PATIENCE_S", 0.3)
+    busy = asyncio.Event()
+
+    async def work(request: web.Request) -> web.StreamResponse:
+        document = await request.json()
+        if document["input"] == "long":
+            await busy.wait()
+        return web.json_response(document["input"])
+
+    await site.deploy(concurrency=2)
+    await site.worker(work)
+    long = await site.run("long")
+    await until_seen(site, 1)
+    workers = list(site._workers)
+    site.drop_workers()
+    suspect = await site.run("suspect")
+    claim = await site.queue.claim(LLM, "wk_gone")
+    shared = Delivered(ending=Ending.WORKER_DIED_SHARED, after_ms=0)
+    assert (await site.queue.settle(claim.job, shared)).solo
+    behind = await site.run("behind")
+    site._workers.extend(workers)
+    site.publish()
+    for job_id in (suspect, behind):
+        assert (await site.ended(job_id))["status"] == "COMPLETED"
+    assert (await site.get(f"/v2/llm/status/{long}"))[1]["status"] == "IN_PROGRESS"
+    busy.set()
+    assert (await site.ended(long))["status"] == "COMPLETED"
