@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from gpud.core.endpoint import EndpointType
 from gpud.core.image_gc import ImagePolicy
 from gpud.core.redaction import Redactor, secret_values
+from gpud.errors import Unavailable
 from gpud.ports.logs import LogCapture, NoLogCapture
 from gpud.ports.worker_line import NoLine
 
@@ -100,7 +102,17 @@ class Hands:
             return ()
         registry = endpoint.spec.registry
         credential = await self.access.registry(registry) if registry else None
-        return (*secret_values(endpoint.spec.env), *((credential.password,) if credential else ()))
+        told = (*endpoint.spec.env, *self._line_of(endpoint, worker_id))
+        return (*secret_values(told), *((credential.password,) if credential else ()))
+
+    def _line_of(self, endpoint: Endpoint, worker_id: WorkerId) -> tuple[tuple[str, str], ...]:
+        """What a worker that fetches its jobs is told of where and as whom to call."""
+        if endpoint.spec.type is not EndpointType.QUEUE:
+            return ()
+        try:
+            return self.line.environment(endpoint.name, worker_id, gpu_name="", gpu_count=0)
+        except Unavailable:
+            return ()  # no listener, so no token either
 
     async def last_output(self, worker_id: WorkerId, *, bytes_max: int) -> str:
         """The last output of a worker's container, without its secrets.
