@@ -11,6 +11,7 @@ import pytest
 from gpud.adapters.log_files import LogFile, folder_for
 from gpud.core.log_lines import record, stamp_of
 from tests.contract.api_site import running_api
+from tests.contract.job_rig import begin, submit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -97,6 +98,22 @@ async def test_what_cannot_be_answered_says_why(site: ApiSite, query: str, statu
     async with site.client.get(f"/v1/logs?{query}", headers=site.admin) as answer:
         assert answer.status in (status, 422 if status == 400 else status)
         assert says in await answer.text()
+
+
+async def test_a_job_s_lines_are_those_of_its_worker_while_it_had_it(site: ApiSite, tmp_path: Path) -> None:
+    _write(tmp_path, 0, 0, 10)
+    _write(tmp_path, 1, 0, 10)
+    await begin(site.store)
+    job = await submit(site.store)
+    async with site.client.get(f"/v1/logs?job={job.id}", headers=site.admin) as answer:
+        assert answer.status == 404
+        assert "No worker has had" in await answer.text()
+    began_ms = BEGIN_NS // 1_000_000 + 6000
+    await site.store.jobs.claim(
+        job.seq, now_ms=began_ms, worker_id=WORKERS[0], instance="run-1", lease_until_ms=began_ms + 60_000
+    )
+    assert await _texts(site, f"job={job.id}") == [6, 7, 8, 9]
+    assert await _texts(site, f"job={job.id}&grep=line%207") == [7]
 
 
 async def test_a_key_that_may_only_invoke_reads_no_logs(site: ApiSite, tmp_path: Path) -> None:

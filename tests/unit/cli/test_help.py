@@ -97,6 +97,7 @@ def test_a_noun_lists_its_commands(gpud: Gpud) -> None:
     assert [line.split()[1] for line in ran.out.split("\n") if line.startswith("  worker")] == [
         "ls",
         "get",
+        "stats",
         "stop",
     ]
 
