@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.contract.api_site import ApiSite
 
 WORKERS = ["wk_" + letter * 16 for letter in "ab"]
-BEGIN_NS = 1_790_000_000_000_000_000
+BEGIN_NS = 1_763_730_000_000_000_000
 
 
 def _write(root: Path, worker: int, first: int, count: int, stream: bytes = b"stdout") -> None:
