@@ -13,7 +13,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "Daily",
         ("deploy", "rollback", "invoke", "run", "apply", "status", "explain", "simulate", "logs", "events"),
     ),
-    ("Things", ("endpoint", "job", "worker", "gpu", "image", "registry", "key", "webhook")),
+    ("Things", ("endpoint", "job", "worker", "gpu", "image", "registry", "key", "webhook", "template")),
     ("Accounts", ("usage", "audit", "audit-log")),
     ("Daemon", ("serve", "version", "completion")),
 )

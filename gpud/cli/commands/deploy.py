@@ -35,7 +35,8 @@ def _deploy(values: Values, context: Context) -> int:
         raise BadUsage("gpud deploy needs a name for the endpoint.", todo="Add --name NAME.")
     if not spec.get("image"):
         raise BadUsage(
-            "gpud deploy needs an IMAGE, or a --file that names one.", todo="See gpud deploy --help."
+            "gpud deploy needs an IMAGE, or a --file or --template that names one.",
+            todo="See gpud deploy --help.",
         )
     try:
         if values.flag("dry-run"):
@@ -65,7 +66,13 @@ def _deploy(values: Values, context: Context) -> int:
 
 
 def _base(values: Values) -> specs.Spec | None:
-    path = values.text("file")
+    path, template = values.text("file"), values.text("template")
+    if path and template:
+        raise BadUsage("gpud deploy takes --file or --template, not both.", todo="Leave one of them out.")
+    if template:
+        from gpud.cli import templates  # noqa: PLC0415 - most deploys do without
+
+        path = templates.path_of(template)
     if not path:
         return None
     found = specs.read_file(path)
@@ -108,6 +115,7 @@ COMMANDS = (
             "gpud deploy vllm/vllm-openai:v0.11 --name llm --max-workers 4 -- --model Qwen/Qwen3-8B",
             "gpud deploy ghcr.io/me/api:3 --name api --gpus 0 --registry ghcr --health-path /health --wait",
             "gpud deploy --file endpoint.toml --max-workers 2",
+            "gpud deploy --template vllm --name llm --max-workers 4",
         ),
     ),
 )

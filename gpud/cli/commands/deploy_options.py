@@ -8,6 +8,7 @@ from gpud.cli.grammar import Option
 OPTIONS = (
     Option("name", "Name of the endpoint.", short="n", field="name"),
     Option("file", "Take the endpoint from a TOML file; options come on top.", metavar="FILE", short="f"),
+    Option("template", "Take the endpoint from a template; options come on top.", metavar="NAME"),
     Option(
         "port",
         "Where the container listens.",
