@@ -167,8 +167,8 @@ class Daemon:
             self._notifier.ready(f"Serving on {address_of(tcp[0])}")
             await stop.wait()
             await self._drain(gateway)
-            await worker_calls.stop()
             await fleet.stop(drain=settings.docker.stop_policy == "drain")
+            await worker_calls.stop()  # workers that drain have posted their results by now
             await runner.cleanup()
             for task in watching:
                 task.cancel()

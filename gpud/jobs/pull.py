@@ -279,7 +279,6 @@ class Pull:
             chunks=ChunkBuffer(self._queue, job),
             handed_s=loop.time(),
             adopted=adopted,
-            confirmed=adopted,
         )
         worker.held[job.id] = booking
         limit_s = max(0.0, (job.stop_by_ms - self._queue.now_ms()) / 1000)

@@ -33,6 +33,8 @@ _SETTLES_S = 2.0
 """Younger hand-overs may not be known to the process that pings."""
 _PARALLEL_S = 5.0
 """Of a worker with several polls at once, one may have been sent before the answer to another came."""
+_SHOWN_S = 2.5 * PING_INTERVAL_S
+"""Within this a ping lists what its worker has, if it lists anything."""
 _LOOK_S = 5.0
 _FULL_DISK_RETRY_S = 0.5
 _log = structlog.get_logger(__name__)
@@ -203,7 +205,7 @@ class PullEnds:
             for worker in list(self._workers.values()):
                 silent_s = now_s - worker.heard_s if worker.heard_s is not None else 0.0
                 if silent_s > SILENT_S and worker.running and not worker.polls:
-                    await self._give_up(worker, silent_s)
+                    self._spawn(self._give_up(worker, silent_s))
 
     def _forgive(self, now_s: float) -> None:
         for worker in self._workers.values():
@@ -215,6 +217,8 @@ class PullEnds:
         worker.leaving = True
         error = f"The worker was not heard for {silent_s:.0f} s: no ping, no poll, no result."
         running = worker.running
+        for booking in running:
+            booking.over = True
         for booking in running:
             await self.end(worker, booking, self._died(worker, error, len(running)))
         await self._fates.recycle(worker.id)
@@ -234,18 +238,21 @@ class PullEnds:
             if booking.over:
                 self.let_go(worker, booking)
             else:
-                job = booking.job
-                said = lost(
-                    confirmed=booking.confirmed,
-                    adopted=booking.adopted,
-                    delivery=job.deliveries - job.deliveries_before,
-                )
-                _log.warning("job.lost_by_worker", job=booking.job.id, worker=worker.id, reason=said.reason)
-                booking.over = True
-                self._spawn(self.end(worker, booking, said))
+                self._is_lost(worker, booking)
+
+    def _is_lost(self, worker: PullingWorker, booking: Booking) -> None:
+        job = booking.job
+        said = lost(
+            confirmed=booking.confirmed,
+            adopted=booking.adopted,
+            delivery=job.deliveries - job.deliveries_before,
+        )
+        _log.warning("job.lost_by_worker", job=job.id, worker=worker.id, reason=said.reason)
+        booking.over = True
+        self._spawn(self.end(worker, booking, said))
 
     def note_ping(self, worker: PullingWorker, job_ids: frozenset[str]) -> None:
-        """A ping lists jobs: the worker has those, and has let go of others that are over."""
+        """A ping lists jobs: those the worker has; others that are over it let go of, the rest never came."""
         now_s = asyncio.get_running_loop().time()
         for booking in list(worker.held.values()):
             if booking.job.id in job_ids:
@@ -254,6 +261,8 @@ class PullEnds:
                     self._overstays(worker, booking)
             elif booking.over and booking.timer is not None and now_s - booking.handed_s > _SETTLES_S:
                 self.let_go(worker, booking)
+            elif job_ids and not booking.confirmed and now_s - booking.handed_s > _SHOWN_S:
+                self._is_lost(worker, booking)
 
     def not_taken(self, worker: PullingWorker, booking: Booking) -> None:
         """The answer that carried it was not written."""

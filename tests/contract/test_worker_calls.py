@@ -225,6 +225,21 @@ async def test_a_handler_that_drops_its_job_before_the_first_ping_is_found_out(s
     polling.cancel()
 
 
+async def test_a_job_that_pings_never_list_beside_others_runs_again(
+    site: PullSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pull_ends, "_SHOWN_S", 0.0)
+    listed, missing = await site.submit("arrived"), await site.submit("did not")
+    await site.call("GET", f"/v2/ep0/job-take-batch/{WRK}?gpu=x&batch_size=2")
+    await site.call("GET", f"/v2/ep0/ping/{WRK}?gpu=x")
+    assert {listed, missing} <= set(site.jobs.queue.running), "a ping that lists nothing says nothing"
+    await site.call("GET", f"/v2/ep0/ping/{WRK}?gpu=x&job_id={listed}")
+    await until(lambda: missing not in site.jobs.queue.running)
+    job = await site.job(missing)
+    assert (job.state, job.attempt, job.reason) == (JobState.IN_QUEUE, 0, "not_taken")
+    assert listed in site.jobs.queue.running
+
+
 async def test_a_poll_that_waits_is_renewed_when_a_job_is_stopped(
     site: PullSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
