@@ -71,7 +71,7 @@ def freezer_file(
 
     The group must be the container's own: its name holds the container's id.
     """
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, KeyError):
         groups = dict[str, str]()
         for line in (proc / str(pid) / "cgroup").read_text(encoding="utf-8").splitlines():
             _number, controllers, path = line.split(":", 2)
@@ -83,7 +83,9 @@ def freezer_file(
             root = unified if unified.is_dir() else cgroups
             path, name = groups[""], "cgroup.freeze"
         parts = Path(path).parts
-        own = next(i for i, part in enumerate(parts) if container_id in part)
+        own = next((i for i, part in enumerate(parts) if container_id in part), 0)
+        if not own:
+            return None
         switch = root.joinpath(*parts[1 : own + 1], name)
         with switch.open("r+", encoding="ascii"):
             return FreezerFile(switch=switch)

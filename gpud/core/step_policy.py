@@ -137,11 +137,6 @@ def require_steps(spec: EndpointSpec, require: _Require) -> None:
     require(0.1 <= sleep.timeout_s <= 3600, "sleep.timeout_s", "must be 0.1 to 3600")
     require(0 <= sleep.host_memory_mib <= 1 << 30, "sleep.host_memory_mib", "must be 0 or more")
     require(0 <= sleep.vram_mib <= 1 << 20, "sleep.vram_mib", "must be 0 or more")
-    require(
-        not sleep.on or not spec.gpus.memory_mib,
-        "sleep.preset",
-        "only workers of whole GPUs can sleep: what a slice's worker keeps cannot be told from others'",
-    )
     for name, hook in (("enter", sleep.enter), ("wake", sleep.wake), ("check", sleep.check)):
         require(hook.method in _METHODS, f"sleep.{name}.method", f"must be one of {', '.join(_METHODS)}")
         fits = hook.path.startswith("/") and hook.path.isascii() and hook.path.isprintable()

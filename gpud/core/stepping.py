@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gpud.core.endpoint import EndpointType
 from gpud.core.rolling import is_rolling
 from gpud.core.standby import Rung, can_have
 from gpud.core.waiting import WaitReason
@@ -64,7 +65,7 @@ def called(seen: EndpointSeen, workers: Sequence[Worker], in_flight: Mapping[Wor
     order = sorted(down, key=lambda w: (_BACK_IN_S[w.state], -w.since_s, w.id))
     back = order[:needed]
     paused = sum(w.state is WorkerState.PAUSED and w not in back for w in down)
-    missing = max(scale.min_workers, seen.window_open.workers) - len(soon) - paused - len(back)
+    missing = max(scale.guaranteed, seen.window_open.workers) - len(soon) - paused - len(back)
     asleep = [w for w in order[needed:] if w.state in _OF_SLEEP]
     return back + asleep[: max(0, missing)]
 
@@ -86,10 +87,10 @@ def plan_steps(world: World, by_endpoint: Mapping[EndpointName, Sequence[Worker]
         by_endpoint: Its workers, oldest first.
     """
     planner = _Stepper(world)
-    for name, seen in world.endpoints.items():
-        spec = seen.endpoint.spec
-        if (spec.pause.after_idle_s or spec.sleep.on) and by_endpoint.get(name):
-            planner.step(seen, by_endpoint[name])
+    for name, workers in by_endpoint.items():
+        seen = world.endpoints.get(name)
+        if seen is not None and (seen.endpoint.spec.pause.after_idle_s or seen.endpoint.spec.sleep.on):
+            planner.step(seen, workers)
     return Steps(
         events=tuple(planner.events), waits=tuple(planner.waits), ask_again_at_s=planner.ask_again_at_s
     )
@@ -136,7 +137,7 @@ class _Stepper:
         if seen.waiting or is_rolling(seen):
             return
         awake = sum(w.state in (WorkerState.READY, WorkerState.PAUSED, WorkerState.WAKING) for w in workers)
-        kept = max(seen.endpoint.spec.scale.min_workers, seen.window_open.workers)
+        kept = max(seen.endpoint.spec.scale.guaranteed, seen.window_open.workers)
         for worker in workers:
             if not self._is_idle(seen, worker):
                 continue
@@ -210,9 +211,12 @@ def idle_since_s(world: World, seen: EndpointSeen, worker: Worker) -> float:
 
 
 def _may(world: World, seen: EndpointSeen, rung: Rung) -> bool:
-    if rung is Rung.SLEEPING and not seen.endpoint.spec.sleep.on:
-        return False
     endpoint = seen.endpoint
+    if endpoint.spec.type is EndpointType.QUEUE:  # its workers ask for jobs: nothing would wake them
+        return False
+    # What a slice's worker keeps of a GPU could not be told from its neighbours' memory.
+    if rung is Rung.SLEEPING and (not endpoint.spec.sleep.on or endpoint.spec.gpus.memory_mib):
+        return False
     return can_have(rung, world.standing, endpoint.name, endpoint.revision, now_s=world.now_s)
 
 

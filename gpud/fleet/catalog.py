@@ -132,6 +132,12 @@ class Catalog:
         if spec.gpus.memory_mib and spec.standby.mode is not StandbyMode.NONE:
             why = "must be 'none' with gpus.memory_mib: only workers of whole GPUs stand by"
             raise InvalidSpec(f"standby.mode {why}.", fields={"standby.mode": why})
+        if spec.gpus.memory_mib and spec.sleep.on:
+            why = "must be 'none' with gpus.memory_mib: only workers of whole GPUs sleep"
+            raise InvalidSpec(f"sleep.preset {why}.", fields={"sleep.preset": why})
+        if spec.type is EndpointType.QUEUE and (spec.sleep.on or spec.pause.after_idle_s):
+            why = "must be off for endpoints of type 'queue': their workers ask for jobs and cannot be woken"
+            raise InvalidSpec(f"pause and sleep {why}.", fields={"pause": why})
         gpus, headroom_mib = tuple(self._hands.state.gpus.values()), self._hands.settings.headroom_mib
         fault = impossible(spec.gpus, gpus, headroom_mib=headroom_mib)
         if fault:

@@ -119,6 +119,7 @@ class Reconciler:
         self._settling: list[tuple[asyncio.Future[object], object]] = []
         self._wake = asyncio.Event()
         self._stopping = False
+        self._is_writing = False
         self._no_shrink_until_s = 0.0
         self._plan_fault = ""
         self._round_ended = asyncio.Event()
@@ -146,9 +147,22 @@ class Reconciler:
     # -- what others may do --------------------------------------------------------------------
 
     def post(self, event: WorkerEvent) -> None:
-        """Report what happened to a worker; applied in the next round."""
+        """Report what happened to a worker; applied in the next round, a way back while one is written."""
+        if self._is_writing and self._brings_back(event):
+            self._moves.move(event, self._clock.now_s())
+            self._publish(self._clock.now_s())
+            self._wake.set()
+            return
         self._inbox.append(event)
         self._wake.set()
+
+    def _brings_back(self, event: WorkerEvent) -> bool:
+        """Whether requests may go to a worker again, which decides nothing else and so waits for no disk."""
+        worker = self.state.workers.get(event.worker_id)
+        return event.cause is Cause.PROBE_PASSED and worker is not None and worker.state is WorkerState.WAKING
+
+    def _publish(self, now_s: float) -> None:
+        self._traffic.publish(self._routes.table(now_s=now_s, full_since_s=self._journal.full_since_s))
 
     def tell(self, observation: Callable[[], None]) -> None:
         """Have the owner take note of something seen; applied in order with the events."""
@@ -271,10 +285,14 @@ class Reconciler:
             self.state.decisions, self.state.waits = last.decisions, last.waits
         # The table goes out before anything is awaited: no request reaches a worker that this
         # round has started to drain.
-        self._traffic.publish(self._routes.table(now_s=now_s, full_since_s=self._journal.full_since_s))
+        self._publish(now_s)
         self.hurry()
         more_to_settle = self._meter.settle()
-        written = await self._journal.flush()
+        self._is_writing = True
+        try:
+            written = await self._journal.flush()
+        finally:
+            self._is_writing = False
         self._settle_changes(written=written)
         for follower in self._followers:
             follower.follow(may_start=written)

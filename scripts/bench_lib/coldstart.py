@@ -1,9 +1,10 @@
 """What a request waits for at zero workers, from each rung, beside `docker start` of a created container.
 
 For each application the arms run in turn, in an order drawn anew each round: a request to an endpoint that
-keeps one standby on a rung, for every rung; and the engine's start of the same container over its raw socket,
-with a probe every millisecond. The bare container is made from gpud's own request, and a difference in
-HostConfig stops the run. Page cache: warm. The static server answers within a millisecond of its start; the
+keeps one standby on a rung, for every rung; one to an endpoint whose only worker is paused; and the
+engine's start of the same container over its raw socket, with a probe every millisecond. The bare container
+is made from gpud's own request, and a difference in HostConfig stops the run. Page cache: warm. The static
+server answers within a millisecond of its start; the
 Python worker sleeps 3 s before it listens, as an import would take.
 """
 
@@ -41,10 +42,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PORT = 8000
-RUNGS = ("parked", "created")
+STANDBY_RUNGS = ("parked", "created")
+RUNGS = (*STANDBY_RUNGS, "paused")
 RUNGS_AT_ONCE = ("created", "parked")
 PEER_ROUNDS = 5
 SEED = 7
+_FROZEN_BY_NOW_S = 0.05
+"""A worker's state says paused a few milliseconds before the kernel has stopped its processes."""
 _ROOT = Path(__file__).parents[2]
 
 
@@ -116,7 +120,8 @@ def _measure(report: Report, daemon: DaemonProcess, app: App, rounds: int, rng: 
     with contextlib.closing(EngineSocket(str(daemon.engine.socket_path))) as bare:
         arms: dict[str, Callable[[], float]] = {
             "docker_start": lambda: _bare_arm(bare, daemon, app, pin),
-            **{rung: lambda rung=rung: _gpud_arm(daemon, app, rung) for rung in RUNGS},
+            **{rung: lambda rung=rung: _gpud_arm(daemon, app, rung) for rung in STANDBY_RUNGS},
+            "paused": lambda: _paused_arm(daemon, app),
         }
         for arm in arms.values():
             arm()  # not counted: page cache, connection pools, the key
@@ -145,6 +150,9 @@ def _name(app: App, rung: str) -> str:
 
 
 def _spec(app: App, rung: str) -> dict[str, Any]:
+    scale = {"idle_timeout_s": 0, "scale_down_delay_s": 0, "max_workers": 1}
+    paused = {"pause": {"after_idle_s": 0.05}, "scale": {"idle_timeout_s": 3600, "max_workers": 1}}
+    steps = paused if rung == "paused" else {"standby": {"mode": rung}, "scale": scale}
     return {
         "name": _name(app, rung),
         "image": app.image,
@@ -152,8 +160,7 @@ def _spec(app: App, rung: str) -> dict[str, Any]:
         "env": dict(app.env),
         "health": {"path": "/health"},
         "gpus": {"count": 1},
-        "scale": {"idle_timeout_s": 0, "scale_down_delay_s": 0, "max_workers": 1},
-        "standby": {"mode": rung},
+        **steps,
     }
 
 
@@ -170,6 +177,23 @@ def _gpud_arm(daemon: DaemonProcess, app: App, rung: str) -> float:
     assert reply.status == 200
     assert reply.worker == kept["id"], "it was started from its standby"
     until(lambda: not daemon.workers(name), what="the endpoint is back at zero", within_s=60)
+    return took_s * 1000
+
+
+def _paused_arm(daemon: DaemonProcess, app: App) -> float:
+    name = _name(app, "paused")
+    if not daemon.workers(name):
+        daemon.call(name, "/health", headers={"X-Gpud-Wake": "true"})
+    (kept,) = until(
+        lambda: [worker for worker in daemon.workers(name) if worker["state"] == "paused"],
+        what=f"the worker of {name} is paused",
+        within_s=60,
+    )
+    time.sleep(_FROZEN_BY_NOW_S)
+    began_s = time.perf_counter()
+    reply = daemon.call(name, "/health", headers={"X-Gpud-Wake": "true"})
+    took_s = time.perf_counter() - began_s
+    assert (reply.status, reply.worker) == (200, kept["id"]), "the paused worker answered"
     return took_s * 1000
 
 

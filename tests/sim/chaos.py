@@ -7,13 +7,14 @@ import random
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpud.core.endpoint import Balance, HealthCheck, Limits, PolicyName, Preempt, ScalePolicy
 from gpud.core.gpu import GpuHealth
 from gpud.core.ids import EndpointName, WorkerId
 from gpud.core.rollout_policy import RolloutPolicy, RolloutStrategy
 from gpud.core.standby import StandbyMode, StandbyPolicy
+from gpud.core.step_policy import PausePolicy, SleepPolicy, SleepPreset
 from gpud.errors import GpudError
 from tests.fakes.faults import Fault, FaultKind
 from tests.fakes.gpus import fake_gpus
@@ -102,6 +103,7 @@ class Chaos:
         self.plot = plot or plot_of(self._rng)
         self.sim = Sim(seed, gpus=self.plot.gpus, settle_s=SETTLE_S)
         self._standby_rng = random.Random(f"{seed}:standby")
+        self._steps_rng = random.Random(f"{seed}:steps")
         self._sharing_rng = random.Random(f"{seed}:sharing")
         self._rollout_rng = random.Random(f"{seed}:rollout")
         self._gpu_uuids = [gpu.uuid for gpu in fake_gpus(self.plot.gpus)]
@@ -234,7 +236,21 @@ class Chaos:
             progress_deadline_s=self._rollout_rng.choice((120.0, 600.0)),
         )
         spec = replace(spec, standby=StandbyPolicy() if slice_mib else standby, rollout=rollout)
+        spec = replace(spec, **self._steps(slice_mib))
         await self.sim.up.fleet.control.deploy(spec)
+
+    def _steps(self, slice_mib: int) -> dict[str, Any]:
+        """What idle workers do, and how it goes wrong for some."""
+        rng = self._steps_rng
+        pause = PausePolicy(after_idle_s=rng.choice((0.0, 0.5, 5.0)))
+        sleep = SleepPolicy(
+            preset=rng.choice((SleepPreset.NONE, SleepPreset.VLLM)),
+            after_idle_s=rng.choice((0.5, 3.0, 15.0)),
+            timeout_s=5.0,
+        )
+        env = rng.choice(((), (), (), ("SLEEP_FAILS",), ("WAKE_FAILS",), ("SLEEP_HANGS",), ("WAKE_HANGS",)))
+        facts: dict[str, Any] = {"pause": pause, "sleep": SleepPolicy() if slice_mib else sleep}
+        return facts | ({"env": tuple((name, "1") for name in env)} if env else {})
 
     async def _call(self, name: str) -> None:
         """One endpoint's callers: silence, a trickle or a burst, in turn."""

@@ -56,12 +56,13 @@ def check_requests(sim: Sim, *, answers_lost: bool = False) -> None:
 
 def _workers_are_the_least(sim: Sim) -> None:
     state = sim.up.fleet.state
-    ready = Counter(w.endpoint for w in state.workers.values() if w.state is WorkerState.READY)
+    serving = (WorkerState.READY, WorkerState.PAUSED)
+    ready = Counter(w.endpoint for w in state.workers.values() if w.state in serving)
     for name, endpoint in state.endpoints.items():
         least = min(endpoint.spec.scale.guaranteed, endpoint.spec.scale.max_workers)
         waits = [wait.detail for wait in state.waits.get(name, ())]
         assert ready[name] == least, f"{name} has {ready[name]} ready workers, not {least}: {waits}"
-    others = [f"{w.id} is {w.state}" for w in state.workers.values() if w.state is not WorkerState.READY]
+    others = [f"{w.id} is {w.state}" for w in state.workers.values() if w.state not in serving]
     assert not others, f"Left over: {'; '.join(others)}."
 
 

@@ -37,7 +37,8 @@ class SleepSection(Document):
     """When an idle worker gives its GPUs back and stays alive. A change applies at once."""
 
     preset: SleepPreset = _SLEEP.preset
-    """Whose calls are made: `vllm`, `sglang`, or with `custom` those below; `none` for no sleep."""
+    """Whose calls are made: `vllm`, `sglang`, or with `custom` those below; `none` for no sleep. Workers of a
+    slice (`gpus.memory_mib`) never sleep: what they keep could not be told from their neighbours' memory."""
     enter: HookSection = HookSection()
     """Puts the worker to sleep; answered once its GPU memory is free."""
     wake: HookSection = HookSection()
