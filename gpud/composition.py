@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from gpud.adapters.checkpoint_tools import CheckpointSurvey
 from gpud.adapters.cron_calendar import CronCalendar
 from gpud.adapters.docker_gateway import DockerGateway
 from gpud.adapters.docker_images import DockerImages
@@ -218,6 +219,7 @@ class Parts:
             archive=self.archive,
             readings=fleet.readings(self._commits),
             audit_log=self._store.audit_log,
+            checkpoints=CheckpointSurvey(self._threads).obstacles,
             gateway=lambda: self._gateway.reading(),  # noqa: PLW0108 - built later, and all come through it
         )
         runner = web.AppRunner(app, access_log=None, handle_signals=False)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gpud.adapters.threads import Threads
 
 _TIMEOUT_S = 20.0
+_PATIENCE_S = 2.0
 
 
 def criu_obstacle() -> str:
@@ -46,3 +52,28 @@ def cuda_checkpoint_obstacle() -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"cuda-checkpoint cannot be run: {error}."
     return "" if told.returncode == 0 else f"cuda-checkpoint --help failed with code {told.returncode}."
+
+
+class CheckpointSurvey:
+    """What stands in the way of checkpoints on this box; found out once, when somebody asks.
+
+    Args:
+        threads: The tools are run on.
+    """
+
+    def __init__(self, threads: Threads) -> None:
+        self._threads = threads
+        self._looking: asyncio.Task[dict[str, str]] | None = None
+
+    async def obstacles(self) -> dict[str, str]:
+        """Why each tool cannot be used here; empty where it can."""
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self._look(), name="checkpoint_tools")
+        done, _waiting = await asyncio.wait([self._looking], timeout=_PATIENCE_S)
+        return self._looking.result() if done else dict.fromkeys(_TOOLS, "It is being run, to see.")
+
+    async def _look(self) -> dict[str, str]:
+        return {name: await self._threads.run(obstacle) for name, obstacle in _TOOLS.items()}
+
+
+_TOOLS = {"criu": criu_obstacle, "cuda_checkpoint": cuda_checkpoint_obstacle}

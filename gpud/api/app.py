@@ -43,7 +43,7 @@ from gpud.ports.readings import Readings
 from gpud.ports.traffic import GatewayReading
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from gpud.api.auth import ApiKeyRing
     from gpud.jobs.jobs import Jobs
@@ -89,6 +89,10 @@ _HEADERS = {
 }
 
 
+async def _no_checkpoints() -> Mapping[str, str]:
+    return {}
+
+
 def build_api(
     *,
     control: FleetControl,
@@ -105,6 +109,7 @@ def build_api(
     readings: Readings | None = None,
     audit_log: AuditLogStore,
     gateway: Callable[[], GatewayReading] = GatewayReading,
+    checkpoints: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
     administrator_uids: frozenset[int] | None = None,
 ) -> web.Application:
     """Build the application; run it with one `web.AppRunner`, on as many sites as wanted.
@@ -128,6 +133,7 @@ def build_api(
         readings: What a scrape is told.
         audit_log: Calls that changed something.
         gateway: How the gateway is; asked for each status.
+        checkpoints: Why each tool for checkpoints cannot be used here; None when nobody looks.
         administrator_uids: Who needs no key on the Unix socket; root and the daemon's own by default.
     """
     app = web.Application(
@@ -151,6 +157,7 @@ def build_api(
         ids=ids,
         webhooks=webhook_control,
         gateway=gateway,
+        checkpoints=checkpoints or _no_checkpoints,
         archive=archive,
         readings=readings or Readings(),
         audit_log=audit_log,

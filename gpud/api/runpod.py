@@ -24,7 +24,7 @@ from gpud.core.job import Job, JobState
 from gpud.core.job_call import RUNPOD_PREFIX
 from gpud.core.runpod import policy_of, wait_ms_of
 from gpud.core.webhook import WebhookFormat
-from gpud.core.worker import WorkerState
+from gpud.core.worker import STEPPED_DOWN, WorkerState
 from gpud.errors import Conflict, IdempotencyMismatch, InvalidRequest, NotFound, QueueFull, StorageFull
 from gpud.jobs.submission import Submission
 from gpud.ports.jobs import JobQuery, Payload
@@ -139,7 +139,7 @@ async def health(request: web.Request) -> web.StreamResponse:
                 "retried": lane.totals.get("retried", 0),
             },
             "workers": {
-                "idle": ready - running,
+                "idle": ready - running + sum(s in STEPPED_DOWN for s in states),
                 "initializing": starting,
                 "ready": ready - running,
                 "running": running,

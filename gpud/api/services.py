@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 from aiohttp import web
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from gpud.api.auth import ApiKeyRing
     from gpud.jobs.jobs import Jobs
@@ -42,6 +42,7 @@ class Services:
         ids: For request ids.
         webhooks: Subscriptions and what they were told.
         gateway: How the gateway is.
+        checkpoints: Why each tool for checkpoints cannot be used here; empty where it can.
         archive: The workers' kept output.
         readings: What a scrape is told.
         audit_log: Calls that changed something.
@@ -59,6 +60,7 @@ class Services:
     ids: IdSource
     webhooks: WebhookControl
     gateway: Callable[[], GatewayReading]
+    checkpoints: Callable[[], Awaitable[Mapping[str, str]]]
     archive: LogArchive
     readings: Readings
     audit_log: AuditLogStore

@@ -36,7 +36,8 @@ async def show_ready(request: web.Request) -> web.StreamResponse:
 async def show_system(request: web.Request) -> web.StreamResponse:
     """The daemon's version, GPU source, age and parts."""
     services = request.app[SERVICES]
-    return answer(system_document(services.control.health(), services.gateway()))
+    checkpoints = await services.checkpoints()
+    return answer(system_document(services.control.health(), services.gateway(), checkpoints))
 
 
 async def show_settings(request: web.Request) -> web.StreamResponse:

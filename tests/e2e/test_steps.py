@@ -7,89 +7,146 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e.daemon import static_gpus, worker_spec
+from tests.e2e.daemon import nvml_gpus, static_gpus, worker_spec
 from tests.e2e.waiting import until
+from tests.rig.nvml_stand_in import GIB, StandInProcess
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import DaemonStarter
     from tests.e2e.daemon import DaemonProcess
+    from tests.rig.nvml_stand_in import NvmlStandIn
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("shim")]
 
 _STEPS: dict[str, dict[str, Any]] = {
     "paused": {"pause": {"after_idle_s": 0.3}},
     "sleeping": {"sleep": {"preset": "vllm", "after_idle_s": 0.3, "timeout_s": 3}},
 }
-_ROLLOUT = {"min_ready_s": 0}
+_STANDBYS = ("created", "parked")
+_MIB = 1 << 20
 
 
 def _deploy(daemon: DaemonProcess, name: str, image: str, **fields: Any) -> None:
     scale = {"concurrency": 20, "idle_timeout_s": 600} | fields.pop("scale", {})
-    daemon.deploy(worker_spec(name, image, scale=scale, **fields))
+    limits = {"stop_grace_s": 1}
+    daemon.deploy(worker_spec(name, image, scale=scale, limits=limits, **fields))
 
 
-def _is(daemon: DaemonProcess, name: str, state: str) -> dict[str, Any]:
+def _is(daemon: DaemonProcess, name: str, state: str) -> str:
     def found() -> list[dict[str, Any]]:
         return [w for w in daemon.workers() if w["endpoint"] == name and w["state"] == state]
 
-    return until(found, what=f"a worker of {name} is {state}", within_s=30)[0]
+    return str(until(found, what=f"a worker of {name} is {state}", within_s=30)[0]["id"])
+
+
+def _leases(daemon: DaemonProcess) -> set[str]:
+    rows = daemon.rows("SELECT worker_id FROM gpu_lease WHERE released_boot_ns IS NULL")
+    return {row["worker_id"] for row in rows}
+
+
+def _answered(daemon: DaemonProcess, name: str, worker: str) -> None:
+    """Twenty requests at once are all answered by one worker."""
+    with ThreadPoolExecutor(20) as clients:
+        replies = list(clients.map(lambda _: daemon.call(name), range(20)))
+    assert [(reply.status, reply.worker) for reply in replies] == [(200, worker)] * 20
 
 
 def test_requests_are_answered_by_workers_woken_from_each_rung(
     start_daemon: DaemonStarter, worker_image: str
 ) -> None:
-    """One daemon goes through all of it: each rung, a killed daemon, workers that end on their rung."""
+    """One daemon goes through all of it: each rung, its own death, workers that end on their rung."""
     daemon = start_daemon(settings=static_gpus(2))
+    for rung in _STANDBYS:
+        _deploy(daemon, rung, worker_image, gpus={"count": 0}, standby={"mode": rung})
     for rung, fields in _STEPS.items():
         _deploy(daemon, rung, worker_image, **fields)
         assert daemon.call(rung).status == 200
-    kept = {rung: _is(daemon, rung, rung)["id"] for rung in _STEPS}
-    leased = {
-        row["worker_id"] for row in daemon.rows("SELECT * FROM gpu_lease WHERE released_boot_ns IS NULL")
-    }
-    assert leased == {kept["paused"]}
+    kept = {rung: _is(daemon, rung, rung) for rung in _STEPS}
+    assert _leases(daemon) == {kept["paused"]}
     listed = daemon.cli("worker", "ls").stdout
     assert all(rung in listed for rung in _STEPS)
 
-    def held(rung: str) -> None:
-        with ThreadPoolExecutor(20) as clients:
-            replies = list(clients.map(lambda _: daemon.call(rung), range(20)))
-        assert [(reply.status, reply.worker) for reply in replies] == [(200, kept[rung])] * 20
-
     for rung in _STEPS:
-        held(rung)
-        (woken,) = until(lambda: daemon.events("worker.woken", endpoint=rung), what="it is told")  # noqa: B023
-        assert woken["facts"]["rung"] == rung
+        _answered(daemon, rung, kept[rung])
+        woken = until(lambda: daemon.events("worker.woken", endpoint=rung), what="it is told")  # noqa: B023
+        assert woken[0]["facts"]["rung"] == rung
         _is(daemon, rung, rung)
+    for rung in _STANDBYS:
+        found = until(
+            lambda: [s for s in daemon.endpoint(rung)["standbys"] if s["state"] == "ready"],  # noqa: B023
+            what=f"{rung} stands by",
+        )
+        kept[rung] = found[0]["id"]
 
     daemon.kill()
     daemon.start()
-    assert {c.name for c in daemon.containers()} == {f"gpud-{worker}" for worker in kept.values()}
-    for rung in _STEPS:
-        held(rung)
-        _is(daemon, rung, rung)
+    runs = {f"gpud-{worker}" for rung, worker in kept.items() if rung != "created"}
+    assert {c.name for c in daemon.containers()} == runs
+    for rung, worker in kept.items():
+        _answered(daemon, rung, worker)
 
     for rung in _STEPS:
+        _is(daemon, rung, rung)
         daemon.container_of(kept[rung]).kill()
         reply = daemon.call(rung)
         assert (reply.status, reply.worker != kept[rung]) == (200, True)
         _is(daemon, rung, rung)
     daemon.audit()
-    for rung in _STEPS:
+    for rung in kept:
         assert daemon.api("DELETE", f"/v1/endpoints/{rung}").status == 204
     until(lambda: not daemon.containers(), what="nothing is left", within_s=30)
     daemon.audit()
 
 
-@pytest.mark.parametrize("knobs", [{"WAKE_STATUS": 500}, {"WAKE_HANGS": 1}, {"CRASH_AT_WAKE": 1}])
-def test_a_worker_that_does_not_wake_is_started_cold(
-    start_daemon: DaemonStarter, worker_image: str, knobs: dict[str, int]
+def test_a_worker_that_does_not_fall_asleep_or_wake_is_started_cold(
+    start_daemon: DaemonStarter, worker_image: str
 ) -> None:
-    daemon = start_daemon()
-    _deploy(daemon, "bad", worker_image, gpus={"count": 0}, env=knobs, **_STEPS["sleeping"])
-    first = daemon.call("bad")
-    _is(daemon, "bad", "sleeping")
-    reply = daemon.call("bad")
-    assert (reply.status, reply.worker != first.worker) == (200, True)
-    assert daemon.events("worker.step_failed", endpoint="bad")
+    knobs = {"status": {"WAKE_STATUS": 500}, "hang": {"WAKE_HANGS": 1}, "crash": {"CRASH_AT_WAKE": 1}}
+    late, never = {"CRASH_AT_WAKE": 2}, {"SLEEP_STATUS": 500}
+    daemon = start_daemon(settings={"scaling": {"starts": 8}})
+    first: dict[str, str] = {}
+    for name, env in (knobs | {"late": late, "never": never}).items():
+        _deploy(daemon, name, worker_image, gpus={"count": 0}, env=env, **_STEPS["sleeping"])
+        first[name] = daemon.call(name).worker
+    for name in (*knobs, "late"):
+        assert _is(daemon, name, "sleeping") == first[name]
+    for name in knobs:
+        reply = daemon.call(name)
+        assert (reply.status, reply.worker != first[name]) == (200, True)
+        assert until(lambda: daemon.events("worker.step_failed", endpoint=name), what="it is told")  # noqa: B023
+    daemon.call("late")  # which it may still answer
+    until(lambda: first["late"] not in {w["id"] for w in daemon.workers()}, what="it ended right after")
+    for name in ("late", "never"):
+        reply = daemon.call(name)
+        assert (reply.status, reply.worker != first[name]) == (200, True)
+    refused = daemon.call("hang", "/%73leep/")
+    assert refused.status == 403, "its control paths are not for callers"
+    daemon.audit()
+
+
+def test_a_gpu_is_free_once_its_memory_is_back_and_what_a_sleeper_keeps_is_nobody_elses(
+    start_daemon: DaemonStarter, worker_image: str, nvml: NvmlStandIn
+) -> None:
+    nvml.set_gpus(nvml.gpus[:1])
+    uuid = nvml.gpus[0].uuid
+    daemon = start_daemon(settings=nvml_gpus(), env=nvml.env())
+    sleep = _STEPS["sleeping"]["sleep"] | {"timeout_s": 20, "vram_mib": 300}
+    _deploy(daemon, "model", worker_image, sleep=sleep)
+    model = daemon.call("model", "/delay/0.5").worker
+    pids = [StandInProcess(pid=int(row[1])) for row in daemon.container_of(model).top()["Processes"]]
+    nvml.set_processes(uuid, pids)
+    nvml.change(uuid, memory_used_bytes=8 * GIB)
+    _is(daemon, "model", "dozing")
+    until(lambda: "keeps GPU memory" in daemon.get(f"/v1/workers/{model}")["detail"], what="it says why")
+    assert _leases(daemon) == {model}, "until its memory is back"
+    nvml.change(uuid, memory_used_bytes=700 * _MIB)
+    _is(daemon, "model", "sleeping")
+    assert not _leases(daemon)
+
+    _deploy(daemon, "other", worker_image, scale={"idle_timeout_s": 0, "scale_down_delay_s": 0})
+    assert daemon.call("other").status == 200, "the sleeper's process and 300 MiB are no reason"
+    assert daemon.gpus()[uuid]["health"] == "healthy"
+    reply = daemon.call("model")
+    assert (reply.status, reply.worker) == (200, model)
+    assert daemon.gpus()[uuid]["health"] == "healthy"
     daemon.audit()

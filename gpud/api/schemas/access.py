@@ -20,6 +20,8 @@ from gpud.core.metering import cost_micros, whole_ms
 from gpud.ports.store import UsageBy
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gpud.ports.control import DaemonHealth
     from gpud.ports.store import ApiKey, EventRow, StoredRegistry, UsageRow
     from gpud.ports.traffic import GatewayReading
@@ -257,6 +259,8 @@ class SystemDocument(Document):
     """By part: empty when well, else what is wrong and what to do."""
     engine: EngineDocument | None
     """Null before it ever answered."""
+    checkpoints: dict[str, str]
+    """`criu` and `cuda_checkpoint`: why it cannot be used here, empty where it can. No checkpoint is kept."""
     gateway: GatewayDocument
 
 
@@ -337,7 +341,9 @@ def _engine_document(health: DaemonHealth) -> EngineDocument | None:
     )
 
 
-def system_document(health: DaemonHealth, gateway: GatewayReading) -> SystemDocument:
+def system_document(
+    health: DaemonHealth, gateway: GatewayReading, checkpoints: Mapping[str, str]
+) -> SystemDocument:
     """Show how the daemon is."""
     gateway_document = GatewayDocument(
         connections=gateway.connections,
@@ -353,5 +359,6 @@ def system_document(health: DaemonHealth, gateway: GatewayReading) -> SystemDocu
         uptime_s=round(health.uptime_s, 3),
         parts=dict(health.parts),
         engine=_engine_document(health),
+        checkpoints=dict(checkpoints),
         gateway=gateway_document,
     )

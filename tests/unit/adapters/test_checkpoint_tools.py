@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gpud.adapters.checkpoint_tools import criu_obstacle, cuda_checkpoint_obstacle
+from gpud.adapters import checkpoint_tools
+from gpud.adapters.checkpoint_tools import CheckpointSurvey, criu_obstacle, cuda_checkpoint_obstacle
+from gpud.adapters.threads import Threads
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,3 +57,14 @@ def test_a_tool_of_another_machine_is_an_obstacle_and_no_crash(tools: Path) -> N
         (tools / name).chmod(0o755)
     assert "cannot be run" in criu_obstacle()
     assert "cannot be run" in cuda_checkpoint_obstacle()
+
+
+async def test_what_stands_in_the_way_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    tools = {name: lambda name=name: asked.append(name) or f"no {name}" for name in ("criu", "other")}
+    monkeypatch.setattr(checkpoint_tools, "_TOOLS", tools)
+    threads = Threads(1)
+    survey = CheckpointSurvey(threads)
+    assert await survey.obstacles() == await survey.obstacles() == {"criu": "no criu", "other": "no other"}
+    assert asked == ["criu", "other"]
+    await threads.close()
