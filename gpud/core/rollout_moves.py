@@ -115,7 +115,8 @@ def leavers(scene: Scene, *, cramped: bool) -> list[Worker]:
     kept = {scene.serving}
     if scene.trying is not None and seen is not None:
         if seen.policy.strategy is RolloutStrategy.RECREATE:
-            return [w for w in scene.of(seen.rollout.base) if w.state in COUNTED]
+            # Those of a revision before the last too, which was superseded before they had left.
+            return [w for w in scene.workers if w.revision != seen.rollout.target and w.state in COUNTED]
         kept.add(seen.rollout.target)
     stale = [w for w in scene.workers if w.revision not in kept]
     if not stale:
