@@ -118,14 +118,12 @@ class Reconciler:
         self._changes: list[tuple[Callable[[], object], asyncio.Future[object]]] = []
         self._settling: list[tuple[asyncio.Future[object], object]] = []
         self._wake = asyncio.Event()
-        self._stopping = False
-        self._is_writing = False
+        self._stopping = self._is_writing = False
         self._no_shrink_until_s = 0.0
         self._plan_fault = ""
         self._round_ended = asyncio.Event()
         self.rounded_s = clock.now_s()
-        self.hurry: Callable[[], None] = lambda: None
-        """Called in each round once the table is out: begins what need not wait for the disk."""
+        self.hurry: Callable[[], None] = lambda: None  # called once the table is out, before the disk
         self.senses: list[Callable[[float], None]] = []
         """Called in each round with its loop time, once the load was taken and before anything is decided."""
         self.listeners: list[Callable[[EventRecorded], None]] = []
