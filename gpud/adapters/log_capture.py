@@ -58,6 +58,7 @@ class ProcessLogCapture:
         self._counts: OrderedDict[str, LogCounts] = OrderedDict()
         self._kept_orders: list[bytes] = []
         self._notes_lost = 0
+        self._given_up: set[str] = set()
 
     def begin(self, worker_id: str, endpoint: str, secrets: Sequence[str]) -> None:
         """Keep the output of a worker's container."""
@@ -74,6 +75,8 @@ class ProcessLogCapture:
         """Wait until all that an ended container wrote is kept; False when that took too long."""
         if worker_id not in self._begun:
             return True
+        if worker_id in self._given_up:
+            return False  # its removal is tried again and again, and must not wait each time
         waiting = self._finishing.get(worker_id)
         if waiting is None:
             waiting = self._finishing[worker_id] = asyncio.get_running_loop().create_future()
@@ -83,6 +86,7 @@ class ProcessLogCapture:
                 return await asyncio.shield(waiting)
         except TimeoutError:
             log.warning("worker.log_unfinished", worker=worker_id, waited_s=_FINISH_LIMIT_S)
+            self._given_up.add(worker_id)
             return False
         finally:
             self._finishing.pop(worker_id, None)
@@ -90,6 +94,7 @@ class ProcessLogCapture:
     def end(self, worker_id: str) -> None:
         """Nothing more will come of a worker."""
         self._begun.pop(worker_id, None)
+        self._given_up.discard(worker_id)
         self._order("end", worker=worker_id)
 
     def counts(self) -> Mapping[str, LogCounts]:

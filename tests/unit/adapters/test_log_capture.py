@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gpud.adapters import log_capture
 from gpud.adapters.log_archive import LogFileArchive
 from gpud.adapters.log_capture import ProcessLogCapture
 from gpud.core.log_caps import LogCaps
@@ -189,3 +190,16 @@ async def test_the_end_of_a_container_that_is_gone_is_told_at_once(box: Box) -> 
         assert await capture.finish(WORKER)
         assert await capture.finish("wk_" + "b" * 16)
     assert await box.read(streams=frozenset({LogStream.STDOUT})) == []
+
+
+async def test_an_end_that_cannot_be_read_is_waited_for_once(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture = ProcessLogCapture(box.root, box.caps, engine="unix:///nowhere", files=True)
+    capture.begin(WORKER, "llm", [])
+    monkeypatch.setattr(log_capture, "_FINISH_LIMIT_S", 0.01)
+    assert not await capture.finish(WORKER)
+    monkeypatch.setattr(log_capture, "_FINISH_LIMIT_S", 600.0)
+    assert not await capture.finish(WORKER)
+    capture.end(WORKER)
+    assert await capture.finish(WORKER)
