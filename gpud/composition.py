@@ -172,7 +172,7 @@ class Parts:
             history_days=settings.history.keep_days,
             stats_step_s=settings.metrics.step_s,
             headroom_mib=settings.gpus.headroom_mib,
-            images=_images(settings, calendar),
+            images=image_policy(settings, calendar),
         )
         backoff = BackoffPolicy(
             base_s=settings.scaling.start_backoff_s,
@@ -275,7 +275,7 @@ def _attach(settings: Settings, gpus: GpuInventory) -> GpuAttach:
     return GpuAttach.NONE if gpus.source == "static" else settings.gpus.attach
 
 
-def _images(settings: Settings, calendar: CronCalendar) -> ImagePolicy:
+def image_policy(settings: Settings, calendar: CronCalendar) -> ImagePolicy:
     """What images may take.
 
     Raises:
