@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gpud.core.history import Stretch
 from gpud.core.prediction import gap_ended
 from gpud.core.records import ArrivalsForgotten, ArrivalsRecorded, PredictionSaved
+from gpud.core.worker import WorkerState
 
 if TYPE_CHECKING:
     from gpud.core.ids import EndpointName
@@ -54,12 +55,15 @@ class History:
         self._stretches: dict[EndpointName, Stretch] = {}
         self._idle: dict[EndpointName, _Idle] = {}
         self._changed: set[EndpointName] = set()
+        self._ready: frozenset[EndpointName] = frozenset()
         self._write_due_s = clock.now_s() + WRITE_EVERY_S
         self._forget_due_s = clock.now_s()
 
     def observe(self, now_s: float) -> None:
         """Take down what the loads of this round tell."""
         ahead_ms = self._clock.at_ms() - now_s * 1000
+        ready = [w.endpoint for w in self._state.workers.values() if w.state is WorkerState.READY]
+        self._ready = frozenset(ready)
         for name in self._state.endpoints:
             load = self._state.loads[name]
             if load.exchanges and self._keep_days:
@@ -112,13 +116,13 @@ class History:
             return
         if idle is None:
             idle = self._idle[name] = _Idle(min(load.last_busy_s, now_s))
-        if self._state.ready_count(name):
+        if name in self._ready:
             idle.kept_s = now_s - idle.since_s
 
     def _end_gap(self, name: EndpointName, idle: _Idle, now_s: float) -> None:
         endpoint, memory = self._state.endpoints[name], self._state.recall(name)
         gap_s = max(0.0, now_s - idle.since_s)
-        warm = self._state.ready_count(name) > 0
+        warm = name in self._ready
         memory.prediction = gap_ended(
             memory.prediction,
             gap_s,

@@ -329,7 +329,3 @@ class FleetState:
             self.used_mib[use.uuid] = use.used_mib
         else:
             self.used_mib.pop(use.uuid, None)
-
-    def ready_count(self, name: EndpointName) -> int:
-        """READY workers of an endpoint."""
-        return sum(w.endpoint == name and w.state is WorkerState.READY for w in self.workers.values())

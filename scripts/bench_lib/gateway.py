@@ -37,6 +37,7 @@ CLIMBERS = ("gpud", "nginx", "go")
 STREAMS_STEP = 100
 STREAMS_MAX = 2000
 STREAM_DELAY_MS_MAX = 20.0
+LADDER_S_MAX = 360.0
 SETTLE_S_MAX = 5.0
 CHAT_PATH = "/v1/chat/completions"
 
@@ -212,7 +213,10 @@ def _streams(subject: Subject, load: str, streams: int, load_s: float, suffix: s
 def _most_streams(subjects: list[Subject], load: str) -> None:
     """Climb in steps until 1 event in 100 comes more than 20 ms late; a step may be tried three times."""
     climbing = list(subjects)
+    until_s = time.monotonic() + LADDER_S_MAX
     for streams in range(STREAMS_STEP, STREAMS_MAX + 1, STREAMS_STEP):
+        if not climbing or time.monotonic() > until_s:
+            return  # each has told the highest step it has reached
         print(f"{streams} streams: {', '.join(each.name for each in climbing)}", file=sys.stderr)
         for subject in tuple(climbing):
             if any(_keeps_up(subject, load, streams) for _ in range(3)):

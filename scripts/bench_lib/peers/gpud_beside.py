@@ -25,23 +25,18 @@ from typing import TYPE_CHECKING
 import structlog
 import uvloop
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
+from bench_lib.boxed_fleet import start_fleet
 from gpud_proxy import start_gateway
 
-from gpud.adapters.cron_calendar import CronCalendar
 from gpud.adapters.docker_runtime import DockerRuntime
 from gpud.adapters.sqlite.store import open_store
 from gpud.adapters.system import SystemClock, SystemIds
 from gpud.adapters.threads import Threads
-from gpud.core.endpoint import EndpointSpec, GpuNeeds, ScalePolicy
-from gpud.core.gpu import GpuAttach
 from gpud.core.ids import EndpointName
 from gpud.core.job import Retention
 from gpud.core.job_request import JobPolicy, accepted, job_id
-from gpud.core.starts import BackoffPolicy
-from gpud.fleet.fleet import Fleet, FleetPorts
-from gpud.fleet.hands import FleetSettings
-from gpud.fleet.reconciler import ReconcilerPolicy
 from gpud.gateway.dispatch import Dispatcher
 from gpud.gateway.tuning import tune_process
 from gpud.ports.jobs import Payload
@@ -78,40 +73,7 @@ async def _serve(port: int, upstream: int, loads: set[str], folder: Path) -> Non
 async def _run_workers(store: Store, tasks: asyncio.TaskGroup) -> None:
     box = Box(1, gpus=WORKERS)
     dispatcher = Dispatcher(box.clock)
-    ports = FleetPorts(
-        runtime=box.runtime,
-        images=box.images,
-        gpus=box.gpus,
-        probe=box.probe,
-        store=store.fleet,
-        access=store.access,
-        traffic=dispatcher,
-        clock=box.clock,
-        ids=box.ids,
-        calendar=CronCalendar(),
-    )
-    settings = FleetSettings(
-        parallel_starts=8, gpu_attach=GpuAttach.AUTO, idle_memory_mib_max=512, release_timeout_s=10.0
-    )
-    policy = ReconcilerPolicy(
-        backoff=BackoffPolicy(base_s=1.0, max_s=30.0, circuit_failures=3), settle_s=0.0, verify_gpus=False
-    )
-    fleet = Fleet(ports, settings, policy, tasks)
-    dispatcher.watch(fleet.reconciler)
-    await fleet.load()
-    fleet.start()
-    for number in range(WORKERS):
-        box.images.build(f"bench-{number}:1")
-        spec = EndpointSpec(
-            name=EndpointName(f"bench-{number}"),
-            image=f"bench-{number}:1",
-            port=8000,
-            gpus=GpuNeeds(count=1),
-            scale=ScalePolicy(min_workers=1, max_workers=1),
-        )
-        await fleet.control.deploy(spec)
-    while sum(found.running for found in box.runtime.containers.values()) < WORKERS:  # noqa: ASYNC110 - no event
-        await asyncio.sleep(0.1)
+    await start_fleet(store, tasks, box, dispatcher, workers=WORKERS, endpoints=WORKERS)
 
 
 async def _list_containers(folder: Path, tasks: asyncio.TaskGroup) -> None:
