@@ -107,14 +107,16 @@ class _Planner:
     def scale(self, seen: EndpointSeen) -> None:
         """Bring one endpoint's workers to the number they should have."""
         endpoint, now_s = seen.endpoint, self.world.now_s
-        workers = self._by_endpoint.get(endpoint.name, [])
+        name = endpoint.spec.name
+        workers = self._by_endpoint.get(name, [])
         counted = [w for w in workers if w.state in COUNTED]
         decision, pace = desired_workers(seen, counted, self.world.in_flight, now_s=now_s)
-        self.decisions[endpoint.name], self.paces[endpoint.name] = decision, pace
+        self.decisions[name], self.paces[name] = decision, pace
         self._ask_at(decision.ask_again_at_s)
         self._ask_at(seen.window_open.edge_s)
-        for span_s in {seen.patience_s, seen.last_patience_s}:
-            self._ask_at(seen.window.falls_at_s(now_s=now_s, span_s=span_s))
+        if len(seen.window.entries) > 1:  # else it has nowhere to fall
+            for span_s in {seen.patience_s, seen.last_patience_s}:
+                self._ask_at(seen.window.falls_at_s(now_s=now_s, span_s=span_s))
         if not seen.starts.may_start(now_s=now_s):
             self._ask_at(seen.starts.next_try_s)
         self._call_back(seen, workers)
