@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gpud.core.gpu import GpuAttach
 from gpud.errors import BadSettings
@@ -239,13 +239,28 @@ class MetricsSettings(_Section):
     """Between looks at what workers and GPUs use: for `/metrics` and for each worker's history."""
 
 
+class GpuPriceSettings(_Section):
+    """A price of some GPUs, for some time."""
+
+    gpu: Annotated[str, Field(min_length=1, max_length=100)]
+    """Whose: a part of the product name such as `H100`, in any case, or the UUID of one GPU."""
+    gpu_hour_micros: Annotated[int, Field(ge=0)]
+    """Price of one hour, in millionths of the currency."""
+    since: AwareDatetime | None = None
+    """When it begins, with its zone; without, it always was."""
+    until: AwareDatetime | None = None
+    """When it ends; without, it does not."""
+
+
 class PriceSettings(_Section):
     """What GPU time costs."""
 
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
     """ISO 4217 code, for display."""
     gpu_hour_micros: Annotated[int, Field(ge=0)] = 0
-    """Price of one GPU for one hour, in millionths of the currency."""
+    """Price of one GPU for one hour, in millionths of the currency, where no other applies."""
+    gpus: tuple[GpuPriceSettings, ...] = ()
+    """Prices by model or GPU, each for its time; the first that fits applies."""
 
 
 class LogSettings(_Section):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from gpud.api.operations import Operation, Scope
 from gpud.api.parsing import query_of
-from gpud.api.rendering import answer
+from gpud.api.rendering import answer, cursor_for, position_of
 from gpud.api.schemas.access import (
     AuditDocument,
     UsageDocument,
@@ -15,10 +15,20 @@ from gpud.api.schemas.access import (
     usage_line,
 )
 from gpud.api.schemas.base import at_ms, timestamp
+from gpud.api.schemas.segments import SegmentPage, SegmentsQuery, segment_document
 from gpud.api.services import SERVICES
+from gpud.core.pricing import GpuPrice, Tariff
+from gpud.core.usage import FINER_NS, NS_PER_MS
+from gpud.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from aiohttp import web
+
+    from gpud.api.services import Services
+    from gpud.ports.store import UsageBy
+
+LINES_MAX = 86_400
+"""Of a report by minute or second: a day of seconds, sixty of minutes."""
 
 
 async def show_usage(request: web.Request) -> web.StreamResponse:
@@ -27,10 +37,15 @@ async def show_usage(request: web.Request) -> web.StreamResponse:
     query = query_of(request, UsageQuery)
     prices = services.settings.prices
     until_ms = at_ms(query.until) or services.clock.at_ms()
+    _require_few_lines(query.by, until_ms - at_ms(query.since))
     rows = await services.reads.usage(
-        by=query.by, endpoint=query.endpoint, since_ms=at_ms(query.since), until_ms=at_ms(query.until)
+        by=query.by,
+        endpoint=query.endpoint,
+        since_ms=at_ms(query.since),
+        until_ms=at_ms(query.until),
+        tariff=await tariff_of(services),
     )
-    lines = tuple(usage_line(row, gpu_hour_micros=prices.gpu_hour_micros) for row in rows)
+    lines = tuple(usage_line(row) for row in rows)
     total = UsageTotal(
         gpu_ms=sum(line.gpu_ms for line in lines),
         wall_ms=sum(line.wall_ms for line in lines),
@@ -50,6 +65,58 @@ async def show_usage(request: web.Request) -> web.StreamResponse:
     return answer(report)
 
 
+async def tariff_of(services: Services) -> Tariff:
+    """The prices of the settings, for the GPUs there are."""
+    prices = services.settings.prices
+    return Tariff(
+        gpu_hour_micros=prices.gpu_hour_micros,
+        prices=tuple(
+            GpuPrice(
+                gpu=price.gpu,
+                gpu_hour_micros=price.gpu_hour_micros,
+                since_ns=None if price.since is None else at_ms(price.since) * NS_PER_MS,
+                until_ns=None if price.until is None else at_ms(price.until) * NS_PER_MS,
+            )
+            for price in prices.gpus
+        ),
+        models={view.status.gpu.uuid: view.status.gpu.name for view in await services.control.gpus()},
+    )
+
+
+def _require_few_lines(by: UsageBy, period_ms: int) -> None:
+    if by not in FINER_NS:
+        return
+    most_ms = LINES_MAX * FINER_NS[by] // NS_PER_MS
+    if period_ms > most_ms:
+        why = f"must be at most {most_ms // 3_600_000} hours before until in a report by {by.value}"
+        raise InvalidRequest(f"since: {why}.", fields={"since": why})
+
+
+async def list_segments(request: web.Request) -> web.StreamResponse:
+    """What was metered, segment by segment; each is named for good by its worker and number."""
+    query = query_of(request, SegmentsQuery)
+    rows = await request.app[SERVICES].reads.segments(
+        endpoint=query.endpoint,
+        since_ms=at_ms(query.since),
+        until_ms=at_ms(query.until),
+        after=_after(position_of(query.cursor)),
+        limit=query.limit + 1,
+    )
+    page = rows[: query.limit]
+    following = cursor_for(f"{page[-1].worker_id}.{page[-1].seq}") if len(rows) > len(page) else None
+    return answer(SegmentPage(items=tuple(segment_document(row) for row in page), next=following))
+
+
+def _after(position: str) -> tuple[str, int]:
+    if not position:
+        return "", -1
+    worker_id, _, seq = position.rpartition(".")
+    if not (seq.isascii() and seq.isdigit() and len(seq) <= 18):
+        why = "must be `next` of an earlier answer"
+        raise InvalidRequest(f"cursor: {why}.", fields={"cursor": why})
+    return worker_id, int(seq)
+
+
 async def show_audit(request: web.Request) -> web.StreamResponse:
     """Check the invariants of metering and leases."""
     breaches = await request.app[SERVICES].reads.audit()
@@ -67,6 +134,17 @@ OPERATIONS_HERE = (
         tag="usage",
         query=UsageQuery,
         answer=UsageDocument,
+    ),
+    Operation(
+        name="list_usage_segments",
+        method="GET",
+        path="/v1/usage/segments",
+        handler=list_segments,
+        scope=Scope.READ,
+        summary="Export what was metered, segment by segment",
+        tag="usage",
+        query=SegmentsQuery,
+        answer=SegmentPage,
     ),
     Operation(
         name="show_audit",

@@ -114,8 +114,11 @@ def billed_seconds(billable_ns: int) -> int:
 
 def cost_micros(billable_gpu_ns: int, *, price_micros_per_gpu_hour: int) -> int:
     """Price GPU time in micro-units of money, rounded half to even, once per report line."""
-    numerator = billable_gpu_ns * price_micros_per_gpu_hour
-    denominator = 3600 * _NS_PER_S
+    return half_even(billable_gpu_ns * price_micros_per_gpu_hour, 3600 * _NS_PER_S)
+
+
+def half_even(numerator: int, denominator: int) -> int:
+    """Divide, and round half to even."""
     quotient, remainder = divmod(numerator, denominator)
     doubled = remainder * 2
     if doubled > denominator or (doubled == denominator and quotient % 2):

@@ -18,16 +18,20 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from gpud.core.gpu import WHOLE_PPM
-from gpud.core.metering import BILLABLE, billed_seconds
+from gpud.core.metering import BILLABLE, billed_seconds, half_even
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from gpud.core.ids import EndpointName, GpuUuid, WorkerId
     from gpud.core.metering import Phase, Segment
 
+    Price = Callable[[GpuUuid, int], int]
+
 NS_PER_MS = 1_000_000
-HOUR_NS = 3600 * 1_000_000_000
+SECOND_NS = 1_000_000_000
+MINUTE_NS = 60 * SECOND_NS
+HOUR_NS = 60 * MINUTE_NS
 
 
 class UsageBy(StrEnum):
@@ -36,8 +40,22 @@ class UsageBy(StrEnum):
     ENDPOINT = "endpoint"
     WORKER = "worker"
     GPU = "gpu"
+    PHASE = "phase"
     DAY = "day"
     HOUR = "hour"
+    MINUTE = "minute"
+    SECOND = "second"
+
+
+FINER_NS = {UsageBy.MINUTE: MINUTE_NS, UsageBy.SECOND: SECOND_NS}
+"""Lines that the sums by hour cannot give, with the length of each."""
+
+_LABELS = {
+    UsageBy.DAY: "%Y-%m-%d",
+    UsageBy.HOUR: "%Y-%m-%dT%H",
+    UsageBy.MINUTE: "%Y-%m-%dT%H:%M",
+    UsageBy.SECOND: "%Y-%m-%dT%H:%M:%S",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,17 +63,19 @@ class UsageRow:
     """One line of a usage report.
 
     Args:
-        key: The endpoint, worker, GPU UUID, day (`2026-11-21`) or hour (`2026-11-21T14`), UTC.
+        key: The endpoint, worker, GPU UUID, phase, day (`2026-11-21`), hour (`2026-11-21T14`), minute
+            (`2026-11-21T14:05`) or second (`2026-11-21T14:05:09`), UTC.
         gpu_ns: Billable GPU nanoseconds (time x GPUs, a slice as the part of a GPU that it is).
         wall_ns: Billable nanoseconds whatever the number of GPUs; what CPU workers have.
         billed_seconds: Sum over worker sessions of each rounded up once; a session's GPU
             time, or its plain time when it has no GPU. A session counts whole where it ended
             (an open one: where it is now), so a report over a period has the sessions that
             ended in it.
-        sessions: Sessions that count into `billed_seconds`.
+        sessions: Sessions that count into `billed_seconds`; none of a phase, since a session has several.
         phases_ns: GPU nanoseconds by phase, unbilled ones included; a slice of a GPU counts as the
             part it is, rounded down once a line.
         phases_ppm_ns: The same in millionths of a GPU, where nothing is rounded.
+        cost_micros: Price of the billable GPU time, rounded half to even once.
     """
 
     key: str
@@ -65,6 +85,7 @@ class UsageRow:
     sessions: int
     phases_ns: dict[str, int]
     phases_ppm_ns: dict[str, int] = field(default_factory=dict)
+    cost_micros: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +135,7 @@ class Stretch:
         at_ns: A Unix nanosecond in the hour or day it counts into.
         ns: How long, whatever the number of GPUs.
         share_ppm: The part of each GPU that was the worker's, in millionths.
+        priced_ns: A Unix nanosecond whose prices hold for all of it.
     """
 
     worker_id: WorkerId
@@ -123,6 +145,7 @@ class Stretch:
     at_ns: int
     ns: int
     share_ppm: int = WHOLE_PPM
+    priced_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +169,7 @@ class Session:
 @dataclass(slots=True, kw_only=True)
 class _Sum:
     gpu_ppm_ns: int = 0
+    priced_ppm_ns: int = 0
     wall_ns: int = 0
     billed_seconds: int = 0
     sessions: int = 0
@@ -203,9 +227,9 @@ def hours_of(segment: Segment) -> Iterator[tuple[int, int]]:
         yield bucket_ns // HOUR_NS, ns
 
 
-def stretches_of(segment: Segment, period: Period) -> Iterator[Stretch]:
-    """The part of a closed segment that lies in a period, hour by hour."""
-    for bucket_ns, ns in split(*period.clip(*wall_span(segment)), HOUR_NS):
+def stretches_of(segment: Segment, period: Period, *, every_ns: int = HOUR_NS) -> Iterator[Stretch]:
+    """The part of a closed segment that lies in a period, hour by hour or finer."""
+    for bucket_ns, ns in split(*period.clip(*wall_span(segment)), every_ns):
         yield Stretch(
             worker_id=segment.worker_id,
             endpoint=segment.endpoint,
@@ -260,8 +284,16 @@ def hours_cut(period: Period) -> Sequence[int]:
     return sorted({at_ns // HOUR_NS for at_ns in borders if at_ns is not None and at_ns % HOUR_NS})
 
 
+def _free(_uuid: GpuUuid, _at_ns: int) -> int:
+    return 0
+
+
 def usage_rows(
-    stretches: Iterable[Stretch], sessions: Iterable[Session], *, by: UsageBy
+    stretches: Iterable[Stretch],
+    sessions: Iterable[Session],
+    *,
+    by: UsageBy,
+    price: Price = _free,
 ) -> tuple[UsageRow, ...]:
     """Sum time and sessions into report lines.
 
@@ -269,6 +301,7 @@ def usage_rows(
         stretches: All time that counts.
         sessions: All that ended in the period.
         by: What has a line.
+        price: Micro-units for an hour of a GPU at a Unix nanosecond.
 
     Returns:
         Lines by key; those without any time or session are left out.
@@ -276,17 +309,13 @@ def usage_rows(
     sums: defaultdict[str, _Sum] = defaultdict(_Sum)
     for stretch in stretches:
         for key, gpus in _lines(stretch, stretch.at_ns, by):
-            total = sums[key]
-            total.phases_ppm_ns[stretch.phase.value] += stretch.ns * gpus * stretch.share_ppm
-            if stretch.phase in BILLABLE:
-                total.gpu_ppm_ns += stretch.ns * gpus * stretch.share_ppm
-                total.wall_ns += stretch.ns
+            _count(stretch, gpus, sums[key], price)
     for session in sessions:
         for key, gpus in _lines(session, session.ended_ns, by):
             total = sums[key]
             total.sessions += 1
             # A worker without GPUs is billed its plain time.
-            weight_ppm = gpus * session.share_ppm or WHOLE_PPM
+            weight_ppm = len(gpus) * session.share_ppm or WHOLE_PPM
             total.billed_seconds += billed_seconds(session.billable_ns * weight_ppm // WHOLE_PPM)
     return tuple(
         UsageRow(
@@ -297,14 +326,24 @@ def usage_rows(
             sessions=total.sessions,
             phases_ns={phase: ns // WHOLE_PPM for phase, ns in sorted(total.phases_ppm_ns.items())},
             phases_ppm_ns=dict(sorted(total.phases_ppm_ns.items())),
+            cost_micros=half_even(total.priced_ppm_ns, HOUR_NS * WHOLE_PPM),
         )
         for key, total in sorted(sums.items())
     )
 
 
-def _lines(of: Stretch | Session, at_ns: int, by: UsageBy) -> Iterator[tuple[str, int]]:
-    """Which lines it counts into, each with the number of GPUs that counts there."""
-    gpus = len(of.gpu_uuids)
+def _count(stretch: Stretch, gpus: Sequence[GpuUuid], total: _Sum, price: Price) -> None:
+    ppm_ns = stretch.ns * stretch.share_ppm
+    total.phases_ppm_ns[stretch.phase.value] += ppm_ns * len(gpus)
+    if stretch.phase in BILLABLE:
+        total.gpu_ppm_ns += ppm_ns * len(gpus)
+        total.wall_ns += stretch.ns
+        total.priced_ppm_ns += ppm_ns * sum(price(gpu, stretch.priced_ns) for gpu in gpus)
+
+
+def _lines(of: Stretch | Session, at_ns: int, by: UsageBy) -> Iterator[tuple[str, Sequence[GpuUuid]]]:
+    """Which lines it counts into, each with the GPUs that count there."""
+    gpus = of.gpu_uuids
     match by:
         case UsageBy.ENDPOINT:
             yield of.endpoint, gpus
@@ -312,11 +351,12 @@ def _lines(of: Stretch | Session, at_ns: int, by: UsageBy) -> Iterator[tuple[str
             yield of.worker_id, gpus
         case UsageBy.GPU:
             for uuid in of.gpu_uuids:
-                yield uuid, 1
-        case UsageBy.DAY:
-            yield _date(at_ns).strftime("%Y-%m-%d"), gpus
-        case UsageBy.HOUR:
-            yield _date(at_ns).strftime("%Y-%m-%dT%H"), gpus
+                yield uuid, (uuid,)
+        case UsageBy.PHASE:
+            if isinstance(of, Stretch):
+                yield of.phase.value, gpus
+        case _:
+            yield _date(at_ns).strftime(_LABELS[by]), gpus
 
 
 def _date(at_ns: int) -> datetime:

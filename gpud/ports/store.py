@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gpud.core.ids import EndpointName, GpuUuid, KeyId, Revision, WorkerId
     from gpud.core.metering import Segment
     from gpud.core.prediction import Prediction
+    from gpud.core.pricing import Tariff
     from gpud.core.records import FleetChange
     from gpud.core.revision import RevisionRecord
     from gpud.core.rollout import Rollout
@@ -138,9 +139,27 @@ class ReadModel(Protocol):
         ...
 
     async def usage(
-        self, *, by: UsageBy, endpoint: str = "", since_ms: int = 0, until_ms: int = 0
+        self,
+        *,
+        by: UsageBy,
+        endpoint: str = "",
+        since_ms: int = 0,
+        until_ms: int = 0,
+        tariff: Tariff = ...,
     ) -> tuple[UsageRow, ...]:
         """Usage lines; open segments count up to now. `until_ms` 0 means now."""
+        ...
+
+    async def segments(
+        self,
+        *,
+        endpoint: str = "",
+        since_ms: int = 0,
+        until_ms: int = 0,
+        after: tuple[str, int] = ...,
+        limit: int = 100,
+    ) -> tuple[Segment, ...]:
+        """Closed segments that ended in a period, by worker and number, those behind `after`."""
         ...
 
     async def arrivals(self, endpoint: str, *, since_ms: int, until_ms: int) -> tuple[ArrivalBatch, ...]:

@@ -93,6 +93,7 @@ NEEDED = {
     "get_webhook_delivery": "read",
     "redeliver_webhook_delivery": "write",
     "show_usage": "read",
+    "list_usage_segments": "read",
     "show_audit": "read",
     "list_audit_log": "admin",
     "list_events": "read",

@@ -22,7 +22,7 @@ from gpud.core.records import (
     WorkerMoved,
 )
 from gpud.core.worker import Cause, Worker, WorkerState
-from gpud.settings import PriceSettings, Settings
+from gpud.settings import GpuPriceSettings, PriceSettings, Settings
 from tests.contract.api_site import ApiSite, running_api
 
 if TYPE_CHECKING:
@@ -145,10 +145,46 @@ async def test_a_running_worker_is_on_the_bill_up_to_now(site: ApiSite) -> None:
     assert 5000 <= line["gpu_ms"] < 60_000
 
 
+async def test_what_was_metered_is_exported_in_pages(site: ApiSite) -> None:
+    (worker,) = await add_workers(site, 1)
+    opened = a_segment(worker, 0, "GPU-0")
+    closed = replace(opened, end_boot_ns=1_500_000_001, close_reason="flip")
+    second = replace(opened, seq=1, phase=Phase.STOP, start_boot_ns=1_500_000_001)
+    await site.store.fleet.record([SegmentOpened(segment=opened), SegmentClosed(segment=closed)])
+    ended = replace(second, end_boot_ns=1_600_000_000, close_reason="end")
+    await site.store.fleet.record([SegmentOpened(segment=second), SegmentClosed(segment=ended)])
+    page = await get(site, "/v1/usage/segments", limit="1")
+    (one,) = page["items"]
+    assert (one["worker_id"], one["seq"], one["duration_ns"]) == (worker.id, 0, 1_500_000_001)
+    assert (one["phase"], one["billable"], one["gpu_uuids"]) == ("active", True, ["GPU-0"])
+    rest = await get(site, "/v1/usage/segments", cursor=page["next"])
+    assert [(each["seq"], each["billable"]) for each in rest["items"]] == [(1, False)]
+    assert rest["next"] is None
+    async with site.client.get("/v1/usage/segments?cursor=eHg", headers=site.admin) as response:
+        assert response.status == 400
+
+
+async def test_a_gpu_model_has_its_own_price() -> None:
+    async with running_api() as bare:
+        model = (await get(bare, "/v1/gpus"))["items"][0]
+    prices = PriceSettings(
+        gpu_hour_micros=7, gpus=(GpuPriceSettings(gpu=model["name"], gpu_hour_micros=3_600_000),)
+    )
+    async with running_api(Settings(prices=prices)) as site:
+        (worker,) = await add_workers(site, 1)
+        opened = a_segment(worker, 0, model["uuid"])
+        closed = replace(opened, end_boot_ns=HOUR_NS, close_reason="exited")
+        await site.store.fleet.record([SegmentOpened(segment=opened), SegmentClosed(segment=closed)])
+        report = await get(site, "/v1/usage")
+        assert (report["gpu_hour_micros"], report["total"]["cost_micros"]) == (7, 3_600_000)
+
+
 @pytest.mark.parametrize(
     "query",
     [
         "by=month",
+        "by=minute",
+        "by=second&since=2026-01-01T00:00:00Z&until=2026-01-02T00:00:01Z",
         "since=yesterday",
         "since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z",
         "until=1700000000",

@@ -12,6 +12,7 @@ import pytest
 
 from gpud.core.gpu import GpuSlice
 from gpud.core.metering import Phase
+from gpud.core.pricing import GpuPrice, Tariff
 from gpud.core.records import EndpointSaved, EventRecorded, HeartbeatWritten, WorkerInserted
 from gpud.core.worker import WorkerState
 from gpud.ports.store import UsageBy
@@ -247,7 +248,7 @@ async def test_usage_of_one_endpoint_leaves_the_others_out(store: Store, clock: 
     for by in UsageBy:
         rows = await store.reads.usage(by=by, endpoint="embed")
         assert sum(row.gpu_ns for row in rows) == 12 * S
-        assert sum(row.sessions for row in rows) == 1
+        assert sum(row.sessions for row in rows) == int(by is not UsageBy.PHASE)
     assert await store.reads.usage(by=UsageBy.DAY, endpoint="none") == ()
 
 
@@ -372,3 +373,60 @@ async def test_a_moved_worker_is_listed_in_its_new_state(store: Store) -> None:
     after, move = moved(worker, WorkerState.PULLING)
     await store.fleet.record([EndpointSaved(endpoint=an_endpoint()), WorkerInserted(worker=worker), move])
     assert await store.reads.list_workers() == (replace(after, generation=1),)
+
+
+async def test_minutes_seconds_and_phases_sum_to_the_same_as_hours(store: Store, clock: HandClock) -> None:
+    for number in (1, 2):
+        life = await Life(store, clock, number).begin()
+        await life.run(GPU_A, ready_ns=70 * S + number)
+    life = await Life(store, clock, 3).begin()
+    await life.reserve(GPU_B)
+    await life.go(WorkerState.STARTING, Phase.START)
+    clock.advance(5 * S + 5)
+    since_ms, until_ms = clock.at_ms() - 120_000, clock.at_ms() - 3_000
+    sums = {}
+    for by in UsageBy:
+        rows = await store.reads.usage(by=by, since_ms=since_ms, until_ms=until_ms)
+        sums[by] = (sum(row.gpu_ns for row in rows), sum(sum(row.phases_ns.values()) for row in rows))
+    assert len(set(sums.values())) == 1, sums
+    seconds = await store.reads.usage(by=UsageBy.SECOND, since_ms=since_ms, until_ms=until_ms)
+    assert len(seconds) > 60
+    assert max(sum(row.phases_ns.values()) for row in seconds) <= 2 * S
+    phases = await store.reads.usage(by=UsageBy.PHASE)
+    assert {row.key: row.gpu_ns for row in phases}["idle"] == 140 * S + 3
+
+
+async def test_a_price_that_changes_within_the_hour_counts_from_its_nanosecond(
+    store: Store, clock: HandClock
+) -> None:
+    life = await Life(store, clock, 1).begin()
+    began_ns = clock.wall
+    await life.run(GPU_A, ready_ns=100 * S)
+    new = GpuPrice(gpu="H100", gpu_hour_micros=7_200_000_000, since_ns=began_ns + 53 * S)
+    old = GpuPrice(gpu="H100", gpu_hour_micros=3_600_000_000)
+    tariff = Tariff(prices=(new, old), models={GPU_A: "NVIDIA H100 PCIe"})
+    for by in UsageBy:
+        rows = await store.reads.usage(by=by, tariff=tariff)
+        assert sum(row.gpu_ns for row in rows) == 102 * S
+        # One second of set-up and 52 billed ones at the old price, 50 at the new.
+        assert sum(row.cost_micros for row in rows) == 52 * 1_000_000 + 50 * 2_000_000
+
+
+async def test_closed_segments_are_exported_by_worker_and_number_and_never_twice(
+    store: Store, clock: HandClock
+) -> None:
+    for number in (1, 2):
+        await (await Life(store, clock, number).begin()).run(GPU_A)
+    open_life = await Life(store, clock, 3, an_endpoint("other")).begin()
+    await open_life.reserve(GPU_B)
+    found, after = [], ("", -1)
+    while page := await store.reads.segments(after=after, limit=4):
+        found += page
+        after = (page[-1].worker_id, page[-1].seq)
+    names = [(segment.worker_id, segment.seq) for segment in found]
+    assert names == sorted(set(names))
+    assert len(names) == 12
+    assert sum(segment.duration_ns for segment in found) == 2 * 15 * S
+    assert await store.reads.segments(endpoint="other") == ()
+    last_ms = max(segment.start_wall_ms for segment in found)
+    assert [segment.phase for segment in await store.reads.segments(since_ms=last_ms + 1)] == [Phase.RELEASE]

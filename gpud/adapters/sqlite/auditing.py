@@ -21,7 +21,7 @@ from gpud.core.audit import (
     worker_breaches,
 )
 from gpud.core.ids import GpuUuid, WorkerId
-from gpud.core.usage import UsageBy, usage_rows
+from gpud.core.usage import FINER_NS, UsageBy, usage_rows
 
 if TYPE_CHECKING:
     import sqlite3
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from gpud.core.worker import Worker
 
 Of = TypeVar("Of")
+
+_GROUPINGS = [by for by in UsageBy if by not in FINER_NS]
+"""What is summed up by hour; finer lines are made of segments, which the workers' part checks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +46,7 @@ class AuditPart:
 
 def audit_holdings(connection: sqlite3.Connection) -> tuple[str, ...]:
     """Check the file itself, that no GPU ever had two holders, and that all reports agree."""
-    groupings = {by.value: usage_rows(hour_stretches(connection, by=by), (), by=by) for by in UsageBy}
+    groupings = {by.value: usage_rows(hour_stretches(connection, by=by), (), by=by) for by in _GROUPINGS}
     return (
         *_file_breaches(connection),
         *lease_overlaps(_leases(connection, "leases_all", {})),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gpud.adapters.sqlite import rows
@@ -11,6 +12,7 @@ from gpud.adapters.sqlite.statements import SQL
 from gpud.core.ids import EndpointName, GpuUuid, WorkerId
 from gpud.core.metering import BILLABLE, Phase
 from gpud.core.usage import (
+    FINER_NS,
     HOUR_NS,
     NS_PER_MS,
     Moment,
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
+    from gpud.core.pricing import Tariff
+
 _FAR_FUTURE = 1 << 62
 
 
@@ -42,7 +46,7 @@ def last_seen(connection: sqlite3.Connection) -> tuple[str, int] | None:
 
 
 def usage_of(
-    connection: sqlite3.Connection, *, by: UsageBy, endpoint: str, period: Period, now: Moment
+    connection: sqlite3.Connection, *, by: UsageBy, endpoint: str, period: Period, now: Moment, tariff: Tariff
 ) -> tuple[UsageRow, ...]:
     """Sum what was metered in a period; open segments count up to now.
 
@@ -52,16 +56,44 @@ def usage_of(
         endpoint: Only this one's; empty for all.
         period: What counts.
         now: For open segments.
+        tariff: What it costs.
     """
-    return usage_rows(
-        _stretches(connection, by, endpoint, period, now),
-        _sessions(connection, endpoint, period, now),
-        by=by,
+    priced = (
+        replace(stretch, priced_ns=at_ns)
+        for piece, at_ns in tariff.pieces(period)
+        for stretch in _stretches(connection, by, endpoint, piece, now)
     )
+    return usage_rows(priced, _sessions(connection, endpoint, period, now), by=by, price=tariff.micros)
 
 
 def _stretches(
     connection: sqlite3.Connection, by: UsageBy, endpoint: str, period: Period, now: Moment
+) -> Iterator[Stretch]:
+    if by in FINER_NS:
+        yield from _finer_stretches(connection, by, endpoint, period)
+    else:
+        yield from _hourly_stretches(connection, by, endpoint, period)
+    for row in connection.execute(SQL["segments_open"]):
+        segment = ended_by(rows.segment_of(row), now)
+        if endpoint in ("", segment.endpoint):
+            yield from stretches_of(segment, period, every_ns=FINER_NS.get(by, HOUR_NS))
+
+
+def _finer_stretches(
+    connection: sqlite3.Connection, by: UsageBy, endpoint: str, period: Period
+) -> Iterator[Stretch]:
+    """Straight from the closed segments, since nothing is summed up by less than an hour."""
+    params = {
+        "endpoint": endpoint,
+        "since_ms": -_FAR_FUTURE if period.since_ns is None else period.since_ns // NS_PER_MS,
+        "until_ms": _FAR_FUTURE if period.until_ns is None else -(-period.until_ns // NS_PER_MS),
+    }
+    for row in connection.execute(SQL["segments_reaching_into"], params):
+        yield from stretches_of(rows.segment_of(row), period, every_ns=FINER_NS[by])
+
+
+def _hourly_stretches(
+    connection: sqlite3.Connection, by: UsageBy, endpoint: str, period: Period
 ) -> Iterator[Stretch]:
     yield from hour_stretches(connection, by=by, endpoint=endpoint, hours=whole_hours(period))
     for hour in hours_cut(period):
@@ -73,10 +105,6 @@ def _stretches(
         segments = map(rows.segment_of, connection.execute(SQL["segments_begun_or_ended"], borders))
         mine = (segment for segment in segments if endpoint in ("", segment.endpoint))
         yield from cut_hour(hour, whole, mine, period)
-    for row in connection.execute(SQL["segments_open"]):
-        segment = ended_by(rows.segment_of(row), now)
-        if endpoint in ("", segment.endpoint):
-            yield from stretches_of(segment, period)
 
 
 def hour_stretches(

@@ -235,6 +235,18 @@ WHERE start_wall_ms >= :start_ms AND start_wall_ms < :end_ms AND end_boot_ns IS 
 UNION
 SELECT * FROM usage_segment WHERE end_wall_ms >= :start_ms AND end_wall_ms <= :end_ms;
 
+-- name: segments_reaching_into
+-- Closed ones that have a part in a period.
+SELECT * FROM usage_segment
+WHERE end_wall_ms >= :since_ms AND +start_wall_ms <= :until_ms AND (:endpoint = '' OR endpoint = :endpoint);
+
+-- name: segments_page
+-- Closed ones, which never change, by worker and number.
+SELECT * FROM usage_segment
+WHERE (worker_id, seq) > (:worker_id, :seq) AND end_boot_ns IS NOT NULL
+  AND (:endpoint = '' OR endpoint = :endpoint) AND +end_wall_ms >= :since_ms AND +end_wall_ms < :until_ms
+ORDER BY worker_id, seq LIMIT :limit;
+
 -- name: segments_last
 -- The last segment of each session that reaches into the period: by worker (CROSS JOIN keeps that
 -- order), since there are many more segments than workers.

@@ -9,6 +9,7 @@ from gpud.adapters.sqlite import history, rows
 from gpud.adapters.sqlite.auditing import audit_holdings, audit_workers
 from gpud.adapters.sqlite.metered import last_seen, usage_of
 from gpud.adapters.sqlite.statements import SQL
+from gpud.core.pricing import Tariff
 from gpud.core.usage import NS_PER_MS, Moment, Period, UsageBy, UsageRow
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from gpud.adapters.sqlite.hops import Read
     from gpud.core.cold_start import ColdStart
     from gpud.core.history import ArrivalBatch
+    from gpud.core.metering import Segment
     from gpud.core.worker import Worker
     from gpud.ports.store import EventRow
     from gpud.ports.time import Clock
@@ -31,6 +33,7 @@ AUDIT_WORKERS = 100
 """Workers of one part: parts are read one after the other, so that none holds a snapshot for long."""
 
 _FAR_FUTURE = 1 << 62
+_FREE = Tariff()
 
 
 class SqliteReadModel:
@@ -95,7 +98,13 @@ class SqliteReadModel:
         )
 
     async def usage(
-        self, *, by: UsageBy, endpoint: str = "", since_ms: int = 0, until_ms: int = 0
+        self,
+        *,
+        by: UsageBy,
+        endpoint: str = "",
+        since_ms: int = 0,
+        until_ms: int = 0,
+        tariff: Tariff = _FREE,
     ) -> tuple[UsageRow, ...]:
         """Usage lines; open segments count up to now. `until_ms` 0 means now.
 
@@ -110,9 +119,31 @@ class SqliteReadModel:
 
         def read(connection: sqlite3.Connection) -> tuple[UsageRow, ...]:
             now = Moment(boot_id=boot_id, boot_ns=boot_ns, last_seen=last_seen(connection))
-            return usage_of(connection, by=by, endpoint=endpoint, period=period, now=now)
+            return usage_of(connection, by=by, endpoint=endpoint, period=period, now=now, tariff=tariff)
 
         return await self._read(read)
+
+    async def segments(
+        self,
+        *,
+        endpoint: str = "",
+        since_ms: int = 0,
+        until_ms: int = 0,
+        after: tuple[str, int] = ("", -1),
+        limit: int = 100,
+    ) -> tuple[Segment, ...]:
+        """Closed segments that ended in a period, by worker and number, those behind `after`."""
+        params = {
+            "endpoint": endpoint,
+            "since_ms": since_ms,
+            "until_ms": until_ms or _FAR_FUTURE,
+            "worker_id": after[0],
+            "seq": after[1],
+            "limit": _capped(limit),
+        }
+        return await self._read(
+            lambda connection: tuple(map(rows.segment_of, connection.execute(SQL["segments_page"], params)))
+        )
 
     async def arrivals(self, endpoint: str, *, since_ms: int, until_ms: int) -> tuple[ArrivalBatch, ...]:
         """The record of an endpoint's requests, in stretches that reach into a period."""

@@ -16,7 +16,8 @@ from gpud.api.schemas.base import (
     timestamp_or_none,
 )
 from gpud.core.keys import scope_fault
-from gpud.core.metering import cost_micros, whole_ms
+from gpud.core.metering import whole_ms
+from gpud.core.usage import FINER_NS
 from gpud.ports.store import UsageBy
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ class UsageQuery(Query):
     def _forwards(self) -> Self:
         if self.since and self.until and self.until < self.since:
             raise ValueError("until must not be before since")
+        if self.by in FINER_NS and self.since is None:
+            raise ValueError(f"a report by {self.by.value} needs since")
         return self
 
 
@@ -131,7 +134,8 @@ class UsageLine(Document):
     """One line of a usage report."""
 
     key: str
-    """The endpoint, worker, GPU, day (`2026-11-21`) or hour (`2026-11-21T14`), UTC."""
+    """The endpoint, worker, GPU, phase, day (`2026-11-21`), hour (`2026-11-21T14`), minute
+    (`2026-11-21T14:05`) or second (`2026-11-21T14:05:09`), UTC."""
     gpu_ms: int
     """Billable GPU milliseconds: time times GPUs, rounded down."""
     wall_ms: int
@@ -142,7 +146,7 @@ class UsageLine(Document):
     phases_ms: dict[str, int]
     """GPU milliseconds by phase, those that are not billed included."""
     cost_micros: int
-    """Price of `gpu_ms` in millionths of `currency`."""
+    """Price of the billable GPU time in millionths of `currency`."""
 
 
 class UsageTotal(Document):
@@ -163,7 +167,7 @@ class UsageDocument(Document):
     until: Timestamp
     currency: str
     gpu_hour_micros: int
-    """Price of one GPU for one hour, in millionths of `currency`."""
+    """Price of one GPU for one hour where no other applies, in millionths of `currency`."""
     items: tuple[UsageLine, ...]
     total: UsageTotal
 
@@ -301,7 +305,7 @@ def registry_document(stored: StoredRegistry) -> RegistryDocument:
     )
 
 
-def usage_line(row: UsageRow, *, gpu_hour_micros: int) -> UsageLine:
+def usage_line(row: UsageRow) -> UsageLine:
     """Show a line of a usage report, with its price."""
     return UsageLine(
         key=row.key,
@@ -310,7 +314,7 @@ def usage_line(row: UsageRow, *, gpu_hour_micros: int) -> UsageLine:
         billed_s=row.billed_seconds,
         sessions=row.sessions,
         phases_ms={phase: whole_ms(ns) for phase, ns in sorted(row.phases_ns.items())},
-        cost_micros=cost_micros(row.gpu_ns, price_micros_per_gpu_hour=gpu_hour_micros),
+        cost_micros=row.cost_micros,
     )
 
 

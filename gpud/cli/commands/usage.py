@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from gpud.cli.context import Context
     from gpud.cli.values import Values
 
+_PAGE = 500
+
 
 def _seconds(field: str) -> Callable[[Mapping[str, object]], str]:
     def cell(row: Mapping[str, object]) -> str:
@@ -43,6 +45,8 @@ def _columns(by: str, currency: str) -> tuple[Column, ...]:
 def _usage(values: Values, context: Context) -> int:
     from gpud.cli.moments import moment  # noqa: PLC0415 - help does without
 
+    if values.text("export"):
+        return _export(values, context)
     by = values.text("by", "endpoint")
     report = context.client.get(
         "/v1/usage",
@@ -61,9 +65,76 @@ def _usage(values: Values, context: Context) -> int:
     if len(rows) > 1 and isinstance(total, dict):
         rows = [*rows, {**total, "key": "total"}]
     context.print_table(_columns(by, text_at(report, "currency")), rows, empty="No GPU time was used.")
-    if rows and not number_at(report, "gpu_hour_micros"):
+    if rows and not number_at(report, "gpu_hour_micros") and not number_at(rows[-1], "cost_micros"):
         context.note("The price of a GPU hour is 0: set prices.gpu_hour_micros in gpud.toml.")
     return exits.OK
+
+
+_FIELDS = (
+    "worker_id",
+    "seq",
+    "phase",
+    "billable",
+    "endpoint",
+    "revision",
+    "gpu_uuids",
+    "share_ppm",
+    "start",
+    "duration_ns",
+    "boot_id",
+    "start_boot_ns",
+    "end_boot_ns",
+    "close_reason",
+    "estimated",
+)
+"""Columns of a CSV export, in this order for good: new ones come last."""
+
+
+def _export(values: Values, context: Context) -> int:
+    from gpud.cli.moments import moment  # noqa: PLC0415 - help does without
+
+    query: dict[str, object] = {
+        "endpoint": values.text("endpoint"),
+        "since": moment(values.text("since"), "since"),
+        "until": moment(values.text("until"), "until"),
+        "limit": _PAGE,
+    }
+    as_line = _csv_line if values.text("export") == "csv" else _json_line
+    if as_line is _csv_line:
+        context.print_text(",".join(_FIELDS))
+    cursor = ""
+    while True:
+        page = context.client.get("/v1/usage/segments", {**query, "cursor": cursor})
+        for row in rows_at(page, "items"):
+            context.print_text(as_line(row))
+        cursor = text_at(page, "next")
+        if not cursor:
+            return exits.OK
+
+
+def _json_line(row: Mapping[str, object]) -> str:
+    import json  # noqa: PLC0415 - the client has it already
+
+    return json.dumps(row, ensure_ascii=False)
+
+
+def _csv_line(row: Mapping[str, object]) -> str:
+    import csv  # noqa: PLC0415 - only exports need it
+    import io  # noqa: PLC0415
+
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow([_csv_cell(value_at(row, name)) for name in _FIELDS])
+    return line.getvalue()
+
+
+def _csv_cell(value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case list():
+            return " ".join(map(str, value))
+        case _:
+            return str(value)
 
 
 COMMANDS = (
@@ -75,19 +146,27 @@ COMMANDS = (
             Option(
                 "by",
                 "One line for each.",
-                choices=("endpoint", "worker", "gpu", "day", "hour"),
+                choices=("endpoint", "worker", "gpu", "phase", "day", "hour", "minute", "second"),
                 default="endpoint",
             ),
             Option("endpoint", "Only this endpoint's.", kind=grammar.ENDPOINT, metavar="NAME"),
             Option("since", "From: 24h, 30d, a date or a time.", metavar="WHEN", default="the beginning"),
             Option("until", "To: the same spellings.", metavar="WHEN", default="now"),
+            Option("export", "Print every closed segment instead, one on a line.", choices=("csv", "jsonl")),
         ),
         details=(
             "Time runs while a worker holds its GPUs and serves, can serve or starts to; pulls, set-up and "
             "stopping are not billed. SECONDS counts a worker once, GPU SECONDS once for each of its GPUs. "
             "BILLED S rounds each session of a worker up to a whole second. Running workers count up to "
-            "now; days and hours are UTC."
+            "now; days, hours, minutes and seconds are UTC. By phase, idle time has a line of its own, and "
+            "so has what is not billed; a session has several phases and counts in none.\n\n"
+            "--export prints what the sums are made of: worker and number name a segment for good, and a "
+            "closed one never changes, so what comes twice can be dropped. --since and --until go by its end."
         ),
-        examples=("gpud usage --by day --since 30d", "gpud usage --by worker --endpoint llm --since 24h"),
+        examples=(
+            "gpud usage --by day --since 30d",
+            "gpud usage --by worker --endpoint llm --since 24h",
+            "gpud usage --export csv --since 30d",
+        ),
     ),
 )

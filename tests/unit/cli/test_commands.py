@@ -310,14 +310,15 @@ _LINE = {
 
 
 def _usage(price: int, *keys: str) -> dict[str, object]:
+    cost = _LINE["cost_micros"] if price else 0
     return {
         "by": "worker",
         "since": None,
         "until": documents.ago(),
         "currency": "EUR",
         "gpu_hour_micros": price,
-        "items": [{**_LINE, "key": key, "phases_ms": {}} for key in keys],
-        "total": _LINE,
+        "items": [{**_LINE, "cost_micros": cost, "key": key, "phases_ms": {}} for key in keys],
+        "total": {**_LINE, "cost_micros": cost},
     }
 
 
@@ -544,3 +545,39 @@ def test_the_audit_log_is_exported_page_by_page_as_json_lines(gpud: Gpud, daemon
     ran = gpud("audit-log", "--after", "0")
     assert [json.loads(line)["seq"] for line in ran.out.splitlines()] == [1, 2, 3]
     assert [seen.query["after"] for seen in daemon.seen] == ["0", "2"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_usage_is_exported_segment_by_segment(kind: str, gpud: Gpud, daemon: CannedDaemon) -> None:
+    segment = {
+        "worker_id": "wk_a",
+        "seq": 0,
+        "phase": "active",
+        "billable": True,
+        "endpoint": "llm",
+        "revision": "r",
+        "gpu_uuids": ["GPU-1", "GPU-2"],
+        "share_ppm": 1_000_000,
+        "start": "2026-11-21T14:00:00.000Z",
+        "duration_ns": 5,
+        "boot_id": "b",
+        "start_boot_ns": 1,
+        "end_boot_ns": 6,
+        "close_reason": "one, two",
+        "estimated": False,
+    }
+
+    def page(seen: Seen) -> Reply:
+        first = "cursor" not in seen.query
+        return json_reply({"items": [segment | {"seq": 0 if first else 1}], "next": "x" if first else None})
+
+    daemon.on("GET", "/v1/usage/segments", page)
+    lines = gpud("usage", "--export", kind, "--endpoint", "llm").out.splitlines()
+    assert [seen.query.get("cursor") for seen in daemon.seen] == [None, "x"]
+    if kind == "jsonl":
+        assert [json.loads(line) for line in lines] == [segment, segment | {"seq": 1}]
+        return
+    assert lines[0].split(",") == list(segment)
+    start = '"one, two",false'
+    assert lines[1].startswith("wk_a,0,active,true,llm,r,GPU-1 GPU-2,1000000,")
+    assert lines[1].endswith(start)

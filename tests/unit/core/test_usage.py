@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
 from gpud.core.metering import BILLABLE, Phase, Segment
 from gpud.core.usage import (
+    FINER_NS,
     HOUR_NS,
     Moment,
     Period,
@@ -33,6 +34,8 @@ MS = 1_000_000
 NOON_MS = 1_763_726_400_000  # 2025-11-21T12:00:00Z
 FOREVER = Period()
 DAY_NS = 24 * HOUR_NS
+COARSE = [by for by in UsageBy if by not in FINER_NS]
+"""Reports that are made from hours; days of seconds would be many lines."""
 
 
 def segment(
@@ -108,7 +111,8 @@ def sessions_of(segments: list[Segment], period: Period) -> list[Session]:
 
 def report(segments: list[Segment], by: UsageBy, period: Period = FOREVER) -> tuple[UsageRow, ...]:
     """A report straight from the segments."""
-    stretches = [stretch for each in segments for stretch in stretches_of(each, period)]
+    every_ns = FINER_NS.get(by, HOUR_NS)
+    stretches = [one for each in segments for one in stretches_of(each, period, every_ns=every_ns)]
     return usage_rows(stretches, sessions_of(segments, period), by=by)
 
 
@@ -178,7 +182,7 @@ def test_every_grouping_of_the_same_segments_has_the_same_time(found: list[Segme
     expected: Counter[str] = Counter()
     for each in found:
         expected[each.phase.value] += each.duration_ns * len(each.gpu_uuids)
-    for by in UsageBy:
+    for by in COARSE:
         rows = report(found, by)
         assert phase_totals(rows) == +expected
         billable_ns = sum(ns for phase, ns in expected.items() if Phase(phase) in BILLABLE)
@@ -215,7 +219,7 @@ def test_consecutive_periods_share_out_time_and_sessions_without_rest(
 ) -> None:
     cuts = [NOON_MS * MS + cut * S for cut in sorted(cuts_s)]
     borders = [None, *cuts, None]
-    for by in UsageBy:
+    for by in COARSE:
         whole = report(found, by)
         parts = [
             row
@@ -239,7 +243,7 @@ def test_a_report_from_hours_is_the_report_from_segments(
     found: list[Segment], since_ns: int | None, until_ns: int | None
 ) -> None:
     period = Period(since_ns=since_ns, until_ns=until_ns)
-    for by in UsageBy:
+    for by in COARSE:
         assert report_by_hours(found, by, period) == report(found, by, period)
 
 
@@ -340,3 +344,42 @@ def test_an_open_segment_counts_up_to_what_is_known(moment: Moment, expected_ns:
 def test_a_closed_segment_is_left_as_it_is() -> None:
     closed = segment(start=100, end=200)
     assert ended_by(closed, Moment(boot_id="b", boot_ns=9999)) is closed
+
+
+@given(sessions(), st.integers(-3_600, 3_600), st.integers(0, 600))
+def test_minutes_and_seconds_of_a_period_sum_to_it_phase_by_phase(
+    found: list[Segment], since_s: int, length_s: int
+) -> None:
+    since_ns = NOON_MS * MS + since_s * S + 7
+    period = Period(since_ns=since_ns, until_ns=since_ns + length_s * S)
+    whole = report(found, UsageBy.ENDPOINT, period)
+    for by, every_ns in FINER_NS.items():
+        rows = report(found, by, period)
+        assert phase_totals(rows) == phase_totals(whole)
+        for row in rows:
+            lived = {each.worker_id for each in found}
+            assert sum(row.phases_ns.values()) <= every_ns * 3 * len(lived)
+        assert sum(row.billed_seconds for row in rows) == sum(row.billed_seconds for row in whole)
+
+
+def test_minutes_and_seconds_have_the_time_in_them_as_their_name() -> None:
+    period = Period(since_ns=NOON_MS * MS, until_ns=NOON_MS * MS + 60 * S)
+    long = segment(start=0, end=2 * S + 5, wall_ms=NOON_MS)
+    assert [(row.key, row.gpu_ns) for row in report([long], UsageBy.SECOND, period)] == [
+        ("2025-11-21T12:00:00", S),
+        ("2025-11-21T12:00:01", S),
+        ("2025-11-21T12:00:02", 5),
+    ]
+    assert [row.key for row in report([long], UsageBy.MINUTE, period)] == ["2025-11-21T12:00"]
+
+
+def test_idle_time_has_a_line_of_its_own_and_a_session_counts_in_no_phase() -> None:
+    life = [
+        segment(0, phase=Phase.ACTIVE, start=0, end=S),
+        segment(1, phase=Phase.IDLE, start=S, end=3 * S),
+        segment(2, phase=Phase.RELEASE, start=3 * S, end=4 * S),
+    ]
+    rows = {row.key: row for row in report(life, UsageBy.PHASE)}
+    assert {key: row.gpu_ns for key, row in rows.items()} == {"active": S, "idle": 2 * S, "release": 0}
+    assert rows["release"].phases_ns == {"release": S}
+    assert {row.sessions for row in rows.values()} == {0}
