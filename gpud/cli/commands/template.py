@@ -49,6 +49,6 @@ COMMANDS = (
         "Print a template, to change it and apply it.",
         _show,
         (Argument("name", "Name of the template."),),
-        examples=("gpud template show vllm > llm.toml && gpud apply -f llm.toml",),
+        examples=("gpud template show vllm > llm.toml",),
     ),
 )
