@@ -8,6 +8,13 @@ from pathlib import Path
 import runpod
 
 
+def is_shut(given):
+    if "gate" not in given:
+        return False
+    Path("/gate", f"{given['gate']}-{sys.argv[1]}.begun").touch()
+    return not Path("/gate", given["gate"]).exists()
+
+
 def plain(job):
     given = job["input"]
     if not isinstance(given, dict):
@@ -16,7 +23,7 @@ def plain(job):
         for value in given["progress"]:
             runpod.serverless.progress_update(job, value)
             time.sleep(0.3)
-    while "gate" in given and not Path("/gate", given["gate"]).exists():
+    while is_shut(given):
         time.sleep(0.05)
     if "raise" in given:
         raise ValueError(given["raise"])
@@ -46,7 +53,7 @@ async def stream(job):
         yield {"n": n}
         await asyncio.sleep(given.get("pause_s", 0))
     await asyncio.sleep(given.get("sleep_s", 0))
-    while "gate" in given and not Path("/gate", given["gate"]).exists():
+    while is_shut(given):
         await asyncio.sleep(0.05)
 
 
