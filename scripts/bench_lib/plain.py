@@ -92,7 +92,9 @@ def _report(report: Report, took: dict[str, list[Taken]]) -> None:
     for subject, (ours, theirs) in pairs.items():
         over = [a.total_ms - b.total_ms for a, b in zip(took[ours], took[theirs], strict=True)]
         report.add("overhead_ms_plain", subject, "ms", over)
-        report.add("overhead_ms_plain_p95", subject, "ms", [statistics.quantiles(over, n=20)[-1]])
+        report.add(
+            "overhead_ms_plain_p95", subject, "ms", [statistics.quantiles(over, n=20, method="inclusive")[-1]]
+        )
 
 
 def measure_burst(report: Report, daemon: DaemonProcess, rounds: int, rung: str) -> None:
