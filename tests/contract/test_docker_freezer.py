@@ -45,6 +45,7 @@ def _stands_still(pid: int) -> bool:
 async def _cpu_s(runtime: DockerRuntime) -> float:  # noqa: F811
     found = await runtime.activity(WORKER)
     assert found is not None
+    assert found.cpu_s is not None
     return found.cpu_s
 
 

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -283,7 +284,7 @@ def test_a_job_goes_on_while_the_daemon_is_killed_and_ends_once(site: Site) -> N
     blocking = site.run("plain", {"gate": "restart"})
     streaming = site.run("stream", {"count": 0, "gate": "restart"})
     for endpoint in ("plain", "stream"):
-        until(lambda e=endpoint: site.began("restart", e), what="it runs", within_s=_LIMIT_S)
+        until(partial(site.began, "restart", endpoint), what="it runs", within_s=_LIMIT_S)
     before = {row["id"]: row for row in site.daemon.workers(state="ready")}
     kill_daemon(site.daemon)
     site.open("restart")  # the results are posted while nobody is there to take them

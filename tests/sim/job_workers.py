@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gpud.core.ids import EndpointName, WorkerId
@@ -146,6 +147,7 @@ class Workers:
     def _play(
         self, worker: Worker, execution: Execution, wanted: dict[str, Any], on_chunk: Callable[[bytes], None]
     ) -> None:
+        step: Callable[[], None]
         does, lasts_s = wanted["does"], wanted["lasts_s"]
         first = execution.job.deliveries == 1
         if does == "hang" or (does == "hang_once" and first):
@@ -153,15 +155,19 @@ class Workers:
         if does == "stream":
             on_chunk(b'"part"')
         if does == "die" or (does == "die_once" and first):
-            step = lambda: worker.id in self.alive and self.end(worker.id, asked=False)  # noqa: E731
+            step = partial(self._die, worker)
         else:
             status = {"fail": 500, "refuse": 400, "busy": 429}.get(does, 200)
             if does == "fail_once":
                 status = 500 if first else 200
             if does == "busy" and execution.job.deliveries > 3:
                 status = 200
-            step = lambda: self._answer(worker, execution, status)  # type: ignore[assignment] # noqa: E731
+            step = partial(self._answer, worker, execution, status)
         execution.timer = asyncio.get_running_loop().call_later(lasts_s, step)
+
+    def _die(self, worker: Worker) -> None:
+        if worker.id in self.alive:
+            self.end(worker.id, asked=False)
 
     @staticmethod
     def _answer(worker: Worker, execution: Execution, status: int) -> None:

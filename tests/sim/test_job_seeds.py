@@ -16,6 +16,8 @@ from tests.sim.job_workers import LLM
 from tests.sim.job_world import JobWorld
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from gpud.core.job import Job
 
 _SEEDS = 50
@@ -150,6 +152,8 @@ class Trouble:
                 world.disk.delay_s = lambda: rng.uniform(0.0, 0.5)
                 await asyncio.sleep(rng.uniform(1.0, 20.0))
                 world.disk.delay_s = lambda: 0.0
+            case _:
+                pass  # nobody is alive
 
 
 async def live(world: JobWorld, checks: JobChecks) -> None:
@@ -166,7 +170,11 @@ async def live(world: JobWorld, checks: JobChecks) -> None:
 
     troubling = world.spawn(troubles())
     until_s = world.loop.time() + _LIFE_S
-    steps = (callers.make,) * 8 + (callers.make_at_once, callers.leave_early, callers.leave_early)
+    steps: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (callers.make,) * 8 + (
+        callers.make_at_once,
+        callers.leave_early,
+        callers.leave_early,
+    )
     steps += (callers.cancel, callers.retry, callers.repeat_a_stale_answer, callers.repeat_a_stale_answer)
     while world.loop.time() < until_s and not troubling.done():
         await asyncio.sleep(rng.expovariate(1 / 2.0))

@@ -19,5 +19,5 @@ def test_image_settings_become_the_cores_policy() -> None:
 )
 def test_a_schedule_that_no_calendar_knows_is_named(given: dict[str, str], field: str) -> None:
     with pytest.raises(BadSettings) as refused:
-        image_policy(Settings(images=ImageSettings(**given)), CronCalendar())
+        image_policy(Settings(images=ImageSettings.model_validate(given)), CronCalendar())
     assert set(refused.value.fields) == {f"images.{field}"}

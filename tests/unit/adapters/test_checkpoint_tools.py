@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -61,7 +62,12 @@ def test_a_tool_of_another_machine_is_an_obstacle_and_no_crash(tools: Path) -> N
 
 async def test_what_stands_in_the_way_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    tools = {name: lambda name=name: asked.append(name) or f"no {name}" for name in ("criu", "other")}
+
+    def look(name: str) -> str:
+        asked.append(name)
+        return f"no {name}"
+
+    tools = {name: partial(look, name) for name in ("criu", "other")}
     monkeypatch.setattr(checkpoint_tools, "_TOOLS", tools)
     threads = Threads(1)
     survey = CheckpointSurvey(threads)

@@ -63,7 +63,8 @@ async def test_its_address_is_the_same_after_a_restart_and_open_before_the_engin
     first.close()
     doors.append(second := WorkerDoor(tmp_path, port=0))
     assert second.base_url() == url
-    with socket.create_connection(tuple(url.removeprefix("http://").split(":"))):
+    host, _, port = url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port))):
         pass
     (again,) = await opened(second, "127.0.0.5")
     assert again is second.socket

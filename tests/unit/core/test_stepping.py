@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpud.core.endpoint import ScalePolicy
+from gpud.core.ids import Revision
 from gpud.core.reconcile import plan
 from gpud.core.standby import Rung, StandbyBudget, StandbyFault, StandbySeen
 from gpud.core.step_policy import Hook, PausePolicy, SleepPolicy, SleepPreset, hooks_of
@@ -50,7 +51,7 @@ def test_who_has_something_to_do_stays() -> None:
     idle = _of(1, _S.READY, idle_s=60)
     assert _steps(idle, in_flight={idle.id: 1}) == []
     assert _steps(idle, seen={"waiting": 1, "load": 1}) == []
-    assert _steps(replace(idle, revision="old")) == []
+    assert _steps(replace(idle, revision=Revision("old"))) == []
     assert _steps(idle, idle_since_s={idle.id: _NOW_S - 1}) == []
     assert _steps(idle, no_shrink_until_s=_NOW_S + 1) == []
 
