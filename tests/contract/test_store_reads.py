@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gpud.adapters.sqlite.store import Store
+    from gpud.core.metering import Segment
     from gpud.ports.store import EventRow
 
 
@@ -419,7 +420,8 @@ async def test_closed_segments_are_exported_by_worker_and_number_and_never_twice
         await (await Life(store, clock, number).begin()).run(GPU_A)
     open_life = await Life(store, clock, 3, an_endpoint("other")).begin()
     await open_life.reserve(GPU_B)
-    found, after = [], ("", -1)
+    found: list[Segment] = []
+    after = ("", -1)
     while page := await store.reads.segments(after=after, limit=4):
         found += page
         after = (page[-1].worker_id, page[-1].seq)
