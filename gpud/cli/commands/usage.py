@@ -47,6 +47,11 @@ def _usage(values: Values, context: Context) -> int:
 
     if values.text("export"):
         return _export(values, context)
+    if values.text("compare"):
+        from gpud.cli import own_or_rent  # noqa: PLC0415 - only a comparison needs it
+
+        since, until = (moment(values.text(name), name) for name in ("since", "until"))
+        return own_or_rent.show(context, values.text("compare"), since=since, until=until)
     by = values.text("by", "endpoint")
     report = context.client.get(
         "/v1/usage",
@@ -153,6 +158,7 @@ COMMANDS = (
             Option("since", "From: 24h, 30d, a date or a time.", metavar="WHEN", default="the beginning"),
             Option("until", "To: the same spellings.", metavar="WHEN", default="now"),
             Option("export", "Print every closed segment instead, one on a line.", choices=("csv", "jsonl")),
+            Option("compare", "Set it against a price list: owned, and rented.", metavar="FILE"),
         ),
         details=(
             "Time runs while a worker holds its GPUs and serves, can serve or starts to; pulls, set-up and "
@@ -161,12 +167,17 @@ COMMANDS = (
             "now; days, hours, minutes and seconds are UTC. By phase, idle time has a line of its own, and "
             "so has what is not billed; a session has several phases and counts in none.\n\n"
             "--export prints what the sums are made of: worker and number name a segment for good, and a "
-            "closed one never changes, so what comes twice can be dropped. --since and --until go by its end."
+            "closed one never changes, so what comes twice can be dropped. --since and --until go by its "
+            "end.\n\n"
+            "--compare tells for each model of GPU what the period cost owned (the purchase written off, and "
+            "power) and would cost rented; OWN FROM is the share of time in use from which owning costs less "
+            "than renting by use. config/own-or-rent.toml is an example of a price list."
         ),
         examples=(
             "gpud usage --by day --since 30d",
             "gpud usage --by worker --endpoint llm --since 24h",
             "gpud usage --export csv --since 30d",
+            "gpud usage --compare own-or-rent.toml --since 30d",
         ),
     ),
 )
