@@ -216,3 +216,9 @@ def failure_text(failure: CommandFailed, *, colour: bool = False) -> str:
     if failure.todo:
         lines.append(f"  {failure.todo}")
     return "\n".join(lines) + "\n"
+
+
+def money(micros: float) -> str:
+    """Millionths as an exact amount."""
+    whole, rest = divmod(int(micros), 1_000_000)
+    return f"{whole:,}.{rest:06d}"

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpud.cli import exits
-from gpud.cli.commands.usage import money
 from gpud.cli.exits import BadUsage
-from gpud.cli.output import Column, number_at, rows_at, text_at, value_at
+from gpud.cli.output import Column, money, number_at, rows_at, text_at, value_at
 from gpud.core.own_or_rent import Offer, compare
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from gpud.cli import exits, grammar
 from gpud.cli.grammar import Command, Option
-from gpud.cli.output import Column, number_at, rows_at, text_at, value_at
+from gpud.cli.output import Column, money, number_at, rows_at, text_at, value_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,12 +23,6 @@ def _seconds(field: str) -> Callable[[Mapping[str, object]], str]:
         return f"{whole:,}.{ms:03d}"
 
     return cell
-
-
-def money(micros: float) -> str:
-    """Millionths as an exact amount."""
-    whole, rest = divmod(int(micros), 1_000_000)
-    return f"{whole:,}.{rest:06d}"
 
 
 def _columns(by: str, currency: str) -> tuple[Column, ...]:

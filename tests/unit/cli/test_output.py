@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpud.cli.commands.usage import money
 from gpud.cli.exits import CommandFailed
-from gpud.cli.output import Column, age, cut_to, facts, failure_text, size, span, table
+from gpud.cli.output import Column, age, cut_to, facts, failure_text, money, size, span, table
 
 _COLUMNS = (
     Column("NAME", lambda row: str(row["name"]), shrink=True),
