@@ -7,6 +7,7 @@ changed something and has none, as it has no answer.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -50,7 +51,8 @@ async def auditing_middleware(request: web.Request, handler: Handler) -> web.Str
         response = await handler(request)
     except Exception as error:
         status = error.status if isinstance(error, GpudError | web.HTTPException) else 500
-        await _write(request, operation, subject, status, before)
+        with contextlib.suppress(GpudError):  # The caller is told of the refusal, which is the cause.
+            await _write(request, operation, subject, status, before)
         raise
     await _write(request, operation, subject or _made(request, response), response.status, before)
     return response

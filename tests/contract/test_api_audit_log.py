@@ -147,6 +147,8 @@ async def test_what_cannot_be_written_down_is_not_confirmed(
         problem = await response.json(content_type="application/problem+json")
     assert problem["status"] == 507
     assert "not confirmed" in problem["detail"]
+    async with site.client.delete("/v1/endpoints/none", headers=site.admin) as response:
+        assert response.status == 404
 
 
 async def test_the_log_is_read_in_pages_either_way(site: ApiSite) -> None:
