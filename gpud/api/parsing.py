@@ -173,7 +173,7 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
     if kind == "extra_forbidden":
         return _about_unknown(loc, model)
     if kind == "literal_error" and loc == ("type",):
-        return "only 'http' endpoints can be deployed in this version"
+        return "must be 'http', for a server that gpud calls, or 'queue', for a worker that fetches its jobs"
     if kind == "value_error":
         return str(facts.get("error", detail["msg"]))
     if kind in _SENTENCES_WITH_FACTS:

@@ -28,7 +28,9 @@ REPORT = {
 
 def answers(daemon: CannedDaemon) -> None:
     daemon.on("GET", "/v1/usage", REPORT)
-    gpus = [{"uuid": uuid, "name": "NVIDIA H100 80GB HBM3"} for uuid in ("GPU-1", "GPU-2")]
+    gpus: list[dict[str, object]] = [
+        {"uuid": uuid, "name": "NVIDIA H100 80GB HBM3"} for uuid in ("GPU-1", "GPU-2")
+    ]
     daemon.lists("/v1/gpus", *gpus)
 
 
