@@ -70,6 +70,23 @@ _RUNPOD_ERROR: Json = {
     "required": ["error"],
 }
 
+_OPENAI_ERROR: Json = {
+    "type": "object",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": "string"},
+            },
+            "required": ["message", "type", "param", "code"],
+        }
+    },
+    "required": ["error"],
+}
+
 
 def openapi_document(operations: Sequence[Operation], *, version: str) -> Json:
     """Write the document of a set of operations."""
@@ -223,7 +240,8 @@ def _responses(operation: Operation) -> Json:
         if str(status) not in responses:
             problem: Json = {PROBLEM_TYPE: {"schema": _ref(ProblemDocument)}}
             if operation.path.startswith(RUNPOD_PREFIX):
-                problem = {"application/json": {"schema": _RUNPOD_ERROR}}
+                error = _OPENAI_ERROR if "/openai/" in operation.path else _RUNPOD_ERROR
+                problem = {"application/json": {"schema": error}}
             responses[str(status)] = {"description": "; ".join(titles), "content": problem}
     return responses
 

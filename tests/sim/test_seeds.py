@@ -31,7 +31,7 @@ def test_whatever_goes_wrong_all_is_well_in_the_end(seed: int) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("seed", [101, 102])
+@pytest.mark.parametrize("seed", [101])
 def test_two_endpoints_on_one_gpu_never_overlap_on_it_in_a_day_of_faults(seed: int) -> None:
     replay = f"{__file__}::test_two_endpoints_on_one_gpu_never_overlap_on_it_in_a_day_of_faults[{seed}]"
     plot = Plot(
