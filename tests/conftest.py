@@ -22,20 +22,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis.settings.register_profile("gpud", deadline=None)
 hypothesis.settings.load_profile("gpud")
 
-_WAITING = ("e2e", "rig")
-"""Kinds of tests that mostly wait; all others compute."""
-
-_WAITING_ENDS_AT = 0.7
-"""Where in a run the last module of those that wait begins: it may take a minute."""
+_IN_ORDER = ("sim", "unit", "e2e", "rig", "contract")
+"""What computes goes beside the soak, which takes longest and mostly waits. Modules that start engines
+of their own come after those that only use one."""
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test an id of its own, and spread what waits among what computes.
+    """Give each test an id of its own, and put the kinds in order, the soak first.
 
-    The soak comes first, for it takes longest. Then modules that mostly wait alternate with some
-    that compute, so that two cores have something to do and not too much all the time. Within
-    both the order stays the shuffled one.
+    Within a kind the order stays the shuffled one.
 
     Raises:
         UsageError: Two tests have one id; of these, processes in parallel would run only one.
@@ -47,13 +43,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if len(set(ids)) != len(ids):
         twice = sorted({name for name in ids if ids.count(name) > 1})
         raise pytest.UsageError(f"tests that share an id: {', '.join(twice[:5])}")
-    places: dict[Path, float] = {}
-    for waits in (True, False):
-        modules = list(dict.fromkeys(item.path for item in items if _waits(item.path) is waits))
-        share = _WAITING_ENDS_AT if waits else 1.0
-        places |= {path: share * number / len(modules) for number, path in enumerate(modules)}
-    items.sort(key=lambda item: (item.get_closest_marker("soak") is None, places[item.path]))
+    items.sort(key=lambda item: (item.get_closest_marker("soak") is None, _rank(item.path)))
 
 
-def _waits(path: Path) -> bool:
-    return any(kind in path.parts for kind in _WAITING)
+def _rank(path: Path) -> int:
+    kinds = [rank for rank, kind in enumerate(_IN_ORDER) if kind in path.parts]
+    return kinds[0] if kinds else len(_IN_ORDER)

@@ -1,5 +1,6 @@
 """The demo model, prepared once as for its image and started on this machine's own Python."""
 
+import fcntl
 import json
 import re
 import subprocess
@@ -28,7 +29,11 @@ def embeddings_context() -> Path:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     directory = ROOT / "var" / "cache" / f"embeddings-{version}"
     command = [sys.executable, str(EXAMPLE / "prepare"), str(directory), "--python", version]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    # Several processes may run these tests at once; the second finds what the first has fetched.
+    with directory.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return directory
 
