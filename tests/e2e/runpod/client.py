@@ -22,7 +22,8 @@ told["failed"] = failing.status()
 told["health"] = endpoint.health()
 streaming = runpod.Endpoint("stream").run({"input": {"count": 3}})
 told["stream"] = list(streaming.stream())
-cancelled = runpod.Endpoint("stream").run({"input": {"sleep_s": 60}})
+cancelled = runpod.Endpoint("stream").run({"input": {"count": 1, "sleep_s": 60}})
+next(cancelled.stream())  # begun: a stop that comes before is dropped by the worker's SDK
 told["cancel"] = cancelled.cancel()
 
 
