@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 
+from gpud.api.dialects import Dialect, dialect_of
 from gpud.api.operations import Scope, operation_of
-from gpud.api.problems import RUNPOD_PREFIX
 from gpud.api.services import SERVICES
 from gpud.core import keys
 from gpud.errors import Forbidden, GpudError, Unauthenticated
@@ -91,7 +91,7 @@ def _bearer_token(request: web.Request) -> str | None:
     header = request.headers.get(hdrs.AUTHORIZATION)
     if header is None:
         return None
-    if request.path.startswith(RUNPOD_PREFIX) and " " not in header.strip():
+    if dialect_of(request.path) is not Dialect.GPUD and " " not in header.strip():
         return header.strip()  # RunPod's workers and curl samples send the bare key
     if header[: len(_BEARER)].lower() != _BEARER:
         raise Unauthenticated(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.json_schema import models_json_schema
 
+from gpud.api.dialects import Dialect, dialect_of
 from gpud.api.endpoints import MERGE_PATCH
 from gpud.api.operations import Operation, Scope
-from gpud.api.problems import RUNPOD_PREFIX
 from gpud.api.schemas.problem import ProblemDocument
 from gpud.core.problem import PROBLEM_TYPE
 from gpud.errors import (
@@ -238,12 +238,19 @@ def _responses(operation: Operation) -> Json:
             titles.append(kind.title)
     for status, titles in sorted(by_status.items()):
         if str(status) not in responses:
-            problem: Json = {PROBLEM_TYPE: {"schema": _ref(ProblemDocument)}}
-            if operation.path.startswith(RUNPOD_PREFIX):
-                error = _OPENAI_ERROR if "/openai/" in operation.path else _RUNPOD_ERROR
-                problem = {"application/json": {"schema": error}}
-            responses[str(status)] = {"description": "; ".join(titles), "content": problem}
+            responses[str(status)] = {"description": "; ".join(titles), "content": _refusal(operation)}
     return responses
+
+
+def _refusal(operation: Operation) -> Json:
+    """What the body of an error is."""
+    match dialect_of(operation.path):
+        case Dialect.GPUD:
+            return {PROBLEM_TYPE: {"schema": _ref(ProblemDocument)}}
+        case Dialect.RUNPOD:
+            return {"application/json": {"schema": _RUNPOD_ERROR}}
+        case Dialect.OPENAI:
+            return {"application/json": {"schema": _OPENAI_ERROR}}
 
 
 def _problems(operation: Operation) -> list[type[GpudError]]:

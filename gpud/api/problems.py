@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import hdrs, web
 
+from gpud.api.dialects import Dialect, dialect_of
 from gpud.api.services import SERVICES
 from gpud.core.problem import PROBLEM_TYPE, problem_document, problem_headers
 from gpud.errors import (
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
 BODY_BYTES_MAX = 1 << 20
 """Largest body the API reads."""
-
-RUNPOD_PREFIX = "/v2/"
-_OPENAI_ON_JOBS = re.compile(r"/v2/[^/]+/openai/")
-"""Paths of RunPod's job API, whose errors have a form of their own."""
 
 REQUEST_ID = web.RequestKey("REQUEST_ID", str)
 
@@ -65,22 +61,14 @@ async def problems_middleware(request: web.Request, handler: Handler) -> web.Str
 
 
 def _refusal(request: web.Request, error: GpudError) -> web.Response:
-    """Answer in the caller's dialect: a problem document, or the short form RunPod's clients read."""
-    if _OPENAI_ON_JOBS.match(request.path):
-        return web.Response(
-            status=error.status,
-            body=error_body(error),
-            content_type="application/json",
-            headers=_headers(error),
-        )
-    if request.path.startswith(RUNPOD_PREFIX):
-        return web.Response(
-            status=error.status,
-            body=_json({"error": error.detail}),
-            content_type="application/json",
-            headers=_headers(error),
-        )
-    return problem_response(error, request_id=request[REQUEST_ID])
+    """Answer in the caller's dialect."""
+    dialect = dialect_of(request.path)
+    if dialect is Dialect.GPUD:
+        return problem_response(error, request_id=request[REQUEST_ID])
+    body = error_body(error) if dialect is Dialect.OPENAI else _json({"error": error.detail})
+    return web.Response(
+        status=error.status, body=body, content_type="application/json", headers=_headers(error)
+    )
 
 
 def _headers(error: GpudError) -> dict[str, str]:

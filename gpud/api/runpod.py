@@ -21,7 +21,7 @@ from gpud.api.operations import Operation, Scope
 from gpud.api.services import SERVICES
 from gpud.core.audit_log import Audited
 from gpud.core.job import Job, JobState
-from gpud.core.job_call import RUNPOD_PREFIX
+from gpud.core.job_call import RUNPOD_MARK
 from gpud.core.runpod import policy_of, wait_ms_of
 from gpud.core.webhook import WebhookFormat
 from gpud.core.worker import STEPPED_DOWN, WorkerState
@@ -190,7 +190,7 @@ def _webhook_of(document: dict[str, Any], services: Services) -> str:
     fault = services.webhooks.url_fault(url) if isinstance(url, str) else "must be a URL"
     if url and fault:
         raise InvalidRequest(f"webhook: {fault}.", fields={"webhook": fault})
-    return f"{RUNPOD_PREFIX}{url}" if url and spelling == WebhookFormat.RUNPOD else url
+    return f"{RUNPOD_MARK}{url}" if url and spelling == WebhookFormat.RUNPOD else url
 
 
 def _document(body: bytes) -> dict[str, Any]:

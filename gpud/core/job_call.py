@@ -12,7 +12,7 @@ from gpud.errors import InvariantBroken
 if TYPE_CHECKING:
     from gpud.core.job import Job
 
-RUNPOD_PREFIX = "runpod+"
+RUNPOD_MARK = "runpod+"
 """Stands before a job's address that is to be called as RunPod does."""
 
 
@@ -48,7 +48,7 @@ def job_message(
         output: Its result, likewise.
         output_bytes_max: A larger result is left out of the standard message.
     """
-    runpod = job.webhook.startswith(RUNPOD_PREFIX)
+    runpod = job.webhook.startswith(RUNPOD_MARK)
     return WebhookMessage(
         kind=kind_of(job),
         subject=f"{job.id} {job.redrives}",
@@ -56,7 +56,7 @@ def job_message(
         at_ms=at_ms,
         sequence=job.redrives + 1,
         data=_data(job, output, output_bytes_max),
-        job_url=job.webhook.removeprefix(RUNPOD_PREFIX),
+        job_url=job.webhook.removeprefix(RUNPOD_MARK),
         job_format=WebhookFormat.RUNPOD if runpod else WebhookFormat.STANDARD,
         runpod_body=_runpod_body(job, given, output) if runpod else b"",
     )
@@ -90,7 +90,7 @@ def _runpod_body(job: Job, given: object, output: object) -> bytes:
         "delayTime": max(0, job.started_at_ms - job.created_at_ms) if job.started_at_ms else 0,
         "executionTime": max(0, job.finished_at_ms - job.started_at_ms) if job.started_at_ms else 0,
         "input": given,
-        "webhook": job.webhook.removeprefix(RUNPOD_PREFIX),
+        "webhook": job.webhook.removeprefix(RUNPOD_MARK),
     }
     if output is not None:
         body["output"] = output

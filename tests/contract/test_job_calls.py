@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gpud.core.job import Delivered, Ending, JobState, cancelled, redriven
-from gpud.core.job_call import RUNPOD_PREFIX, kind_of
+from gpud.core.job_call import RUNPOD_MARK, kind_of
 from gpud.core.job_request import DAY_MS
 from gpud.core.webhook import JOBS, WebhookFormat
 from gpud.errors import InvariantBroken
@@ -89,7 +89,7 @@ async def test_a_job_that_completes_is_told_once_to_its_address_and_to_who_subsc
 
 
 async def test_runpods_receivers_get_the_job_as_runpod_sends_it(store: Store) -> None:
-    job = await running(store, RUNPOD_PREFIX + URL)
+    job = await running(store, RUNPOD_MARK + URL)
     await complete(store, job)
     ((delivery, body),) = await told(store)
     assert (delivery.url, delivery.format) == (URL, WebhookFormat.RUNPOD)
