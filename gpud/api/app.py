@@ -33,6 +33,7 @@ from gpud.api import (
 )
 from gpud.api.audit_log import OPERATIONS_HERE as AUDIT_LOG_OPERATIONS
 from gpud.api.auditing import auditing_middleware
+from gpud.api.following import Followers
 from gpud.api.idempotency import idempotency_middleware
 from gpud.api.identity import ADMINISTRATOR_UIDS, identity_middleware
 from gpud.api.openapi import openapi_document
@@ -164,8 +165,8 @@ def build_api(
     )
     default_uids = frozenset({0, os.geteuid()})
     app[ADMINISTRATOR_UIDS] = default_uids if administrator_uids is None else administrator_uids
-    app[events.FOLLOWERS] = set()
-    app[logs.READERS] = set()
+    app[events.FOLLOWERS] = Followers("events")
+    app[logs.READERS] = Followers("logs")
     app[runpod.DRAINED] = {}
     app[system.OPENAPI] = openapi_document(ALL_OPERATIONS, version=control.health().version)
     add_operations(app, ALL_OPERATIONS)

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from gpud.api.following import NOTHING_NEW, QUIET_S_MAX, Followers, begun_stream, rest
 from gpud.api.identity import caller_of
 from gpud.api.operations import Operation, Scope
 from gpud.api.parsing import query_of
 from gpud.api.rendering import answer, cursor_for, position_of
 from gpud.api.schemas.access import EventOrder, EventPage, EventsQuery, event_document
 from gpud.api.services import SERVICES, Services
-from gpud.errors import InvalidRequest, Unauthenticated, Unavailable
+from gpud.errors import InvalidRequest, Unauthenticated
 
 if TYPE_CHECKING:
     from gpud.ports.store import EventRow
 
-FOLLOWERS_MAX = 64
-"""Clients that may follow at once."""
-
 _POLL_PERIOD_S = 0.5
-_QUIET_POLLS_MAX = 30
 _BATCH = 100
 
-FOLLOWERS: web.AppKey[set[object]] = web.AppKey("FOLLOWERS", set)
+FOLLOWERS = web.AppKey("FOLLOWERS", Followers)
 
 
 async def list_events(request: web.Request) -> web.StreamResponse:
@@ -53,24 +49,12 @@ async def _rows(services: Services, query: EventsQuery, position: int) -> tuple[
 
 
 async def _follow(request: web.Request, query: EventsQuery, position: int) -> web.StreamResponse:
-    followers = request.app[FOLLOWERS]
-    if len(followers) >= FOLLOWERS_MAX:
-        raise Unavailable(
-            f"{FOLLOWERS_MAX} clients follow events already. End one, or read pages.", retry_after_s=30
-        )
-    services = request.app[SERVICES]
-    seq = await _first_seq(request, services, position)
-    me = object()
-    followers.add(me)
-    try:
-        response = web.StreamResponse(headers={"X-Accel-Buffering": "no"})
-        response.content_type = "text/event-stream"
-        await response.prepare(request)
+    with request.app[FOLLOWERS].place():
+        seq = await _first_seq(request, request.app[SERVICES], position)
+        response = await begun_stream(request)
         with contextlib.suppress(ConnectionResetError, Unauthenticated):
             await _tell(request, response, query, seq)
         return response
-    finally:
-        followers.discard(me)
 
 
 async def _first_seq(request: web.Request, services: Services, position: int) -> int:
@@ -84,7 +68,7 @@ async def _first_seq(request: web.Request, services: Services, position: int) ->
 
 async def _tell(request: web.Request, response: web.StreamResponse, query: EventsQuery, seq: int) -> None:
     """Write events after `seq` as they are recorded, until the client goes or the application stops."""
-    services, quiet_polls = request.app[SERVICES], 0
+    services, quiet_s = request.app[SERVICES], 0.0
     while not services.stopping.is_set() and request.transport is not None:
         caller_of(request, Scope.READ)  # Whose key was disabled or has expired is told no more.
         rows = await services.reads.list_events(
@@ -96,13 +80,11 @@ async def _tell(request: web.Request, response: web.StreamResponse, query: Event
             seq = row.seq
         if len(rows) == _BATCH:
             continue
-        quiet_polls = 0 if rows else quiet_polls + 1
-        if quiet_polls >= _QUIET_POLLS_MAX:
-            await response.write(b": nothing new\n\n")  # Keeps proxies between here and there from closing.
-            quiet_polls = 0
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_POLL_PERIOD_S):
-                await services.stopping.wait()
+        quiet_s = 0.0 if rows else quiet_s + _POLL_PERIOD_S
+        if quiet_s >= QUIET_S_MAX:
+            await response.write(NOTHING_NEW)
+            quiet_s = 0.0
+        await rest(services.stopping, _POLL_PERIOD_S)
 
 
 def _seq_of(text: str) -> int:

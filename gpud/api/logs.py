@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from gpud.api.events import FOLLOWERS_MAX
+from gpud.api.following import NOTHING_NEW, QUIET_S_MAX, Followers, begun_stream, rest
 from gpud.api.identity import caller_of
 from gpud.api.operations import Operation, Scope
 from gpud.api.parsing import query_of
@@ -20,19 +19,18 @@ from gpud.api.services import SERVICES, Services
 from gpud.core.ids import JobId
 from gpud.core.job import JobState
 from gpud.core.log_cursor import LogCursor
-from gpud.errors import InvalidRequest, NotFound, Unauthenticated, Unavailable
+from gpud.errors import InvalidRequest, NotFound, Unauthenticated
 from gpud.ports.logs import LogQuery, LogWindow
 
 if TYPE_CHECKING:
     from gpud.ports.logs import LogPage
 
 _POLL_S = (0.1, 0.2, 0.3, 0.5)
-_QUIET_S_MAX = 15.0
 _NS_PER_MS = 1_000_000
 _JOB_SLACK_MS = 1000
 """A worker may write a line of a job a moment after it gave the job back."""
 
-READERS: web.AppKey[set[object]] = web.AppKey("READERS", set)
+READERS = web.AppKey("READERS", Followers)
 
 
 async def list_logs(request: web.Request) -> web.StreamResponse:
@@ -134,23 +132,13 @@ async def _windows_of(services: Services, name: str) -> tuple[LogWindow, ...]:
 
 
 async def _follow(request: web.Request, query: LogQuery) -> web.StreamResponse:
-    readers = request.app[READERS]
-    if len(readers) >= FOLLOWERS_MAX:
-        raise Unavailable(
-            f"{FOLLOWERS_MAX} clients follow logs already. End one, or read pages.", retry_after_s=30
-        )
-    me = object()
-    readers.add(me)
-    try:
+    with request.app[READERS].place():
+        # Before the head, which could not take back that all is well.
         page = await request.app[SERVICES].archive.read(query)
-        response = web.StreamResponse(headers={"X-Accel-Buffering": "no"})
-        response.content_type = "text/event-stream"
-        await response.prepare(request)
+        response = await begun_stream(request)
         with contextlib.suppress(ConnectionResetError, Unauthenticated):
             await _tell(request, response, query, page)
         return response
-    finally:
-        readers.discard(me)
 
 
 async def _tell(request: web.Request, response: web.StreamResponse, query: LogQuery, page: LogPage) -> None:
@@ -165,12 +153,10 @@ async def _tell(request: web.Request, response: web.StreamResponse, query: LogQu
         if page.complete:
             wait_s = _POLL_S[min(quiet, len(_POLL_S) - 1)]
             quiet, quiet_s = (0, 0.0) if page.lines else (quiet + 1, quiet_s + wait_s)
-            if quiet_s >= _QUIET_S_MAX:
-                await response.write(b": nothing new\n\n")  # Keeps proxies in between from closing.
+            if quiet_s >= QUIET_S_MAX:
+                await response.write(NOTHING_NEW)
                 quiet_s = 0.0
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await services.stopping.wait()
+            await rest(services.stopping, wait_s)
         if services.stopping.is_set() or request.transport is None:
             return
         caller_of(request, Scope.READ)  # Whose key was disabled or has expired is told no more.

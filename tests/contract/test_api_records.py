@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gpud.api.events import FOLLOWERS, FOLLOWERS_MAX
+from gpud.api.events import FOLLOWERS
+from gpud.api.following import FOLLOWERS_MAX
 from gpud.core.endpoint import EndpointSpec
 from gpud.core.ids import EndpointName, GpuUuid, WorkerId
 from gpud.core.metering import Phase, Segment
@@ -283,7 +285,9 @@ async def test_a_follower_whose_key_is_disabled_is_told_no_more(site: ApiSite) -
 
 
 async def test_followers_are_bounded(site: ApiSite) -> None:
-    site.app[FOLLOWERS].update(object() for _ in range(FOLLOWERS_MAX))
-    async with site.client.get("/v1/events?follow=true", headers=site.admin) as response:
-        assert response.status == 503
-        assert int(response.headers["Retry-After"]) > 0
+    with contextlib.ExitStack() as taken:
+        for _ in range(FOLLOWERS_MAX):
+            taken.enter_context(site.app[FOLLOWERS].place())
+        async with site.client.get("/v1/events?follow=true", headers=site.admin) as response:
+            assert response.status == 503
+            assert int(response.headers["Retry-After"]) > 0
