@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gpud.core.allocation import Contest
 from gpud.core.reclaim import Claimant, Tenant, TenantPhase
-from gpud.core.stepping import resting
+from gpud.core.stepping import staying_asleep
 from gpud.core.worker import COUNTED, HOLDS_GPUS, STARTING_UP, Worker, WorkerState
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _claimant(
     holding = sum(w.state in COUNTED and w.state not in _WITHOUT_GPUS for w in workers)
     # A worker that could not start with GPUs makes nobody give way: those it has may stay.
     able = seen.image_present and world.engine_up and seen.starts.may_start(now_s=world.now_s)
-    desired = max(0, decision.desired - resting(seen, workers, world.in_flight))
+    desired = max(0, decision.desired - staying_asleep(seen, workers, world.in_flight))
     most = desired if able else min(desired, holding)
     guaranteed = scale.guaranteed
     if scale.exclusive:

@@ -70,7 +70,7 @@ def called(seen: EndpointSeen, workers: Sequence[Worker], in_flight: Mapping[Wor
     return back + asleep[: max(0, missing)]
 
 
-def resting(seen: EndpointSeen, workers: Sequence[Worker], in_flight: Mapping[WorkerId, int]) -> int:
+def staying_asleep(seen: EndpointSeen, workers: Sequence[Worker], in_flight: Mapping[WorkerId, int]) -> int:
     """How many workers of an endpoint ask for no GPU because they sleep, and may go on to."""
     asleep = [w for w in workers if w.state in _OF_SLEEP]
     if not asleep:

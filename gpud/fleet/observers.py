@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gpud.core.fleet_tally import FleetTally
 from gpud.core.stats_history import StatsHistory
-from gpud.core.tally import FleetTally
 from gpud.fleet.log_keeper import LogKeeper
 from gpud.fleet.sampler import Sampler
 from gpud.ports.readings import Readings

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gpud.core.fleet_tally import FleetTally
 from gpud.core.stats_history import StatsHistory
-from gpud.core.tally import FleetTally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

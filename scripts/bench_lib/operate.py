@@ -24,13 +24,13 @@ from bench_lib.report import Report, add_arguments
 from gpud.adapters.log_files import LogFile, compress, folder_for
 from gpud.adapters.log_pipe import Pipe
 from gpud.adapters.log_sources import FileSource
+from gpud.core.fleet_tally import START_BUCKETS_S, WAIT_BUCKETS_S, FleetTally, Histogram
 from gpud.core.gpu import GpuReading, GpuStatus
 from gpud.core.ids import EndpointName
 from gpud.core.log_caps import LogCaps
 from gpud.core.log_lines import stamp_of
 from gpud.core.redaction import Redactor
 from gpud.core.stats_history import StatsHistory, UseSample
-from gpud.core.tally import START_BUCKETS_S, WAIT_BUCKETS_S, FleetTally, Histogram
 from gpud.core.worker import WorkerState
 from gpud.ports.control import EndpointCondition, EndpointView
 from gpud.ports.readings import Readings

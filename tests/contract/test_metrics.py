@@ -12,12 +12,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gpud.core.cold_start import ColdStart, StartPhase
+from gpud.core.fleet_tally import FleetTally
 from gpud.core.gpu import GpuReading, GpuStatus
 from gpud.core.ids import EndpointName, Revision
 from gpud.core.metering import Phase, Segment
 from gpud.core.records import ColdStartSaved, EventRecorded, SegmentOpened, WorkerMoved
 from gpud.core.stats_history import StatsHistory, UseSample
-from gpud.core.tally import FleetTally
 from gpud.core.waiting import WaitReason
 from gpud.core.worker import Cause, WorkerState
 from gpud.ports.control import EndpointCondition, EndpointView

@@ -102,7 +102,7 @@ def submit(daemon: DaemonProcess, number: int, accepted: dict[int, str]) -> None
         headers = {"Idempotency-Key": f"job-{number}"}
         body = json.dumps({"input": number}).encode()
         try:
-            reply = exchange(connection, "POST", "/v2/work/run", body=body, headers=headers)
+            reply = exchange(connection, "POST", "/v2/tasks/run", body=body, headers=headers)
         except OSError:
             time.sleep(0.05)
             continue
@@ -118,12 +118,12 @@ def test_two_thousand_jobs_outlive_a_daemon_and_workers_that_are_killed_again_an
 ) -> None:
     receiver = Receiver()
     daemon = start_daemon(settings=static_gpus(2) | receiver.settings())
-    hook = {"url": f"http://127.0.0.1:{receiver.server_port}/", "types": ["job.*"], "endpoint": "work"}
+    hook = {"url": f"http://127.0.0.1:{receiver.server_port}/", "types": ["job.*"], "endpoint": "tasks"}
     assert daemon.api("POST", "/v1/webhooks", hook).status == 201
     scale = {"min_workers": 2, "max_workers": 2, "policy": "fixed", "concurrency": 8}
     jobs = {"path": "/delay/0.05", "max_attempts": 25}
-    daemon.deploy(worker_spec("work", worker_image, scale=scale, jobs=jobs))
-    daemon.wait_ready("work", 2)
+    daemon.deploy(worker_spec("tasks", worker_image, scale=scale, jobs=jobs))
+    daemon.wait_ready("tasks", 2)
     accepted: dict[int, str] = {}
     chaos = Chaos(daemon, seed=7)
     killing = threading.Thread(target=chaos.run)
@@ -146,7 +146,7 @@ def test_two_thousand_jobs_outlive_a_daemon_and_workers_that_are_killed_again_an
         dict(row) for row in rows if row["state"] != "COMPLETED"
     ]
     assert all(1 <= row["attempt"] <= row["deliveries"] <= row["max_attempts"] + 10 for row in rows)
-    (total,) = daemon.rows("SELECT count FROM job_total WHERE endpoint = 'work' AND ending = 'completed'")
+    (total,) = daemon.rows("SELECT count FROM job_total WHERE endpoint = 'tasks' AND ending = 'completed'")
     assert total["count"] == _JOBS, "no job was completed twice"
     outputs = daemon.rows("SELECT count(*) AS n FROM job_payload WHERE kind = 'result'")
     assert outputs[0]["n"] == _JOBS

@@ -12,7 +12,7 @@ from gpud.core.ids import Revision
 from gpud.core.reconcile import plan
 from gpud.core.standby import Rung, StandbyBudget, StandbyFault, StandbySeen
 from gpud.core.step_policy import Hook, PausePolicy, SleepPolicy, SleepPreset, hooks_of
-from gpud.core.stepping import called, instead_of_leaving, plan_steps, resting
+from gpud.core.stepping import called, instead_of_leaving, plan_steps, staying_asleep
 from gpud.core.worker import STEPPED_DOWN, Cause, Worker, WorkerState, advance
 from gpud.errors import InvalidSpec
 from tests.unit.core.making import endpoint, events, gpu_uuid, seen, spec, worker, world
@@ -98,8 +98,8 @@ def test_a_sleeper_wants_its_gpu_only_when_it_is_called() -> None:
     assert events(plan(world([seen(_BOTH)], [asleep]))) == []
     (woken,) = events(plan(world([seen(_BOTH, waiting=1, load=1)], [asleep])))
     assert (woken.cause, woken.gpu_uuids) == (_C.GPUS_RESERVED, asleep.gpu_uuids)
-    assert resting(seen(_BOTH), [asleep], {}) == 1
-    assert resting(seen(_BOTH, waiting=1), [asleep], {}) == 0
+    assert staying_asleep(seen(_BOTH), [asleep], {}) == 1
+    assert staying_asleep(seen(_BOTH, waiting=1), [asleep], {}) == 0
 
 
 def test_whoever_must_give_its_gpus_away_sleeps_if_it_may() -> None:

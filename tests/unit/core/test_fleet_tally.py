@@ -8,11 +8,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gpud.core.cold_start import ColdStart, StartPhase
 from gpud.core.exposition import Exposition
+from gpud.core.fleet_tally import FleetTally, Histogram
 from gpud.core.gpu import WHOLE_PPM
 from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
 from gpud.core.metering import Phase, Segment
 from gpud.core.records import ColdStartSaved, EventRecorded, SegmentClosed, SegmentOpened
-from gpud.core.tally import FleetTally, Histogram
 
 WORKER = WorkerId("wk_" + "a" * 16)
 LLM = EndpointName("llm")
