@@ -10,6 +10,7 @@ from typing import Final
 import httptools
 
 from gpud.core.probing import ProbeOutcome, ProbeResult
+from gpud.core.request_path import is_request_path
 
 _BODY_BYTES_MAX: Final = 10 * 1024
 _HEAD_BYTES_MAX: Final = 32 * 1024
@@ -65,7 +66,7 @@ class SocketProbe:
 
 
 def _request(address: str, port: int, path: str, body: str) -> bytes:
-    if not path.startswith("/") or not path.isprintable() or " " in path:
+    if not is_request_path(path):
         raise ValueError(path)
     host = f"[{address}]" if ":" in address else address
     sent = body.encode()

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from gpud.core.request_path import REQUEST_PATH, is_request_path
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -46,9 +48,9 @@ class JobNeeds:
 
 def require_jobs(jobs: JobNeeds, require: Callable[[bool, str, str], None]) -> None:
     """Name each fault."""
-    require(_is_path(jobs.path), "jobs.path", "must start with '/' and hold only printable ASCII")
+    require(is_request_path(jobs.path), "jobs.path", REQUEST_PATH)
     require(
-        not jobs.cancel_path or _is_path(jobs.cancel_path),
+        not jobs.cancel_path or is_request_path(jobs.cancel_path),
         "jobs.cancel_path",
         "must be empty, or start with '/' and hold only printable ASCII",
     )
@@ -56,7 +58,3 @@ def require_jobs(jobs: JobNeeds, require: Callable[[bool, str, str], None]) -> N
         5 <= jobs.execution_timeout_s <= 604_800, "jobs.execution_timeout_s", "must be 5 to 604800 (7 days)"
     )
     require(1 <= jobs.max_attempts <= 25, "jobs.max_attempts", "must be 1 to 25")
-
-
-def _is_path(path: str) -> bool:
-    return path.startswith("/") and path.isascii() and path.isprintable() and " " not in path

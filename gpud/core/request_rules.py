@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gpud.core.request_path import is_request_path
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
@@ -50,10 +52,7 @@ def require_rules(rules: RequestRules, require: Callable[[bool, str, str], None]
         require(len(paths) <= PATHS_MAX, f"requests.{name}", f"may have {PATHS_MAX} paths")
         for i, path in enumerate(paths):
             require(
-                path.startswith("/")
-                and path.isascii()
-                and path.isprintable()
-                and not set(path) & set(" ?#%"),
+                is_request_path(path) and not set(path) & set("?#%"),
                 f"requests.{name}.{i}",
                 "must start with '/' and hold printable ASCII without ' ', '?', '#' and '%'",
             )

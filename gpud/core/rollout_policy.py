@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from gpud.core.request_path import is_request_path
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -64,9 +66,8 @@ def require_rollout(policy: RolloutPolicy, require: _Require) -> None:
         1 <= policy.progress_deadline_s <= 86_400, "rollout.progress_deadline_s", "must be 1 to 86400 (a day)"
     )
     smoke = policy.smoke
-    legal = smoke.path.startswith("/") and smoke.path.isascii() and smoke.path.isprintable()
     require(
-        not smoke.path or (legal and " " not in smoke.path),
+        not smoke.path or is_request_path(smoke.path),
         "rollout.smoke.path",
         "must start with '/' and hold only printable ASCII, or be empty",
     )

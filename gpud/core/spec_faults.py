@@ -9,6 +9,7 @@ from gpud.core.ids import ENDPOINT_NAME
 from gpud.core.job_spec import require_jobs
 from gpud.core.page_cache import require_page_cache
 from gpud.core.pull_protocol import RESERVED
+from gpud.core.request_path import REQUEST_PATH, is_request_path
 from gpud.core.request_rules import require_rules
 from gpud.core.rollout_policy import require_rollout
 from gpud.core.step_policy import require_steps
@@ -111,7 +112,7 @@ def _require_scale(spec: EndpointSpec, require: _Require) -> None:
 
 def _require_health_and_limits(spec: EndpointSpec, require: _Require) -> None:
     health, limits = spec.health, spec.limits
-    require(_is_path(health.path), "health.path", "must start with '/' and hold only printable ASCII")
+    require(is_request_path(health.path), "health.path", REQUEST_PATH)
     require(1 <= health.start_timeout_s <= 86_400, "health.start_timeout_s", "must be 1 to 86400")
     require(
         health.stall_timeout_s == 0 or 1 <= health.stall_timeout_s <= 86_400,
@@ -163,7 +164,3 @@ def _require_env_and_volumes(spec: EndpointSpec, require: _Require) -> None:
             f"volumes.{i}.source",
             "the engine's socket is never given to a worker",
         )
-
-
-def _is_path(path: str) -> bool:
-    return path.startswith("/") and path.isascii() and path.isprintable() and " " not in path

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from gpud.core.request_path import REQUEST_PATH, is_request_path
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -139,12 +141,7 @@ def require_steps(spec: EndpointSpec, require: _Require) -> None:
     require(0 <= sleep.vram_mib <= 1 << 20, "sleep.vram_mib", "must be 0 or more")
     for name, hook in (("enter", sleep.enter), ("wake", sleep.wake), ("check", sleep.check)):
         require(hook.method in _METHODS, f"sleep.{name}.method", f"must be one of {', '.join(_METHODS)}")
-        fits = hook.path.startswith("/") and hook.path.isascii() and hook.path.isprintable()
-        require(
-            not hook.path or (fits and " " not in hook.path),
-            f"sleep.{name}.path",
-            "must start with '/' and hold only printable ASCII",
-        )
+        require(not hook.path or is_request_path(hook.path), f"sleep.{name}.path", REQUEST_PATH)
         require(
             not hook.path or sleep.preset in (SleepPreset.CUSTOM, SleepPreset.NONE),
             f"sleep.{name}.path",
