@@ -92,6 +92,11 @@ class Client:
         host = f"[{at.host}]" if ":" in at.host else at.host
         return f"{'https' if at.tls else 'http'}://{host}:{at.port}{at.prefix}"
 
+    @property
+    def named(self) -> str:
+        """Where the daemon is asked, for people."""
+        return self._target if isinstance(self._target, str) else self.base_url
+
     def close(self) -> None:
         """Close the connection."""
         if self._connection is not None:

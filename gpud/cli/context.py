@@ -45,8 +45,13 @@ class Context:
             self._client = self.new_client()
         return self._client
 
-    def new_client(self, *, timeout_s: float | None = None) -> Client:
-        """Another connection to the same daemon; `timeout_s` is its longest silence."""
+    def new_client(self, *, timeout_s: float | None = None, default_socket: str = DEFAULT_SOCKET) -> Client:
+        """Another connection to the same daemon.
+
+        Args:
+            timeout_s: Its longest silence.
+            default_socket: Where it is when nobody says.
+        """
         from gpud.cli.client import ANSWER_TIMEOUT_S, Client, parse_url  # noqa: PLC0415 - not all need a daemon
 
         socket_path, url = self._values.text("socket"), self._values.text("url")
@@ -57,7 +62,7 @@ class Context:
         limit_s = ANSWER_TIMEOUT_S if timeout_s is None else timeout_s
         if url:
             return Client(parse_url(url), key=os.environ.get("GPUD_KEY", ""), timeout_s=limit_s)
-        target = socket_path or os.environ.get("GPUD_SOCKET", "") or DEFAULT_SOCKET
+        target = socket_path or os.environ.get("GPUD_SOCKET", "") or default_socket
         return Client(target, timeout_s=limit_s)
 
     def environment(self, name: str) -> str | None:

@@ -14,7 +14,7 @@ from gpud.errors import StoreUnusable
 LOCK_NAME = "lock"
 DATABASE_NAME = "gpud.db"
 
-_NETWORK_FILE_SYSTEMS = frozenset(
+NETWORK_FILE_SYSTEMS = frozenset(
     {
         "9p",
         "acfs",
@@ -114,7 +114,7 @@ def refuse_network_file_system(data_dir: Path) -> None:
     except OSError:
         return  # no such table here: not Linux, or a bare chroot
     kind = file_system_of(data_dir.resolve(), mounts)
-    if kind in _NETWORK_FILE_SYSTEMS:
+    if kind in NETWORK_FILE_SYSTEMS:
         raise StoreUnusable(
             f"{data_dir} is on a network file system ({kind}), where SQLite can lose writes. "
             "Set paths.data_dir to a directory on a local disk."
