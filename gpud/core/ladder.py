@@ -156,13 +156,34 @@ class _LadderPlanner:
             return "higher_rung_tried"
         if not self._healthy.issuperset(standby.gpu_uuids):
             return "gpu_unhealthy"
-        taken = [uuid for uuid in standby.gpu_uuids if uuid in self._held_by]
-        if taken and self._free_home(seen, without=standby) is not None:
-            stays_until_s = standby.since_s + _DWELL_S
-            if now_s >= stays_until_s:
-                return "gpu_taken"
+        return self._elsewhere(seen, standby)
+
+    def _elsewhere(self, seen: EndpointSeen, standby: Standby) -> str:
+        """Why a standby that is of use would be of more use on other GPUs; empty when it would not."""
+        if any(uuid in self._held_by for uuid in standby.gpu_uuids):
+            why, better = "gpu_taken", self._free_home(seen, without=standby)
+        elif self._is_crowded(standby):
+            why, better = "gpu_shared", self._free_home(seen, without=standby, apart=True)
+        else:
+            return ""
+        stays_until_s = standby.since_s + _DWELL_S
+        if better is None:
+            return ""
+        if self._world.now_s < stays_until_s:
             self._ask_at(stays_until_s)
-        return ""
+            return ""
+        one_at_a_time = why == "gpu_taken" or (not self.changes and self._may_prepare(seen))
+        return why if one_at_a_time else ""
+
+    def _is_crowded(self, standby: Standby) -> bool:
+        """Whether another endpoint's standby was there first: called together, one of them starts cold."""
+        mine, place_in_line = set(standby.gpu_uuids), (standby.created_at_ms, standby.id)
+        return any(
+            not mine.isdisjoint(other.gpu_uuids) and (other.created_at_ms, other.id) < place_in_line
+            for name, each in self._kept.items()
+            if name != standby.endpoint
+            for other in each
+        )
 
     def _wanted(self, seen: EndpointSeen) -> int:
         spec = seen.endpoint.spec
@@ -199,17 +220,31 @@ class _LadderPlanner:
         return ""
 
     def _home(self, seen: EndpointSeen) -> Placement | None:
-        """The GPUs a standby is made for: those its worker would get now, else those it might get."""
-        free = self._free_home(seen, without=None)
+        """The GPUs a standby is made for: free ones, best where nobody stands by, else those it might get.
+
+        Endpoints that are called together then do not find each other's worker on the GPU their own
+        standby reaches.
+        """
+        free = self._free_home(seen, without=None, apart=True) or self._free_home(seen, without=None)
         if free is not None:
             return free
         placement = place(seen.endpoint.spec.gpus, self._world.gpus, self._homes(seen, without=None))
         return placement if isinstance(placement, Placement) else None
 
-    def _free_home(self, seen: EndpointSeen, *, without: Standby | None) -> Placement | None:
+    def _free_home(
+        self, seen: EndpointSeen, *, without: Standby | None, apart: bool = False
+    ) -> Placement | None:
         taken = {**self._homes(seen, without=without), **self._held_by}
-        placement = place(seen.endpoint.spec.gpus, self._world.gpus, taken)
+        placement = place(
+            seen.endpoint.spec.gpus, self._world.gpus, self._all_homes() | taken if apart else taken
+        )
         return placement if isinstance(placement, Placement) else None
+
+    def _all_homes(self) -> dict[GpuUuid, EndpointName]:
+        """GPUs that any standby is made for, or is about to be."""
+        kept = {uuid: name for name, each in self._kept.items() for s in each for uuid in s.gpu_uuids}
+        new = {uuid: c.endpoint for c in self.changes if isinstance(c, NewStandby) for uuid in c.gpu_uuids}
+        return kept | new
 
     def _homes(self, seen: EndpointSeen, *, without: Standby | None) -> dict[GpuUuid, EndpointName]:
         """GPUs that the endpoint's other standbys are made for."""

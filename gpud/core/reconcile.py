@@ -9,6 +9,7 @@ from gpud.core.allocation import Allocation, allocate
 from gpud.core.contest import contest_of
 from gpud.core.explaining import start_limit, unmet
 from gpud.core.gpu import GpuHealth
+from gpud.core.homes import brought_home
 from gpud.core.ladder import plan_ladder
 from gpud.core.overdue import due, sick_gpus
 from gpud.core.pacing import PaceMemory, ScaleDecision, ScaleReason
@@ -140,7 +141,7 @@ class _Planner:
     def share(self) -> None:
         """Settle who may run on which GPUs, and have the victims leave."""
         contest = contest_of(self.world, self.decisions, self._by_endpoint)
-        self.sharing = allocate(contest, self.world.sharing)
+        self.sharing = brought_home(allocate(contest, self.world.sharing), self.world)
         self._ask_at(self.sharing.ask_again_at_s)
         for grant in self.sharing.grants:
             needs = self.world.endpoints[grant.endpoint].endpoint.spec.gpus
