@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -30,6 +31,7 @@ from gpud.fleet.observers import Observers
 from gpud.fleet.prewarmer import Prewarmer
 from gpud.fleet.prober import Prober
 from gpud.fleet.reconciler import Reconciler, ReconcilerPolicy
+from gpud.fleet.sleepers import beyond_sleepers
 from gpud.fleet.standby_keeper import StandbyKeeper
 from gpud.fleet.state import FleetState
 from gpud.fleet.stepping import Stepping
@@ -141,6 +143,7 @@ class Fleet:
             journal=self.journal,
             clock=ports.clock,
             idle_memory_mib_max=settings.idle_memory_mib_max,
+            without_sleepers=partial(beyond_sleepers, self.hands),
         )
         self._keeper = StandbyKeeper(self.hands, self.reconciler.standbys, ports.tiers, tasks)
         self._sweeper = Sweeper(self.hands, self.prewarmer, self._keeper)

@@ -15,7 +15,7 @@ from gpud.core.records import GpuHealthSaved
 from gpud.errors import DependencyDown, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from gpud.core.gpu import GpuUse
     from gpud.core.ids import GpuUuid
@@ -35,7 +35,11 @@ _CLEAN_FOR_S = 60.0
 
 
 class GpuKeeper:
-    """Reports the inventory and every change of health to the reconciler."""
+    """Reports the inventory and every change of health to the reconciler.
+
+    Args:
+        without_sleepers: Takes out of a reading what sleeping workers keep; that is no leftover.
+    """
 
     def __init__(
         self,
@@ -45,8 +49,10 @@ class GpuKeeper:
         journal: Journal,
         clock: Clock,
         idle_memory_mib_max: int,
+        without_sleepers: Callable[[tuple[GpuUse, ...]], Awaitable[tuple[GpuUse, ...]]],
     ) -> None:
         self._gpus = gpus
+        self._without_sleepers = without_sleepers
         self._reconciler = reconciler
         self._journal = journal
         self._clock = clock
@@ -165,7 +171,7 @@ class GpuKeeper:
         if not quarantined:
             return
         now_s = self._clock.now_s()
-        for use in await self._gpus.usage(quarantined):
+        for use in await self._without_sleepers(await self._gpus.usage(quarantined)):
             holders = self._reconciler.state.holders_of(use.uuid)
             if not is_clean(use, holders, limit_mib=self._idle_memory_mib_max):
                 self._clean_since_s.pop(use.uuid, None)

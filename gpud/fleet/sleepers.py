@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 _KEEPS = frozenset({WorkerState.SLEEPING, WorkerState.DISCARDING})
 
 
-async def beyond_sleepers(hands: Hands, uses: tuple[GpuUse, ...], *, but: WorkerId) -> tuple[GpuUse, ...]:
+async def beyond_sleepers(
+    hands: Hands, uses: tuple[GpuUse, ...], *, but: WorkerId | None = None
+) -> tuple[GpuUse, ...]:
     """Take the processes of sleeping workers, and the memory that they may keep, out of a reading.
 
     A worker that sleeps has given its GPUs back and its process still has them open: what it keeps
@@ -25,7 +27,7 @@ async def beyond_sleepers(hands: Hands, uses: tuple[GpuUse, ...], *, but: Worker
     Args:
         hands: The fleet.
         uses: As read.
-        but: A worker whose own use counts.
+        but: A worker whose own use counts; None for nobody's.
     """
     read = []
     for use in uses:
@@ -40,7 +42,7 @@ async def beyond_sleepers(hands: Hands, uses: tuple[GpuUse, ...], *, but: Worker
     return tuple(read)
 
 
-def _sleepers_on(hands: Hands, uuid: GpuUuid, but: WorkerId) -> list[Worker]:
+def _sleepers_on(hands: Hands, uuid: GpuUuid, but: WorkerId | None) -> list[Worker]:
     return [
         worker
         for worker in hands.state.workers.values()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gpud.core.endpoint import ScalePolicy
+from gpud.core.gpu import GpuHealth
 from gpud.core.standby import Rung
 from gpud.core.step_policy import PausePolicy, SleepPolicy, SleepPreset
 from gpud.core.worker import WorkerState
@@ -162,6 +163,24 @@ def test_a_sleeper_whose_gpu_is_taken_starts_cold_on_another() -> None:
         on_its_gpu = sim.box.lifetimes[0].gpu_uuids == sim.box.lifetimes[1].gpu_uuids
         assert (request.served_by != [worker]) == on_its_gpu
         check_books(sim)
+
+
+@pytest.mark.parametrize("somebody_else", [False, True])
+def test_what_a_sleeper_keeps_of_a_quarantined_gpu_does_not_hold_it_there(somebody_else: bool) -> None:
+    with Sim(10) as sim:
+        _deploy(sim, Rung.SLEEPING)
+        worker = _down(sim, Rung.SLEEPING)
+        (uuid,) = sim.up.fleet.state.workers[worker].gpu_uuids
+        sim.ask(lambda: sim.gpus.start_process(uuid, sim.runtime.containers[worker].pid, used_mib=700))
+        if somebody_else:
+            sim.ask(lambda: sim.gpus.start_process(uuid, 99, used_mib=1))
+        sim.up.fleet.gpu_keeper.mark(uuid, GpuHealth.QUARANTINED, "as told")
+        sim.run(for_s=1)
+        assert sim.up.fleet.state.gpus[uuid].health is GpuHealth.QUARANTINED
+        sim.run(for_s=95)
+        healed = sim.up.fleet.state.gpus[uuid].health is GpuHealth.HEALTHY
+        assert healed is not somebody_else
+        assert _states(sim) == {WorkerState.SLEEPING}
 
 
 def test_an_exhausted_budget_is_told_and_the_worker_stays_awake() -> None:
