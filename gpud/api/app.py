@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from gpud.api import (
+    dashboard,
     dry_runs,
     endpoints,
     events,
@@ -25,6 +26,7 @@ from gpud.api import (
     runpod_openai,
     simulation,
     starts,
+    state,
     stats,
     system,
     usage,
@@ -79,6 +81,8 @@ ALL_OPERATIONS = (
     *metrics.OPERATIONS_HERE,
     *webhooks.OPERATIONS_HERE,
     *system.OPERATIONS_HERE,
+    *state.OPERATIONS_HERE,
+    *dashboard.OPERATIONS_HERE,
 )
 
 _HEADERS = {
@@ -167,6 +171,9 @@ def build_api(
     app[ADMINISTRATOR_UIDS] = default_uids if administrator_uids is None else administrator_uids
     app[events.FOLLOWERS] = Followers("events")
     app[logs.READERS] = Followers("logs")
+    app[state.VIEWERS] = Followers("the state")
+    app[state.FEED] = state.StateFeed(app[SERVICES])
+    app[dashboard.BUNDLE] = dashboard.Bundle(dashboard.FOLDER)
     app[runpod.DRAINED] = {}
     app[system.OPENAPI] = openapi_document(ALL_OPERATIONS, version=control.health().version)
     add_operations(app, ALL_OPERATIONS)

@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 
 async def list_gpus(request: web.Request) -> web.StreamResponse:
     """Every GPU with its holder."""
-    views = await request.app[SERVICES].control.gpus()
-    return answer(GpuPage(items=tuple(gpu_document(view) for view in views), next=None))
+    services = request.app[SERVICES]
+    readings = services.readings.gpu_readings()
+    items = tuple(
+        gpu_document(view, readings.get(view.status.gpu.uuid)) for view in await services.control.gpus()
+    )
+    return answer(GpuPage(items=items, next=None))
 
 
 async def cordon_gpu(request: web.Request) -> web.StreamResponse:
@@ -32,11 +36,11 @@ async def uncordon_gpu(request: web.Request) -> web.StreamResponse:
 
 
 async def _set_cordon(request: web.Request, *, cordoned: bool) -> web.StreamResponse:
-    control, uuid = request.app[SERVICES].control, GpuUuid(request.match_info["uuid"])
-    await control.set_cordon(uuid, cordoned=cordoned)
-    for view in await control.gpus():
+    services, uuid = request.app[SERVICES], GpuUuid(request.match_info["uuid"])
+    await services.control.set_cordon(uuid, cordoned=cordoned)
+    for view in await services.control.gpus():
         if view.status.gpu.uuid == uuid:
-            return answer(gpu_document(view))
+            return answer(gpu_document(view, services.readings.gpu_readings().get(uuid)))
     raise NotFound(f"The GPU {uuid} is no longer on this box. GET /v1/gpus lists those that are.")
 
 

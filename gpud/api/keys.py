@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from gpud.api.idempotency import KEPT_BODY
+from gpud.api.identity import CALLER
 from gpud.api.operations import Operation, Scope
 from gpud.api.parsing import body_of, query_of
 from gpud.api.rendering import answer, page_of
-from gpud.api.schemas.access import KeyBody, KeyPage, NewKeyDocument, key_document
+from gpud.api.schemas.access import KeyBody, KeyPage, NewKeyDocument, OwnKeyDocument, key_document
 from gpud.api.schemas.base import PageQuery, at_ms
 from gpud.api.services import SERVICES
 from gpud.errors import InvalidRequest, NotFound
@@ -40,6 +41,12 @@ async def create_key(request: web.Request) -> web.StreamResponse:
     shown = NewKeyDocument(token=token, **dict(key_document(key)))
     request[KEPT_BODY] = shown.model_copy(update={"token": None}).model_dump_json().encode()
     return answer(shown, status=201)
+
+
+async def show_own_key(request: web.Request) -> web.StreamResponse:
+    """What the caller's own key may do; the administrator at the Unix socket has none."""
+    caller = request[CALLER]
+    return answer(OwnKeyDocument(id=caller.name, scopes=caller.scopes))
 
 
 async def disable_key(request: web.Request) -> web.StreamResponse:
@@ -78,6 +85,16 @@ OPERATIONS_HERE = (
         answer=NewKeyDocument,
         statuses=((201, "Made"),),
         keeps_secret=True,
+    ),
+    Operation(
+        name="show_own_key",
+        method="GET",
+        path="/v1/own-key",
+        handler=show_own_key,
+        scope=Scope.ANY,
+        summary="Show what the key of this request may do",
+        tag="keys",
+        answer=OwnKeyDocument,
     ),
     Operation(
         name="disable_key",

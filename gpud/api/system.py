@@ -67,11 +67,6 @@ async def show_problem(request: web.Request) -> web.StreamResponse:
     return web.Response(text=problem_text(slug), content_type="text/plain")
 
 
-async def show_root(_request: web.Request) -> web.StreamResponse:
-    """Send browsers to the docs."""
-    raise web.HTTPFound("/docs")
-
-
 OPERATIONS_HERE = (
     Operation(
         name="show_system",
@@ -144,15 +139,5 @@ OPERATIONS_HERE = (
         tag="system",
         answer=ReadyDocument,
         statuses=((200, "Ready"), (503, "Not ready; `parts` says what is missing")),
-    ),
-    Operation(
-        name="show_root",
-        method="GET",
-        path="/",
-        handler=show_root,
-        scope=Scope.OPEN,
-        summary="Leads to the reference",
-        tag="system",
-        statuses=((302, "To /docs"),),
     ),
 )

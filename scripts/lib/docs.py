@@ -17,6 +17,7 @@ import annotated_types
 from docs_api import api_files
 from docs_cli import cli_files
 from docs_events import event_files
+from docs_web import web_files
 from pydantic import BaseModel
 
 from gpud.settings import Settings, StaticGpu
@@ -68,6 +69,7 @@ PARTS: dict[str, Callable[[], dict[Path, str]]] = {
     "cli": cli_files,
     "api": api_files,
     "events": event_files,
+    "web": web_files,
 }
 
 

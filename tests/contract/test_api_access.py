@@ -107,6 +107,9 @@ NEEDED = {
     "show_live": OPEN,
     "show_ready": OPEN,
     "show_root": OPEN,
+    "show_dashboard_file": OPEN,
+    "show_state": "read",
+    "show_own_key": ANY,
 }
 """What each operation must ask for, written down apart from the code."""
 
@@ -141,6 +144,7 @@ async def test_every_route_admits_exactly_the_scopes_it_names(site: ApiSite) -> 
             uuid="x",
             pin="a/b@sha256:x",
             slug="conflict",
+            file="x.js",
             endpoint="llm",
             job="x",
             delivery="x",

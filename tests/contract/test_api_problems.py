@@ -146,10 +146,3 @@ async def test_every_answer_carries_the_security_headers_and_no_permission_for_o
             assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
             assert response.headers["Server"] == "gpud"
             assert not [name for name in response.headers if name.lower().startswith("access-control-")]
-
-
-async def test_the_root_leads_to_the_reference(site: ApiSite) -> None:
-    async with site.client.get("/") as response:
-        assert str(response.url.path) == "/docs"
-        assert response.status == 200
-        assert "/v1/endpoints/{name}" in await response.text()

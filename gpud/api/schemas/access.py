@@ -74,6 +74,15 @@ class NewKeyDocument(KeyDocument):
     answer is repeated for an Idempotency-Key."""
 
 
+class OwnKeyDocument(Document):
+    """The key that a request was made with."""
+
+    id: str
+    """`local` for the administrator at the Unix socket."""
+    scopes: tuple[str, ...]
+    """What it may do."""
+
+
 class KeyPage(Document):
     """Every key, oldest first."""
 

@@ -41,7 +41,8 @@ def _only_rfc_3339(value: object) -> object:
     return value
 
 
-def _spell(moment: datetime) -> str:
+def timestamp_text(moment: datetime) -> str:
+    """Spell a time as every answer does."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -49,7 +50,7 @@ Timestamp = Annotated[
     AwareDatetime,
     Field(strict=False),  # What a validator has seen counts as Python's, where a text is no time.
     BeforeValidator(_only_rfc_3339),
-    PlainSerializer(_spell, return_type=str),
+    PlainSerializer(timestamp_text, return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 """An RFC 3339 time, written in UTC with milliseconds."""

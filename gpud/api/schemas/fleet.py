@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gpud.core.endpoint import PinnedImage
+    from gpud.core.gpu import GpuReading
     from gpud.core.worker import Worker
     from gpud.ports.control import EndpointView, GpuView
     from gpud.ports.images import LocalImage, PullProgress
@@ -180,6 +181,12 @@ class GpuDocument(Document):
     """Memory in use; null when the source cannot tell."""
     pids: tuple[int, ...] | None
     """Host processes on it; null when the source cannot tell."""
+    utilization_percent: float | None
+    """Time in which it computed, lately; null when the source cannot tell."""
+    power_w: float | None
+    """Drawn lately; null when the source cannot tell."""
+    temperature_c: float | None
+    """Of the chip; null when the source cannot tell."""
 
 
 class ImageDocument(Document):
@@ -341,8 +348,8 @@ def endpoint_document(view: EndpointView) -> EndpointDocument:
     )
 
 
-def gpu_document(view: GpuView) -> GpuDocument:
-    """Show a GPU."""
+def gpu_document(view: GpuView, reading: GpuReading | None) -> GpuDocument:
+    """Show a GPU, and what it was read to do; None before it was read."""
     gpu, use = view.status.gpu, view.use
     holders = sorted(view.holders, key=lambda worker: (worker.created_at_ms, worker.id))
     return GpuDocument(
@@ -365,6 +372,9 @@ def gpu_document(view: GpuView) -> GpuDocument:
         ),
         used_mib=use.used_mib if use else None,
         pids=use.pids if use else None,
+        utilization_percent=reading.gpu_percent if reading else None,
+        power_w=reading.power_w if reading else None,
+        temperature_c=reading.temperature_c if reading else None,
     )
 
 

@@ -1,0 +1,76 @@
+// Shows the page that the address asks for, to who has signed in.
+import { type ComponentChildren, render } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+import { key, learnScopes } from "./api/client";
+import { followState, known } from "./live/state";
+import { EndpointPage } from "./pages/endpoint";
+import { GpusPage } from "./pages/gpus";
+import { Overview } from "./pages/overview";
+import { SignIn } from "./pages/signin";
+import { WorkerPage } from "./pages/worker";
+import { route } from "./router";
+import { Empty } from "./ui/parts";
+import { Shell } from "./ui/shell";
+import "./style/base.css";
+import "./style/shell.css";
+import "./style/parts.css";
+
+function App() {
+  return key.value ? <SignedIn key={key.value} /> : <SignIn />;
+}
+
+function SignedIn() {
+  useEffect(() => {
+    learnScopes().catch(() => undefined);
+    return followState();
+  }, []);
+  const place = route.value.parts.join("/");
+  const first = useRef(true);
+  useEffect(() => {
+    const heading = document.querySelector("h1");
+    document.title = heading?.textContent ? `${heading.textContent} · gpud` : "gpud";
+    if (first.current) first.current = false;
+    else document.getElementById("main")?.focus();
+  }, [place]);
+  return <Shell>{known.value ? <Page /> : <p class="soft">Asking the daemon…</p>}</Shell>;
+}
+
+function Page(): ComponentChildren {
+  const [first = "", second, third] = route.value.parts;
+  switch (first) {
+    case "":
+      return <Overview />;
+    case "endpoints":
+      if (second) return endpointPage(second, third);
+      return <Overview />;
+    case "workers":
+      return <WorkerPage key={second} id={second ?? ""} />;
+    case "gpus":
+      return <GpusPage />;
+    default:
+      return <Nowhere />;
+  }
+}
+
+function endpointPage(name: string, part: string | undefined): ComponentChildren {
+  switch (part) {
+    case undefined:
+      return <EndpointPage key={name} name={name} />;
+    default:
+      return <Nowhere />;
+  }
+}
+
+function Nowhere() {
+  return (
+    <>
+      <h1>Nothing here</h1>
+      <Empty>
+        There is no such page. <a href="#/">Overview</a>
+      </Empty>
+    </>
+  );
+}
+
+const app = document.getElementById("app");
+if (app) render(<App />, app);

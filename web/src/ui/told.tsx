@@ -1,0 +1,5 @@
+// Shows text of the daemon in which commands stand between backquotes, as the command line prints it.
+
+export function Told({ text }: { text: string }) {
+  return <>{text.split("`").map((piece, place) => (place % 2 ? <code key={place}>{piece}</code> : piece))}</>;
+}
