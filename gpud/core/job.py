@@ -7,8 +7,9 @@ All times are milliseconds of the job timeline (`core.timeline`), which no chang
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from gpud.core.backoff import retry_delay_ms
@@ -115,6 +116,23 @@ class Job:
         return min(limit_ms, self.deadline_ms) if self.deadline_ms else limit_ms
 
 
+_NAMES = tuple(field.name for field in fields(Job))
+_PLACES = {name: place for place, name in enumerate(_NAMES)}
+_values_of = attrgetter(*_NAMES)
+_setters = tuple(getattr(Job, name).__set__ for name in _NAMES)
+
+
+def changed(job: Job, **changes: object) -> Job:
+    """Do what `dataclasses.replace` does in half the time: every job passes here twice, at least."""
+    values = list(_values_of(job))
+    for name, value in changes.items():
+        values[_PLACES[name]] = value
+    new = object.__new__(Job)
+    for write, value in zip(_setters, values, strict=True):
+        write(new, value)
+    return new
+
+
 class Ending(StrEnum):
     """How one delivery ended."""
 
@@ -177,7 +195,7 @@ class Retention:
 
 def claimed(job: Job, *, now_ms: int, worker_id: str, instance: str) -> Job:
     """The job once it is handed to a worker."""
-    return replace(
+    return changed(
         job,
         state=JobState.IN_PROGRESS,
         reason="",
@@ -186,6 +204,19 @@ def claimed(job: Job, *, now_ms: int, worker_id: str, instance: str) -> Job:
         started_at_ms=now_ms,
         worker_id=worker_id,
         instance=instance,
+    )
+
+
+def completed(job: Job, *, now_ms: int, purge_at_ms: int) -> Job:
+    """The job after a delivery that ended well."""
+    return changed(
+        job,
+        state=JobState.COMPLETED,
+        reason="",
+        error="",
+        instance="",
+        finished_at_ms=now_ms,
+        purge_at_ms=purge_at_ms,
     )
 
 

@@ -4,6 +4,8 @@ A producer makes a job, claims the next one and completes it, again and again; `
 of such a round. gpud runs its whole queue (priorities, leases, attempts, fencing) on its own store with
 synchronous=FULL; huey its SqliteHuey with fsync; Redis two lists with `appendfsync always`, through Python's
 client on a Unix socket. Producers are tasks of one loop for gpud and threads for the others, as each is used.
+For gpud a worker is free and asks while the job is being written, as in the daemon, so that both are in one
+transaction; the others' clients ask once the job is written. `..., step after step` is gpud asked like that.
 Also: `runsync` on a warm worker beside calling that worker, and claims with 100,000 jobs waiting.
 """
 
@@ -38,6 +40,7 @@ from gpud.core.job import JobState
 from gpud.core.job_request import JobPolicy
 from gpud.core.routing import Route, RouteWorker, RoutingTable
 from gpud.gateway.dispatch import Dispatcher
+from gpud.gateway.tuning import tune_process
 from gpud.jobs.push import Push
 from gpud.jobs.queue import JobQueue
 from gpud.jobs.submission import Submission
@@ -45,6 +48,8 @@ from gpud.jobs.tokens import JobTokens
 from gpud.ports.jobs import Payload
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from gpud.adapters.sqlite.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +65,7 @@ ASKED = Submission(
 )
 RESULT = Payload(content=b'{"prompt":"a fox"}')
 WAITING = 100_000
+_STEPS = "gpud, step after step"
 
 
 def main(argv: list[str]) -> int:
@@ -69,6 +75,7 @@ def main(argv: list[str]) -> int:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     rounds, round_s = (2, 0.5) if options.quick else (5, 1.5)
     report = Report("jobs", ["uvloop"])
+    tune_process()  # as the daemon is
     (ROOT / "var").mkdir(exist_ok=True)
     _make_venv()
     with tempfile.TemporaryDirectory(prefix="bench-jobs-", dir=ROOT / "var") as folder:
@@ -94,7 +101,8 @@ def _measure_rates(report: Report, folder: Path, rounds: int, round_s: float) ->
             place = folder / f"{number}-{producers}"
             place.mkdir()
             arms = {
-                "gpud": lambda p=producers, at=place: _gpud(at / "gpud", p, round_s),
+                "gpud": lambda p=producers, at=place: _gpud(at / "gpud", p, round_s, _once),
+                _STEPS: lambda p=producers, at=place: _gpud(at / "steps", p, round_s, _step_after_step),
                 "huey": lambda p=producers, at=place: _peer("huey", at / "huey.db", p, round_s),
                 "redis_always": lambda p=producers, at=place: _redis(at, p, round_s),
             }
@@ -143,9 +151,11 @@ def _redis(place: Path, producers: int, round_s: float) -> tuple[float, float]:
         path.parent.rmdir()
 
 
-def _gpud(data_dir: Path, producers: int, round_s: float) -> tuple[float, float]:
+def _gpud(
+    data_dir: Path, producers: int, round_s: float, once: Callable[[JobQueue], Awaitable[None]]
+) -> tuple[float, float]:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_rounds(data_dir, producers, round_s))
+        return runner.run(_rounds(data_dir, producers, round_s, once))
 
 
 async def _opened(data_dir: Path) -> tuple[Store, JobQueue]:
@@ -156,7 +166,9 @@ async def _opened(data_dir: Path) -> tuple[Store, JobQueue]:
     return store, queue
 
 
-async def _rounds(data_dir: Path, producers: int, round_s: float) -> tuple[float, float]:
+async def _rounds(
+    data_dir: Path, producers: int, round_s: float, once: Callable[[JobQueue], Awaitable[None]]
+) -> tuple[float, float]:
     store, queue = await _opened(data_dir)
     took_s: list[float] = []
     began_s = time.perf_counter()
@@ -164,7 +176,7 @@ async def _rounds(data_dir: Path, producers: int, round_s: float) -> tuple[float
     async def produce() -> None:
         at_s = time.perf_counter()
         while at_s - began_s < round_s:
-            await _once(queue)
+            await once(queue)
             now_s = time.perf_counter()
             took_s.append(now_s - at_s)
             at_s = now_s
@@ -176,10 +188,20 @@ async def _rounds(data_dir: Path, producers: int, round_s: float) -> tuple[float
 
 
 async def _once(queue: JobQueue) -> None:
+    working = asyncio.ensure_future(_work(queue))
     await queue.submit(ASKED)
+    await working
+
+
+async def _step_after_step(queue: JobQueue) -> None:
+    await queue.submit(ASKED)
+    await _work(queue)
+
+
+async def _work(queue: JobQueue) -> None:
     claim = await queue.claim(LLM, "wk_bench")
-    if claim is not None:
-        assert await queue.complete(claim.job, RESULT) is not None
+    assert claim is not None
+    assert await queue.complete(claim.job, RESULT) is not None
 
 
 async def _measure_depth(report: Report, data_dir: Path, waiting: int) -> None:

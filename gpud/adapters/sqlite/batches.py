@@ -8,7 +8,6 @@ that fails it is undone and each is run alone, so what is refused is refused alo
 from __future__ import annotations
 
 import sqlite3
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -23,23 +22,17 @@ Operation = Callable[[sqlite3.Connection], T]
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """An operation's result."""
-
-    value: Any
-
-
-@dataclass(frozen=True, slots=True)
 class Refused:
-    """Why an operation left no trace."""
+    """Why an operation left no trace; stands where its result would."""
 
     error: Exception
 
 
-Outcome = Done | Refused
+class Mixed(Exception):
+    """What operations of a kind found is not the same for all, so each must look for itself."""
 
 
-class Kind(ABC):
+class Kind:
     """An operation that can be run together with others of its class.
 
     Attributes:
@@ -51,26 +44,30 @@ class Kind(ABC):
     __slots__ = ()
     turn: ClassVar[int]
 
-    @abstractmethod
     def __call__(self, connection: sqlite3.Connection, /) -> Any:  # noqa: ANN401 - each class has its own
         """Run this one alone."""
+        raise NotImplementedError
 
     @classmethod
-    @abstractmethod
     def together(cls, operations: Sequence[Any], connection: sqlite3.Connection) -> Sequence[Any]:
-        """Run all of them; returns their results in order."""
+        """Run all of them; returns their results in order.
+
+        Raises:
+            Mixed: They must be run alone; what was done is undone.
+        """
+        raise NotImplementedError
 
 
-def commit(operations: Sequence[Operation[Any]], connection: sqlite3.Connection) -> list[Outcome]:
+def commit(operations: Sequence[Operation[Any]], connection: sqlite3.Connection) -> list[Any]:
     """Run operations in one transaction and commit.
 
     Returns:
-        One outcome an operation, in order; a refused one left no trace.
+        What each operation gave, in order, or that it was `Refused` and left no trace.
 
     Raises:
         sqlite3.Error: Nothing of the whole batch is written.
     """
-    outcomes: dict[int, Outcome] = {}
+    outcomes: list[Any] = [None] * len(operations)
     connection.execute("BEGIN IMMEDIATE")
     try:
         for kind, places in _turns(operations):
@@ -81,18 +78,16 @@ def commit(operations: Sequence[Operation[Any]], connection: sqlite3.Connection)
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    return [outcomes[place] for place in range(len(operations))]
+    return outcomes
 
 
 def _turns(operations: Sequence[Operation[Any]]) -> list[tuple[type[Kind] | None, list[int]]]:
     """Which operations are run together, by where they stand, in the order of running."""
-    kinds: dict[type[Kind], list[int]] = {}
-    others: list[int] = []
+    classes: dict[type[Any], list[int]] = {}
     for place, operation in enumerate(operations):
-        if isinstance(operation, Kind):
-            kinds.setdefault(type(operation), []).append(place)
-        else:
-            others.append(place)
+        classes.setdefault(type(operation), []).append(place)
+    kinds = {found: places for found, places in classes.items() if issubclass(found, Kind)}
+    others = sorted(place for found, places in classes.items() if found not in kinds for place in places)
     ordered = sorted(kinds, key=lambda kind: kind.turn)
     before = [(kind, kinds[kind]) for kind in ordered if kind.turn < 0]
     return [*before, (None, others), *((kind, kinds[kind]) for kind in ordered if kind.turn >= 0)]
@@ -101,13 +96,13 @@ def _turns(operations: Sequence[Operation[Any]]) -> list[tuple[type[Kind] | None
 def _run_alone(
     places: list[int],
     operations: Sequence[Operation[Any]],
-    outcomes: dict[int, Outcome],
+    outcomes: list[Any],
     connection: sqlite3.Connection,
 ) -> None:
     for place in places:
         connection.execute("SAVEPOINT operation")
         try:
-            outcomes[place] = Done(operations[place](connection))
+            outcomes[place] = operations[place](connection)
         except Exception as error:  # noqa: BLE001 - it is handed to whoever asked
             _undo(error, connection)
             outcomes[place] = Refused(error)
@@ -118,7 +113,7 @@ def _run_together(
     kind: type[Kind],
     places: list[int],
     operations: Sequence[Operation[Any]],
-    outcomes: dict[int, Outcome],
+    outcomes: list[Any],
     connection: sqlite3.Connection,
 ) -> bool:
     """Run those of a kind in one go; False when each must be run alone."""
@@ -132,7 +127,8 @@ def _run_together(
         connection.execute("RELEASE operation")
         return False
     connection.execute("RELEASE operation")
-    outcomes.update((place, Done(result)) for place, result in zip(places, results, strict=True))
+    for place, result in zip(places, results, strict=True):
+        outcomes[place] = result
     return True
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
-from gpud.adapters.sqlite.batches import Done, Operation, Outcome, Refused, commit
+from gpud.adapters.sqlite.batches import Operation, Refused, commit
 from gpud.adapters.sqlite.failures import is_fatal, translate
 from gpud.errors import GpudError, StoreUnusable, Unavailable
 
@@ -262,8 +262,7 @@ class GroupCommitter:
         self._commits += 1
         self._commit_s += took_s
         self._commit_s_max = max(self._commit_s_max, took_s)
-        for entry, outcome in zip(batch, outcomes, strict=True):
-            self._settle(entry, outcome)
+        self._settle(batch, outcomes)
         self.committed()
         if checkpoint_due and self._checkpointer is not None:
             return await self._checkpoint(self._checkpointer)
@@ -271,7 +270,7 @@ class GroupCommitter:
 
     def _run(
         self, operations: list[Operation[Any]], now_s: float, connection: sqlite3.Connection
-    ) -> tuple[list[Outcome], bool]:
+    ) -> tuple[list[Any], bool]:
         outcomes = commit(operations, connection)
         return outcomes, self._checkpointer is not None and self._checkpointer.is_due(now_s)
 
@@ -286,14 +285,16 @@ class GroupCommitter:
             _log.warning("store.checkpoint_failed", reason=refusal.slug, detail=str(error))
         return True
 
-    def _settle(self, entry: _Entry, outcome: Outcome) -> None:
-        match outcome:
-            case Done(value):
-                self._operations += 1
-                entry.done(value)
-            case Refused(error):
-                self._refused += 1
-                entry.refused(self._say(error))
+    def _settle(self, batch: list[_Entry], outcomes: list[Any]) -> None:
+        refused = 0
+        for entry, outcome in zip(batch, outcomes, strict=True):
+            if type(outcome) is Refused:
+                refused += 1
+                entry.refused(self._say(outcome.error))
+            else:
+                entry.done(outcome)
+        self._refused += refused
+        self._operations += len(batch) - refused
 
     def _refuse_batch(self, batch: list[_Entry], error: Exception) -> bool:
         self._refused += len(batch)

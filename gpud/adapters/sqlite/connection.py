@@ -29,6 +29,8 @@ READ_LIMIT_S = 5.0
 
 _log = structlog.get_logger()
 _PROGRESS_INSTRUCTIONS = 20_000
+_STATEMENTS_KEPT = 512
+"""Prepared ones; more than there are, those of many rows included."""
 _WAL_LIMIT_BYTES = 64 << 20
 
 
@@ -70,7 +72,7 @@ def open_writer(path: Path, *, install_id: str, at_ms: int) -> sqlite3.Connectio
         if not path.exists():
             _create(path, install_id=install_id, at_ms=at_ms)
         path.chmod(0o600)
-        connection = sqlite3.connect(path, isolation_level=None)
+        connection = sqlite3.connect(path, isolation_level=None, cached_statements=_STATEMENTS_KEPT)
         try:
             _refuse_foreign(connection, path)
             _refuse_damaged(connection, path)

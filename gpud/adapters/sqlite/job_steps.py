@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import TYPE_CHECKING, ClassVar
 
-from gpud.adapters.sqlite.batches import Kind
-from gpud.adapters.sqlite.statements import SQL
+from gpud.adapters.sqlite.batches import Kind, Mixed
+from gpud.adapters.sqlite.statements import SQL, execute_rows
 from gpud.ports.jobs import Change
 
 if TYPE_CHECKING:
@@ -34,15 +33,13 @@ class AcceptJob(Kind):
 
     def __call__(self, connection: sqlite3.Connection, /) -> int:
         """Write this one."""
-        connection.execute(SQL["job_insert"], self.row)
-        connection.execute(SQL["job_payload_put"], self.payload)
-        return self.seq
+        return self.together((self,), connection)[0]
 
     @classmethod
     def together(cls, operations: Sequence[AcceptJob], connection: sqlite3.Connection) -> list[int]:
         """Write all of them."""
-        connection.executemany(SQL["job_insert"], [step.row for step in operations])
-        connection.executemany(SQL["job_payload_put"], [step.payload for step in operations])
+        execute_rows(connection, "job_insert", [step.row for step in operations])
+        execute_rows(connection, "job_payload_put", [step.payload for step in operations])
         return [step.seq for step in operations]
 
 
@@ -60,14 +57,15 @@ class ClaimNewJob(Kind):
 
     def __call__(self, connection: sqlite3.Connection, /) -> bool:
         """Hand out this one."""
-        return connection.execute(SQL["job_claim_new"], self.row).rowcount == 1
+        return execute_rows(connection, "jobs_claim_new", (self.row,)) == 1
 
     @classmethod
     def together(cls, operations: Sequence[ClaimNewJob], connection: sqlite3.Connection) -> list[bool]:
         """Hand out all of them."""
-        rows = json.dumps([step.row for step in operations])
-        claimed = {row[0] for row in connection.execute(SQL["jobs_claim_new"], (rows,)).fetchall()}
-        return [step.row[0] in claimed for step in operations]
+        rows = [step.row for step in operations]
+        if execute_rows(connection, "jobs_claim_new", rows) != len(rows):
+            raise Mixed
+        return [True] * len(rows)
 
 
 class CompleteJob(Kind):
@@ -87,31 +85,17 @@ class CompleteJob(Kind):
 
     def __call__(self, connection: sqlite3.Connection, /) -> Job | None:
         """End this one."""
-        if connection.execute(SQL["job_complete"], self.row).rowcount != 1:
+        if execute_rows(connection, "jobs_complete", (self.row,)) != 1:
             return None
-        if self.result is not None:
-            connection.execute(SQL["job_payload_put"], self.result)
-        self._follow((self,), connection)
-        return self.after
+        return self._follow((self,), connection)[0]
 
     @classmethod
-    def together(cls, operations: Sequence[CompleteJob], connection: sqlite3.Connection) -> list[Job | None]:
+    def together(cls, operations: Sequence[CompleteJob], connection: sqlite3.Connection) -> list[Job]:
         """End all of them."""
-        rows = json.dumps([step.row for step in operations])
-        ended = {row[0] for row in connection.execute(SQL["jobs_complete"], (rows,)).fetchall()}
-        answers: list[Job | None] = []
-        over: list[CompleteJob] = []
-        for step in operations:
-            if step.before.seq in ended:
-                ended.discard(step.before.seq)  # a second of the same delivery is stale
-                over.append(step)
-                answers.append(step.after)
-            else:
-                answers.append(None)
-        results = [step.result for step in over if step.result is not None]
-        connection.executemany(SQL["job_payload_put"], results)
-        cls._follow(over, connection)
-        return answers
+        rows = [step.row for step in operations]
+        if execute_rows(connection, "jobs_complete", rows) != len(rows):
+            raise Mixed  # one of them is stale
+        return cls._follow(operations, connection)
 
     @property
     def row(self) -> tuple[object, ...]:
@@ -120,11 +104,13 @@ class CompleteJob(Kind):
         return (job.seq, job.deliveries, job.instance, after.finished_at_ms, after.purge_at_ms)
 
     @staticmethod
-    def _follow(over: Sequence[CompleteJob], connection: sqlite3.Connection) -> None:
+    def _follow(over: Sequence[CompleteJob], connection: sqlite3.Connection) -> list[Job]:
         """Write what goes with the ends of jobs."""
+        results = [step.result for step in over if step.result is not None]
+        execute_rows(connection, "job_payload_put", results)
         for endpoint, count in Counter(step.after.endpoint for step in over).items():
             total = {"endpoint": endpoint, "ending": "completed", "count": count}
             connection.execute(SQL["job_total_add"], total)
-        if over:
-            changes = [Change(before=step.before, after=step.after) for step in over]
-            over[0].writer.tell_ends(changes, connection)
+        changes = [Change(before=step.before, after=step.after) for step in over]
+        over[0].writer.tell_ends(changes, connection)
+        return [step.after for step in over]

@@ -12,7 +12,7 @@ from gpud.adapters.sqlite.job_steps import AcceptJob, ClaimNewJob, CompleteJob
 from gpud.adapters.sqlite.job_upkeep import SqliteJobUpkeep
 from gpud.adapters.sqlite.job_writes import JobWriter
 from gpud.adapters.sqlite.statements import SQL
-from gpud.core.job import Job, JobState, settled
+from gpud.core.job import Job, completed, settled
 from gpud.ports.jobs import Change, Claim, IdempotencyClaim, JobsAtStart, Payload
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from gpud.core.ready_jobs import Ready
 
     Decide = Callable[[Job], Job | None]
+
+
+def _nothing() -> None:
+    pass
 
 
 class SqliteJobStore(SqliteJobUpkeep):
@@ -187,21 +191,13 @@ class SqliteJobStore(SqliteJobUpkeep):
     ) -> Job | None:
         """End a delivery well; None when it is stale, and nothing is written."""
         row = None if result is None else (await self._row(result))(job.seq, "result")
-        after = replace(
-            job,
-            state=JobState.COMPLETED,
-            reason="",
-            error="",
-            instance="",
-            finished_at_ms=now_ms,
-            purge_at_ms=purge_at_ms,
-        )
+        after = completed(job, now_ms=now_ms, purge_at_ms=purge_at_ms)
 
-        def completed(after: Job | None) -> Job | None:
+        def ended(after: Job | None) -> Job | None:
             then(after)
             return after
 
-        return await self._committer.carry(CompleteJob(self.writer, job, after, row), completed, lambda: None)
+        return await self._committer.carry(CompleteJob(self.writer, job, after, row), ended, _nothing)
 
     async def settle(
         self,

@@ -49,38 +49,19 @@ RETURNING *;
 -- name: jobs_claim_new
 -- Jobs that nobody has had or changed since they were accepted: whoever asks knows the rest of their rows.
 UPDATE job SET
-    state = 'IN_PROGRESS', attempt = 1, deliveries = 1, started_at_ms = json_extract(new.value, '$[1]'),
-    worker_id = json_extract(new.value, '$[2]'), instance = json_extract(new.value, '$[3]'),
-    lease_until_ms = json_extract(new.value, '$[4]')
-FROM json_each(?) AS new
-WHERE job.seq = json_extract(new.value, '$[0]') AND state = 'IN_QUEUE' AND scheduled = 0
-  AND expires_at_ms > json_extract(new.value, '$[1]') AND deliveries = 0 AND redrives = 0
-  AND effective_priority = json_extract(new.value, '$[5]')
-RETURNING seq;
-
--- name: job_claim_new
--- The same for one.
-UPDATE job SET
-    state = 'IN_PROGRESS', attempt = 1, deliveries = 1, started_at_ms = ?2, worker_id = ?3, instance = ?4,
-    lease_until_ms = ?5
-WHERE seq = ?1 AND state = 'IN_QUEUE' AND scheduled = 0 AND expires_at_ms > ?2 AND deliveries = 0 AND redrives = 0
-  AND effective_priority = ?6;
-
--- name: job_complete
--- The fence: a stale delivery changes nothing.
-UPDATE job SET
-    state = 'COMPLETED', reason = '', error = '', instance = '', finished_at_ms = ?4, purge_at_ms = ?5
-WHERE seq = ?1 AND state = 'IN_PROGRESS' AND deliveries = ?2 AND instance = ?3;
+    state = 'IN_PROGRESS', attempt = 1, deliveries = 1, started_at_ms = new.column2, worker_id = new.column3,
+    instance = new.column4, lease_until_ms = new.column5
+FROM (VALUES (?, ?, ?, ?, ?, ?)) AS new
+WHERE job.seq = new.column1 AND state = 'IN_QUEUE' AND scheduled = 0 AND expires_at_ms > new.column2
+  AND deliveries = 0 AND redrives = 0 AND effective_priority = new.column6;
 
 -- name: jobs_complete
--- The same for many.
+-- The fence: a stale delivery changes nothing.
 UPDATE job SET
-    state = 'COMPLETED', reason = '', error = '', instance = '', finished_at_ms = json_extract(done.value, '$[3]'),
-    purge_at_ms = json_extract(done.value, '$[4]')
-FROM json_each(?) AS done
-WHERE job.seq = json_extract(done.value, '$[0]') AND state = 'IN_PROGRESS'
-  AND deliveries = json_extract(done.value, '$[1]') AND instance = json_extract(done.value, '$[2]')
-RETURNING seq;
+    state = 'COMPLETED', reason = '', error = '', instance = '', finished_at_ms = done.column4,
+    purge_at_ms = done.column5
+FROM (VALUES (?, ?, ?, ?, ?)) AS done
+WHERE job.seq = done.column1 AND state = 'IN_PROGRESS' AND deliveries = done.column2 AND instance = done.column3;
 
 -- name: job_update
 UPDATE job SET

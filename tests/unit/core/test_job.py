@@ -19,6 +19,7 @@ from gpud.core.job import (
     Retention,
     aged_priority,
     cancelled,
+    changed,
     claimed,
     expired,
     redriven,
@@ -130,6 +131,15 @@ def test_a_job_put_back_by_hand_has_a_new_budget_and_stays_fenced() -> None:
 def test_waiting_raises_the_priority_by_a_step_each_five_minutes_up_to_five() -> None:
     job = a_job(priority=2)
     assert [aged_priority(job, now_ms=NOW + minutes * 60_000) for minutes in (0, 5, 12, 600)] == [2, 3, 4, 7]
+
+
+def test_a_changed_job_is_what_replace_would_make_and_the_old_one_stays() -> None:
+    before = a_job()
+    kept = replace(before)
+    assert changed(before, attempt=2, worker_id="wk_a") == replace(before, attempt=2, worker_id="wk_a")
+    assert before == kept
+    with pytest.raises(KeyError):
+        changed(before, no_such_field=1)
 
 
 @given(attempt=st.integers(1, 100), fraction=st.floats(0, 0.999))

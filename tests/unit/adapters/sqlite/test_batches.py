@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from gpud.adapters.sqlite.batches import Done, Kind, Refused, commit
+from gpud.adapters.sqlite.batches import Kind, Mixed, Refused, commit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,6 +27,9 @@ class Insert(Kind):
     @classmethod
     def together(cls, operations: Sequence[Insert], connection: sqlite3.Connection) -> list[int]:
         cls.batches.append(len(operations))
+        if any(step.x == 7 for step in operations):
+            connection.execute("INSERT INTO t VALUES (700)")
+            raise Mixed
         return [step(connection) for step in operations]
 
 
@@ -58,21 +61,28 @@ def test_those_of_a_kind_run_together_in_their_turn_and_are_answered_in_order(
     connection: sqlite3.Connection,
 ) -> None:
     outcomes = commit([Count(), count, Insert(1), Count(), Insert(2), count], connection)
-    assert outcomes == [Done(2), Done(2), Done(1), Done(2), Done(2), Done(2)]
+    assert outcomes == [2, 2, 1, 2, 2, 2]
     assert Insert.batches == [2]
 
 
 def test_one_of_a_kind_runs_alone(connection: sqlite3.Connection) -> None:
-    assert commit([Insert(1), count], connection) == [Done(1), Done(1)]
+    assert commit([Insert(1), count], connection) == [1, 1]
     assert Insert.batches == []
 
 
 def test_one_that_is_refused_among_many_of_its_kind_is_refused_alone(connection: sqlite3.Connection) -> None:
     outcomes: list[Any] = commit([Insert(1), Insert(-1), Insert(1), Insert(2)], connection)
-    assert [type(outcome) for outcome in outcomes] == [Done, Refused, Refused, Done]
+    assert [type(outcome) for outcome in outcomes] == [int, Refused, Refused, int]
     assert isinstance(outcomes[1].error, ValueError)
     assert isinstance(outcomes[2].error, sqlite3.IntegrityError)
     assert count(connection) == 2
+
+
+def test_those_that_cannot_be_answered_alike_run_alone_after_what_was_begun_is_undone(
+    connection: sqlite3.Connection,
+) -> None:
+    assert commit([Insert(7), Insert(8), count], connection) == [7, 8, 2]
+    assert Insert.batches == [2]
 
 
 def test_a_full_database_refuses_the_whole_batch(connection: sqlite3.Connection) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import gpud.adapters.sqlite as package
 from gpud.adapters.sqlite.connection import open_memory
-from gpud.adapters.sqlite.statements import SQL, parse
+from gpud.adapters.sqlite.statements import ROWS_MAX, SQL, execute_rows, of_rows, parse
 
 if TYPE_CHECKING:
     import sqlite3
@@ -93,3 +93,20 @@ def test_comments_and_the_last_semicolon_are_left_out() -> None:
     assert parse("-- file\n\n-- name: a\n-- A sentence.\nSELECT 1\n  -- why\n  + 2;\n") == {
         "a": "SELECT 1\n  + 2"
     }
+
+
+def test_a_statement_of_rows_is_spelled_with_as_many_as_asked_for() -> None:
+    text = of_rows("job_payload_put", 3)
+    assert text.count("(?, ?, ?, ?, ?, ?)") == 3
+    assert text.replace(", (?, ?, ?, ?, ?, ?)", "") == SQL["job_payload_put"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, ROWS_MAX, 2 * ROWS_MAX + 7])
+def test_rows_are_all_written_and_those_that_changed_are_counted(
+    connection: sqlite3.Connection, count: int
+) -> None:
+    connection.execute("PRAGMA foreign_keys = OFF")
+    rows = [(seq, "input", "text/plain", 1, bytes([seq % 256]), None) for seq in range(count)]
+    assert execute_rows(connection, "job_payload_put", rows) == count
+    found = connection.execute("SELECT job_seq, content FROM job_payload ORDER BY job_seq").fetchall()
+    assert [(row[0], row[1]) for row in found] == [(row[0], row[4]) for row in rows]
