@@ -33,6 +33,7 @@ from gpud.adapters.worker_listener import WorkerListener
 from gpud.adapters.worker_uses import WorkerUses
 from gpud.api.app import build_api
 from gpud.api.auth import ApiKeyRing
+from gpud.api.services import SERVICES
 from gpud.api.worker_calls import WorkerCalls
 from gpud.core.gpu import GpuAttach
 from gpud.core.image_gc import ImagePolicy
@@ -219,12 +220,18 @@ class Parts:
             archive=self.archive,
             readings=fleet.readings(self._commits),
             audit_log=self._store.audit_log,
+            exec_runner=self._runtime.execs,
             checkpoints=CheckpointSurvey(self._threads).obstacles,
             gateway=lambda: self._gateway.reading(),  # noqa: PLW0108 - built later, and all come through it
         )
+        self._end_followers = app[SERVICES].stopping.set
         runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await runner.setup()
         return runner
+
+    def end_endless_answers(self) -> None:
+        """Have those who follow something, or have a session in a worker, be told that this is the end."""
+        self._end_followers()
 
     def worker_calls(self) -> WorkerListener:
         """Serves what workers call."""

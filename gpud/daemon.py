@@ -182,6 +182,7 @@ class Daemon:
         log.info("daemon.stopping")
         self._notifier.stopping("Waiting for running requests")
         drain_s = self._settings.server.shutdown_timeout_s
+        self._parts.end_endless_answers()  # They would take all the time that requests have to end.
         await asyncio.gather(gateway.stop(drain_s), self._parts.jobs.stop(drain_s))
 
     async def _watch_store(self) -> None:

@@ -7,6 +7,7 @@
     │   ├── BadFraming          400   a message two readers could see differently
     │   │   └── HeadTooLarge    431
     │   ├── InvalidSpec         422   a spec that parses but cannot be
+    │   ├── CommandNotStarted   422   a command that the worker's image does not have
     │   ├── MethodNotAllowed    405
     │   └── UnsupportedMediaType 415
     ├── RequestStalled          408   the client began a request and did not go on
@@ -16,6 +17,7 @@
     ├── NotFound                404
     │   └── ImageNotFound       404
     ├── Conflict                409
+    │   └── ExecEnded           409   a session in a worker was ended by gpud
     ├── IdempotencyMismatch     422
     ├── BodyTooLarge            413
     ├── TooManyAttempts         429   keys that are not valid, from one address
@@ -107,6 +109,14 @@ class InvalidSpec(InvalidRequest):
     title = "The spec is not valid"
 
 
+class CommandNotStarted(InvalidRequest):
+    """A command for a worker that its container cannot run."""
+
+    slug = "command-not-started"
+    status = 422
+    title = "The command could not be started in the worker"
+
+
 class MethodNotAllowed(InvalidRequest):
     """The path exists, and not for this method."""
 
@@ -167,6 +177,13 @@ class Conflict(GpudError):
     slug = "conflict"
     status = 409
     title = "The change conflicts with the present state"
+
+
+class ExecEnded(Conflict):
+    """A session inside a worker was ended, and not by its command."""
+
+    slug = "exec-ended"
+    title = "The session in the worker was ended"
 
 
 class IdempotencyMismatch(GpudError):

@@ -209,6 +209,15 @@ class AuditSettings(_Section):
     for each."""
 
 
+class ExecSettings(_Section):
+    """Sessions: commands that people run inside workers (`gpud exec`, scope `exec`)."""
+
+    idle_timeout_s: Annotated[float, Field(ge=1, le=604_800)] = 1800.0
+    """A session in which nothing is typed and nothing written for this long is ended."""
+    worker_sessions: Annotated[int, Field(ge=0, le=1000)] = 8
+    """Sessions one worker may have at once; 0 allows none."""
+
+
 class LogsSettings(_Section):
     """What is kept of the workers' output, on disk under `paths.data_dir`."""
 
@@ -292,6 +301,7 @@ class Settings(_Section):
     images: ImageSettings = ImageSettings()
     jobs: JobSettings = JobSettings()
     audit: AuditSettings = AuditSettings()
+    exec: ExecSettings = ExecSettings()
     prices: PriceSettings = PriceSettings()
     log: LogSettings = LogSettings()
     logs: LogsSettings = LogsSettings()

@@ -17,6 +17,7 @@ from docker.errors import APIError, NotFound
 from gpud.adapters.docker_activity import read_activity
 from gpud.adapters.docker_client import DockerClients, stream_items
 from gpud.adapters.docker_errors import engine_errors
+from gpud.adapters.docker_exec import ContainerExecs
 from gpud.adapters.docker_freezer import ContainerFreezer
 from gpud.adapters.docker_seen import LABEL_INSTALL, LABEL_WORKER, seen_container
 from gpud.adapters.docker_starter import DockerStarter
@@ -119,9 +120,9 @@ class DockerRuntime:
             settings, install_id, self._clients, attach=attach, volume_roots=volume_roots
         )
         self._running: dict[str, SeenContainer] = {}
-        self.freezer = ContainerFreezer(
-            self._clients, threads, self._find, local=settings.host.startswith("unix://")
-        )
+        local = settings.host.startswith("unix://")
+        self.freezer = ContainerFreezer(self._clients, threads, self._find, local=local)
+        self.execs = ContainerExecs(self._clients, threads, self._find, local=local)
 
     async def close(self) -> None:
         """Stop waiting for stops; what the engine was told to stop still stops."""

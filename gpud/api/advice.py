@@ -65,7 +65,7 @@ ADVICE: dict[str, Advice] = {
     ),
     "forbidden": Advice(
         means="The key is valid and lacks the scope this needs. Scopes allow what they name: `read`, "
-        "`write`, `metrics`, `invoke:<endpoint>` or `invoke:*`; `admin` allows all.",
+        "`write`, `metrics`, `exec`, `invoke:<endpoint>` or `invoke:*`; `admin` allows all.",
         do="Use a key that has the scope named in `detail`, or make one with `gpud key create --scope …`.",
     ),
     "not-found": Advice(
@@ -82,6 +82,19 @@ ADVICE: dict[str, Advice] = {
         means="The change contradicts what is there: the name is taken, something still uses what should "
         "go, or the first request with the same Idempotency-Key is still being answered.",
         do="Read `detail` for what is in the way. For a request still being answered, wait and repeat.",
+    ),
+    "command-not-started": Advice(
+        means="A command for a worker never ran: its image has no such program, or none that may be run. "
+        "`detail` has the engine's words. The worker itself goes on.",
+        do="Name a program that the image has, by its whole path if it is not in the PATH. Images without a "
+        "shell, such as distroless ones, have only their own programs.",
+    ),
+    "exec-ended": Advice(
+        means="A session inside a worker was ended though its command had not ended: the worker was scaled "
+        "down, paused, replaced or has failed, or nothing was typed and written for "
+        "`exec.idle_timeout_s`. The command's processes were ended with it.",
+        do="Open another session, in a worker that is ready. A session does not keep a worker: raise "
+        "`scale.min_workers` or `scale.idle_timeout_s` of its endpoint for as long as you look.",
     ),
     "idempotency-mismatch": Advice(
         means="The Idempotency-Key was used before with another method, path or body. Nothing was changed.",

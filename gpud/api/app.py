@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -14,6 +15,7 @@ from gpud.api import (
     dry_runs,
     endpoints,
     events,
+    execs,
     gpus,
     images,
     jobs,
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from gpud.jobs.jobs import Jobs
     from gpud.ports.audit_log import AuditLogStore
     from gpud.ports.control import FleetControl
+    from gpud.ports.execs import ExecRunner
     from gpud.ports.logs import LogArchive
     from gpud.ports.simulator import Simulator
     from gpud.ports.store import AccessStore, ReadModel
@@ -66,6 +69,7 @@ ALL_OPERATIONS = (
     *dry_runs.OPERATIONS_HERE,
     *starts.OPERATIONS_HERE,
     *workers.OPERATIONS_HERE,
+    *execs.OPERATIONS_HERE,
     *stats.OPERATIONS_HERE,
     *gpus.OPERATIONS_HERE,
     *images.OPERATIONS_HERE,
@@ -113,6 +117,7 @@ def build_api(
     archive: LogArchive,
     readings: Readings | None = None,
     audit_log: AuditLogStore,
+    exec_runner: ExecRunner,
     gateway: Callable[[], GatewayReading] = GatewayReading,
     checkpoints: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
     administrator_uids: frozenset[int] | None = None,
@@ -137,6 +142,7 @@ def build_api(
         archive: The workers' kept output.
         readings: What a scrape is told.
         audit_log: Calls that changed something.
+        exec_runner: Runs commands inside workers.
         gateway: How the gateway is; asked for each status.
         checkpoints: Why each tool for checkpoints cannot be used here; None when nobody looks.
         administrator_uids: Who needs no key on the Unix socket; root and the daemon's own by default.
@@ -166,6 +172,7 @@ def build_api(
         archive=archive,
         readings=readings or Readings(),
         audit_log=audit_log,
+        execs=exec_runner,
     )
     default_uids = frozenset({0, os.geteuid()})
     app[ADMINISTRATOR_UIDS] = default_uids if administrator_uids is None else administrator_uids
@@ -174,6 +181,7 @@ def build_api(
     app[state.VIEWERS] = Followers("the state")
     app[state.FEED] = state.StateFeed(app[SERVICES])
     app[dashboard.BUNDLE] = dashboard.Bundle(dashboard.FOLDER)
+    app[execs.SESSIONS] = Counter()
     app[runpod.DRAINED] = {}
     app[system.OPENAPI] = openapi_document(ALL_OPERATIONS, version=control.health().version)
     add_operations(app, ALL_OPERATIONS)

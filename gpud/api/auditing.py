@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _DAY_MS = 86_400_000
 _PATH_CHARS_MAX = 500
+_DETAIL_CHARS_MAX = 2000
 _NAMED = {"endpoints": "name", "keys": "id", "webhooks": "id"}
 """What a newly made thing is called, in the answer that shows it."""
 
@@ -65,6 +66,25 @@ def _is_audited(operation: Operation, services: Services) -> bool:
 
 
 async def _write(request: web.Request, operation: Operation, subject: str, status: int, before: str) -> None:
+    after = await _digest(request.app[SERVICES], subject)
+    await record(request, operation.name, subject, status, before=before, after=after)
+
+
+async def record(
+    request: web.Request,
+    operation: str,
+    subject: str,
+    status: int,
+    *,
+    before: str = "",
+    after: str = "",
+    detail: str = "",
+) -> None:
+    """Write an entry about a request of a known caller; it is on disk when this returns.
+
+    Raises:
+        GpudError: It could not be written; the journal has it.
+    """
     services = request.app[SERVICES]
     at_ms = services.clock.at_ms()
     entry = AuditEntry(
@@ -72,13 +92,14 @@ async def _write(request: web.Request, operation: Operation, subject: str, statu
         request_id=request[REQUEST_ID],
         caller=request[CALLER].name,
         source=source_of(request),
-        operation=operation.name,
+        operation=operation,
         method=request.method,
         path=_text(request.path),
         subject=_text(subject),
         status=status,
         before=before,
-        after=await _digest(services, subject),
+        after=after,
+        detail=_text(detail, _DETAIL_CHARS_MAX),
     )
     forget_before_ms = at_ms - round(services.settings.audit.keep_days * _DAY_MS)
     try:
@@ -153,5 +174,5 @@ async def _facts(services: Services, kind: str, name: str) -> object | None:
     return shown or None
 
 
-def _text(said: str) -> str:
-    return said.encode(errors="backslashreplace").decode()[:_PATH_CHARS_MAX]
+def _text(said: str, chars_max: int = _PATH_CHARS_MAX) -> str:
+    return said.encode(errors="backslashreplace").decode()[:chars_max]

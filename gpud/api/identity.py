@@ -52,18 +52,33 @@ async def identity_middleware(request: web.Request, handler: Handler) -> web.Str
         return await handler(request)
     if operation.scope is Scope.INVOKE:
         request[CALLER] = caller_of(request, keys.invoke_scope(request.match_info["endpoint"]))
-    elif operation.scope is not Scope.OPEN:
+    elif operation.scope is not Scope.OPEN and not (operation.key_may_follow and _may_send_it_later(request)):
         request[CALLER] = caller_of(request, operation.scope)
     return await handler(request)
 
 
-def caller_of(request: web.Request, scope: str) -> Caller:
+def _may_send_it_later(request: web.Request) -> bool:
+    """Whether it opens a WebSocket without a key in its head, where a browser cannot put one."""
+    return is_websocket(request) and hdrs.AUTHORIZATION not in request.headers
+
+
+def is_websocket(request: web.Request) -> bool:
+    """Whether a request asks to go on as a WebSocket."""
+    return request.headers.get(hdrs.UPGRADE, "").lower() == "websocket"
+
+
+def caller_of(request: web.Request, scope: str, *, token: str | None = None) -> Caller:
     """Who asks, if they may do what `scope` says.
+
+    Args:
+        request: What they ask.
+        scope: What it needs.
+        token: Of a key that came by another way than the header.
 
     Raises:
         Unauthenticated, Forbidden, TooManyAttempts: They may not.
     """
-    token = _bearer_token(request)
+    token = _bearer_token(request) if token is None else token
     uid = peer_uid(request)
     if token is None and uid is not None and uid in request.app[ADMINISTRATOR_UIDS]:
         return _ADMINISTRATOR

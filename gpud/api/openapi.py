@@ -39,7 +39,7 @@ _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
 _INTRODUCTION = """\
 Every path below `/v1` needs a key, sent as `Authorization: Bearer gpud_…`; root and the daemon's own user
 need none through the Unix socket. Keys have scopes: `read`, `write`, `admin` (which allows everything),
-`metrics`, `invoke:<endpoint>` and `invoke:*`.
+`metrics`, `exec`, `invoke:<endpoint>` and `invoke:*`.
 
 Errors are RFC 9457 problem documents; `type` is the path of a page that says what to do, `fields` names each
 fault. Lists come in pages: hand `next` back as `cursor` until it is null. Every change takes an

@@ -37,6 +37,7 @@ class Scope(StrEnum):
     READ = keys.READ
     WRITE = keys.WRITE
     METRICS = keys.METRICS
+    EXEC = keys.EXEC
     ADMIN = keys.ADMIN
 
 
@@ -60,6 +61,7 @@ class Operation:
         streams: Its answer may be server-sent events instead.
         repeats_itself: Its handler knows repeated requests by their Idempotency-Key.
         keeps_secret: Its answer holds a secret, so a replay is answered without it.
+        key_may_follow: A WebSocket's key may come in its first message; the handler looks for it there.
         audited: Whether its calls are written to the audit log, if it mutates.
     """
 
@@ -80,6 +82,7 @@ class Operation:
     streams: bool = False
     repeats_itself: bool = False
     keeps_secret: bool = False
+    key_may_follow: bool = False
     audited: Audited = Audited.ALWAYS
 
     @property

@@ -112,18 +112,20 @@ def require_json(request: web.Request, *also: str) -> None:
         raise UnsupportedMediaType(f"{what} Send JSON with the header Content-Type: {accepted[0]}.")
 
 
-def document_from(raw: bytes, model: type[D], *, error: type[InvalidRequest] = InvalidRequest) -> D:
-    """Read JSON text as `model`.
+def document_from(
+    raw: bytes, model: type[D], *, error: type[InvalidRequest] = InvalidRequest, what: str = "The body"
+) -> D:
+    """Read JSON text, which errors call `what`, as `model`.
 
     Raises:
         InvalidRequest: It is not JSON, or not what it must be; `fields` names each fault.
     """
     if not raw.strip():
-        raise InvalidRequest("The body is empty. Send a JSON object.")
+        raise InvalidRequest(f"{what} is empty. Send a JSON object.")
     try:
         return model.model_validate_json(raw)
     except ValidationError as fault:
-        raise _refusal(fault, model, "The body", error) from fault
+        raise _refusal(fault, model, what, error) from fault
 
 
 def query_of(request: web.Request, model: type[Q]) -> Q:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gpud.jobs.jobs import Jobs
     from gpud.ports.audit_log import AuditLogStore
     from gpud.ports.control import FleetControl
+    from gpud.ports.execs import ExecRunner
     from gpud.ports.logs import LogArchive
     from gpud.ports.readings import Readings
     from gpud.ports.simulator import Simulator
@@ -46,6 +47,7 @@ class Services:
         archive: The workers' kept output.
         readings: What a scrape is told.
         audit_log: Calls that changed something.
+        execs: Runs commands inside workers.
         stopping: Set when the application shuts down, so that endless answers end.
     """
 
@@ -64,6 +66,7 @@ class Services:
     archive: LogArchive
     readings: Readings
     audit_log: AuditLogStore
+    execs: ExecRunner
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _names: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 

@@ -190,6 +190,13 @@ class Client:
         self._connection = self._connect()
         return self._connection.send(self._head(method, path, headers or {}), body, timeout_s)
 
+    def take_over(self) -> tuple[socket.socket, bytes]:
+        """Take the connection, on which another protocol is spoken from here on, with what came of it."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            raise CommandFailed("There is no connection to take over.")
+        return connection.take_over()
+
     def answer(self, pending: wire.Pending) -> wire.Answer:
         """The answer of a request that was begun, once its head is here."""
         try:

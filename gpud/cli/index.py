@@ -11,7 +11,19 @@ if TYPE_CHECKING:
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "Daily",
-        ("deploy", "rollback", "invoke", "run", "apply", "status", "explain", "simulate", "logs", "events"),
+        (
+            "deploy",
+            "rollback",
+            "invoke",
+            "run",
+            "apply",
+            "status",
+            "explain",
+            "simulate",
+            "logs",
+            "exec",
+            "events",
+        ),
     ),
     ("Things", ("endpoint", "job", "worker", "gpu", "image", "registry", "key", "webhook", "template")),
     ("Accounts", ("usage", "audit", "audit-log")),

@@ -68,6 +68,15 @@ class Connection:
             raise _silent(timeout_s) from error
         return Pending(self, head.method, timeout_s)
 
+    def take_over(self) -> tuple[socket.socket, bytes]:
+        """The socket, which no longer blocks, and what was received and not read; this is over then."""
+        self._socket.settimeout(0)
+        try:
+            received = self.reader.peek()
+        except OSError:  # TLS says in its own way that there is nothing.
+            received = b""
+        return self._socket, received
+
     def arrived(self, within_s: float) -> bool:
         """Whether something to read comes within a time."""
         return bool(select.select([self._socket], [], [], within_s)[0])

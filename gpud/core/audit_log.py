@@ -32,6 +32,7 @@ class AuditEntry:
         status: It was answered with.
         before: Digest of the thing before the call; empty when there was none.
         after: The same after it.
+        detail: What operation and subject do not say, such as the command of a session and how it ended.
         seq: Orders entries and has no gaps while none is deleted; 0 until it is written.
     """
 
@@ -46,6 +47,7 @@ class AuditEntry:
     status: int
     before: str
     after: str
+    detail: str = ""
     seq: int = 0
 
 

@@ -18,6 +18,8 @@ ADMIN = "admin"
 READ = "read"
 WRITE = "write"
 METRICS = "metrics"
+EXEC = "exec"
+"""Run commands inside workers: whoever may do that reads their secrets and changes what they serve."""
 ANY = "any"
 """What every valid key may do, such as seeing its own jobs. Not a scope that a key can have."""
 INVOKE_PREFIX = "invoke:"
@@ -52,11 +54,11 @@ def invoke_scope(endpoint: str) -> str:
 
 def scope_fault(scope: str) -> str:
     """Say what is wrong with a scope; empty when it is one."""
-    if scope in (ADMIN, READ, WRITE, METRICS, INVOKE_ANY):
+    if scope in (ADMIN, READ, WRITE, METRICS, EXEC, INVOKE_ANY):
         return ""
     if scope.startswith(INVOKE_PREFIX) and ENDPOINT_NAME.match(scope.removeprefix(INVOKE_PREFIX)):
         return ""
-    return "must be admin, read, write, metrics, invoke:* or invoke:<endpoint>"
+    return "must be admin, read, write, metrics, exec, invoke:* or invoke:<endpoint>"
 
 
 def allows(scopes: Iterable[str], wanted: str) -> bool:

@@ -26,6 +26,7 @@ from gpud.settings import Settings
 from gpud.webhooks.control import WebhookControl
 from tests.fakes.clock import FakeClock, SeededIds
 from tests.fakes.control import FakeFleetControl
+from tests.fakes.execs import FakeExecs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -47,6 +48,7 @@ class ApiSite:
     keyring: ApiKeyRing
     jobs: Jobs
     dispatcher: Dispatcher
+    execs: FakeExecs
     clock: FakeClock
     client: TestClient[web.Request, web.Application]
     admin: dict[str, str]
@@ -74,7 +76,7 @@ async def running_api(
         stack.callback(database.close)
         store = await open_inline_store(database, clock)
         stack.push_async_callback(store.close)
-        control = FakeFleetControl(clock.at_ms)
+        control, execs = FakeFleetControl(clock.at_ms), FakeExecs()
         ids = SeededIds()
         keyring = ApiKeyRing(store.access, clock, ids)
         await keyring.load()
@@ -102,6 +104,7 @@ async def running_api(
             readings=readings,
             archive=LogFileArchive(log_root or Path("/nonexistent")),
             audit_log=store.audit_log,
+            exec_runner=execs,
             gateway=gateway,
             administrator_uids=administrator_uids,
         )
@@ -114,6 +117,7 @@ async def running_api(
             keyring=keyring,
             jobs=jobs,
             dispatcher=dispatcher,
+            execs=execs,
             clock=clock,
             client=client,
             admin={"Authorization": f"Bearer {token}"},

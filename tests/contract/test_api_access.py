@@ -36,6 +36,7 @@ NEEDED = {
     "list_workers": "read",
     "show_worker": "read",
     "show_worker_stats": "read",
+    "exec_worker": "exec",
     "stop_worker": "write",
     "list_gpus": "read",
     "cordon_gpu": "write",
@@ -116,7 +117,7 @@ NEEDED = {
 TOKEN_OF_ITS_OWN = {"put_progress"}
 """Takes no key: only the token of the delivery it is about, which no caller here has."""
 
-HELD = ["admin", "read", "write", "metrics", "invoke:*", "invoke:llm"]
+HELD = ["admin", "read", "write", "metrics", "exec", "invoke:*", "invoke:llm"]
 
 
 @pytest.fixture

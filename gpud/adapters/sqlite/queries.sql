@@ -578,9 +578,10 @@ SELECT * FROM cold_start WHERE endpoint = :endpoint ORDER BY at_ms DESC, worker_
 
 -- name: audit_log_insert
 INSERT INTO audit_log (
-    at_ms, request_id, caller, source, operation, method, path, subject, status, before, after
+    at_ms, request_id, caller, source, operation, method, path, subject, status, before, after, detail
 ) VALUES (
-    :at_ms, :request_id, :caller, :source, :operation, :method, :path, :subject, :status, :before, :after
+    :at_ms, :request_id, :caller, :source, :operation, :method, :path, :subject, :status, :before, :after,
+    :detail
 );
 
 -- name: audit_log_forget

@@ -468,7 +468,8 @@ CREATE TABLE audit_log (
     subject    TEXT    NOT NULL,
     status     INTEGER NOT NULL,
     before     TEXT    NOT NULL,
-    after      TEXT    NOT NULL
+    after      TEXT    NOT NULL,
+    detail     TEXT    NOT NULL DEFAULT ''
 ) STRICT;
 
 CREATE INDEX audit_log_age ON audit_log (at_ms);

@@ -38,7 +38,7 @@ def _legal_scope(scope: str) -> str:
 ScopeText = Annotated[
     str,
     AfterValidator(_legal_scope),
-    Field(pattern=r"^(admin|read|write|metrics|invoke:(\*|[a-z][a-z0-9-]{0,39}))$"),
+    Field(pattern=r"^(admin|read|write|metrics|exec|invoke:(\*|[a-z][a-z0-9-]{0,39}))$"),
 ]
 
 
@@ -48,7 +48,7 @@ class KeyBody(Document):
     label: Annotated[str, Field(max_length=100)] = ""
     """For people: who uses it, what for."""
     scopes: Annotated[tuple[ScopeText, ...], Field(min_length=1, max_length=100)]
-    """What it may do: `admin`, `read`, `write`, `metrics`, `invoke:*`, `invoke:<endpoint>`."""
+    """What it may do: `admin`, `read`, `write`, `metrics`, `exec`, `invoke:*`, `invoke:<endpoint>`."""
     expires_at: Timestamp | None = None
     """When it stops working; null for never."""
 

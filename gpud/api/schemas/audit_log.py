@@ -51,6 +51,8 @@ class AuditEntryDocument(Document):
     """SHA-256 of what the thing was declared to be before the call; empty when there was none."""
     after: str
     """The same after it."""
+    detail: str
+    """What the rest does not say, such as the command of a session in a worker, and how it ended."""
 
 
 class AuditLogPage(Document):
@@ -76,4 +78,5 @@ def audit_entry_document(entry: AuditEntry) -> AuditEntryDocument:
         status=entry.status,
         before=entry.before,
         after=entry.after,
+        detail=entry.detail,
     )

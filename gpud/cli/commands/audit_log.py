@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from gpud.cli import exits, grammar
 from gpud.cli.grammar import Command, Option
 from gpud.cli.output import Column, number_at, rows_at, text_at
+from gpud.core.plain_text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,6 +35,7 @@ COLUMNS = (
     Column("SUBJECT", lambda row: text_at(row, "subject"), shrink=True),
     Column("STATUS", lambda row: text_at(row, "status"), right=True),
     Column("CHANGE", _change),
+    Column("DETAIL", lambda row: plain(text_at(row, "detail")), shrink=True),
 )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _OPTIONS = (
     Option(
         "scope",
-        "What it may do: invoke:ENDPOINT, invoke:*, read, write, metrics or admin.",
+        "What it may do: invoke:ENDPOINT, invoke:*, read, write, metrics, exec or admin.",
         repeat=True,
         field="scopes",
         default="invoke:*",
