@@ -1,4 +1,4 @@
-"""What commands do on this box beside the daemon, whether it runs or not: look at everything it stands on."""
+"""What commands do on this box beside the daemon, whether it runs or not: look, back up, restore."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from gpud.adapters.backups import back_up, restore
 from gpud.adapters.box_look import (
     look_at_clock,
     look_at_disk,
@@ -23,6 +24,7 @@ from gpud.adapters.install_look import (
 )
 from gpud.adapters.nvml_health import look_at_gpus
 from gpud.adapters.sqlite.datadir import DATABASE_NAME
+from gpud.adapters.sqlite.store import MASTER_KEY_NAME
 from gpud.core.doctor.box import DiskLook
 from gpud.core.doctor.examination import Box
 from gpud.core.doctor.findings import GIB
@@ -31,12 +33,15 @@ from gpud.core.doctor.gpus import NvmlLook
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from gpud.adapters.backups import BackedUp, Restored
     from gpud.core.doctor.gpus import GpuLook
     from gpud.core.doctor.install import DaemonLook, SettingsLook
     from gpud.settings import Settings
 
 T = TypeVar("T")
 _NVML_BUDGET_S = 8.0
+SERVICE_KEY = Path("/etc/gpud/master.key")
+"""Where the service's unit has the master key from."""
 
 
 def look_at_box(
@@ -121,3 +126,21 @@ def _within(limit_s: float, look: Callable[[], T]) -> T | None:
     thread.start()
     thread.join(limit_s)
     return answers[0] if answers else None
+
+
+def write_backup(
+    settings: Settings, settings_path: Path | None, to: Path, *, with_logs: bool, replace_it: bool
+) -> BackedUp:
+    """Back up everything that the daemon of these settings keeps; see `adapters.backups.back_up`."""
+    server, data_dir = settings.server, settings.paths.data_dir
+    files = {"gpud.toml": settings_path} if settings_path else {}
+    if server.tls_cert:
+        files |= {"tls-cert.pem": Path(server.tls_cert), "tls-key.pem": Path(server.tls_key)}
+    if not (data_dir / MASTER_KEY_NAME).exists() and SERVICE_KEY.exists():
+        files[MASTER_KEY_NAME] = SERVICE_KEY
+    return back_up(data_dir, to, files=files, with_logs=with_logs, replace_it=replace_it)
+
+
+def restore_backup(path: Path, data_dir: Path) -> Restored:
+    """Put a backup back; see `adapters.backups.restore`."""
+    return restore(path, data_dir)

@@ -17,6 +17,7 @@ from gpud import __version__
 from gpud.adapters.sqlite.datadir import DATABASE_NAME, LOCK_NAME
 from gpud.adapters.sqlite.migrate import migrations
 from gpud.adapters.sqlite.probing import schema_of, sqlite_told
+from gpud.adapters.sqlite.restoring import DECISION_NAME
 from gpud.adapters.sqlite.store import MASTER_KEY_NAME
 from gpud.core.doctor.install import DataLook, TlsLook, VersionsLook
 
@@ -55,6 +56,7 @@ def look_at_data(path: Path) -> DataLook:
         has_database=(path / DATABASE_NAME).exists(),
         schema=schema_of(path / DATABASE_NAME),
         schema_known=known,
+        restore_pending=(path / DECISION_NAME).exists(),
         key_mode=stat.S_IMODE(key.st_mode) if key else None,
         key_bytes=key.st_size if key else 0,
         owner_differs=_strangers(path, folder.st_uid),

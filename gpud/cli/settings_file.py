@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from gpud.cli.exits import BadUsage
 from gpud.cli.grammar import Option
 
 if TYPE_CHECKING:
@@ -48,3 +49,27 @@ def find(values: Values) -> Found:
         return Found(path, load_settings(path), "")
     except BadSettings as error:
         return Found(path, None, error.detail)
+
+
+class Usable(NamedTuple):
+    """Settings that can be used.
+
+    Args:
+        path: Of the file; None for the defaults.
+        settings: Read from it.
+    """
+
+    path: Path | None
+    settings: Settings
+
+
+def usable(values: Values) -> Usable:
+    """Read the settings, which must be valid.
+
+    Raises:
+        BadUsage: They are not.
+    """
+    found = find(values)
+    if found.settings is None:
+        raise BadUsage(found.error)
+    return Usable(found.path, found.settings)

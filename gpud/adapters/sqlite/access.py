@@ -6,6 +6,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from gpud.adapters.sqlite import rows
+from gpud.adapters.sqlite.sealing import REGISTRY
 from gpud.adapters.sqlite.statements import SQL
 from gpud.errors import Conflict, IdempotencyMismatch
 from gpud.ports.images import RegistryCredential
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 IDEMPOTENCY_KEPT_MS = 24 * 3600 * 1000
 """An answer is repeated for a day."""
-
-_REGISTRY = "registry credential"
 
 
 class SqliteAccessStore:
@@ -69,7 +68,7 @@ class SqliteAccessStore:
 
     async def put_registry(self, name: str, credential: RegistryCredential, at_ms: int) -> None:
         """Store a credential, encrypted; replaces one of that name."""
-        nonce, sealed = self._sealer.seal(credential.password, kind=_REGISTRY, name=name)
+        nonce, sealed = self._sealer.seal(credential.password, kind=REGISTRY, name=name)
         params = {
             "name": name,
             "host": credential.host,
@@ -108,7 +107,7 @@ class SqliteAccessStore:
         if row is None:
             return None
         password = self._sealer.unseal(
-            row["password_nonce"], row["password_sealed"], kind=_REGISTRY, name=name
+            row["password_nonce"], row["password_sealed"], kind=REGISTRY, name=name
         )
         return RegistryCredential(host=row["host"], username=row["username"], password=password)
 

@@ -39,6 +39,10 @@ DELETE FROM job_payload WHERE job_seq = :seq AND kind <> 'input';
 -- name: job_payload_refs
 SELECT 1 FROM job_payload WHERE ref = :ref LIMIT 1;
 
+-- name: job_payload_files
+-- Of a copy that is being made; reads an index alone.
+SELECT DISTINCT ref FROM job_payload WHERE ref IS NOT NULL ORDER BY ref;
+
 -- name: job_claim
 UPDATE job SET
     state = 'IN_PROGRESS', reason = '', attempt = attempt + 1, deliveries = deliveries + 1,

@@ -17,6 +17,8 @@ from gpud.errors import StoreUnusable
 if TYPE_CHECKING:
     from pathlib import Path
 
+REGISTRY, WEBHOOK = "registry credential", "webhook secret"
+"""Kinds of secrets that are stored."""
 KEY_BYTES = 32
 NONCE_BYTES = 12
 

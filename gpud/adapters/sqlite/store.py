@@ -23,6 +23,7 @@ from gpud.adapters.sqlite.hops import ReaderPool, inline, inline_reads, on_threa
 from gpud.adapters.sqlite.job_calls import JobCalls
 from gpud.adapters.sqlite.jobs import SqliteJobStore
 from gpud.adapters.sqlite.reads import SqliteReadModel
+from gpud.adapters.sqlite.restoring import finish as finish_restore
 from gpud.adapters.sqlite.sealing import KEY_BYTES, Sealer, load_master_key
 from gpud.adapters.sqlite.statements import SQL
 from gpud.adapters.sqlite.webhooks import SqliteWebhookStore
@@ -116,6 +117,8 @@ async def open_store(data_dir: Path, clock: Clock, *, master_key_path: Path | No
     """
     async with AsyncExitStack() as undo:
         undo.callback(claim(data_dir).release)
+        if aside := finish_restore(data_dir):
+            _log.info("store.restored", aside=aside)
         path = data_dir / DATABASE_NAME
         opening = partial(open_writer, path, install_id=secrets.token_hex(8), at_ms=clock.at_ms())
         connection = await open_connection(opening)

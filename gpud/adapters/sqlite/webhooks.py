@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpud.adapters.sqlite import rows
 from gpud.adapters.sqlite.outbox import put_message
+from gpud.adapters.sqlite.sealing import WEBHOOK
 from gpud.adapters.sqlite.statements import SQL
 from gpud.core.records import EventRecorded
 from gpud.core.webhook import (
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from gpud.adapters.sqlite.sealing import Sealer
     from gpud.core.webhook import CallOutcome, Verdict
 
-_SECRET = "webhook secret"  # noqa: S105 - names a kind of secret
 _FAR_FUTURE = 1 << 62
 
 
@@ -126,7 +126,7 @@ class SqliteWebhookStore:
         if row["old_secret_nonce"] is not None and at_ms < row["old_secret_until_ms"]:
             sealed.append((row["old_secret_nonce"], row["old_secret_sealed"]))
         return tuple(
-            self._sealer.unseal(nonce, text, kind=_SECRET, name=webhook_id) for nonce, text in sealed
+            self._sealer.unseal(nonce, text, kind=WEBHOOK, name=webhook_id) for nonce, text in sealed
         )
 
     async def put(self, message: WebhookMessage, *, webhook_id: str = "") -> int:
@@ -236,7 +236,7 @@ class SqliteWebhookStore:
         )
 
     def _sealed(self, webhook_id: str, secret: str) -> dict[str, bytes]:
-        nonce, sealed = self._sealer.seal(secret, kind=_SECRET, name=webhook_id)
+        nonce, sealed = self._sealer.seal(secret, kind=WEBHOOK, name=webhook_id)
         return {"secret_nonce": nonce, "secret_sealed": sealed}
 
     async def _row(self, statement: str, params: dict[str, Any]) -> sqlite3.Row | None:
