@@ -34,6 +34,7 @@ from gpud.adapters.worker_uses import WorkerUses
 from gpud.api.app import build_api
 from gpud.api.auth import ApiKeyRing
 from gpud.api.services import SERVICES
+from gpud.api.tariffs import tariff
 from gpud.api.worker_calls import WorkerCalls
 from gpud.core.gpu import GpuAttach
 from gpud.core.image_gc import ImagePolicy
@@ -45,6 +46,7 @@ from gpud.core.windows import WarmWindow
 from gpud.errors import BadSettings
 from gpud.fleet.fleet import Fleet, FleetPorts
 from gpud.fleet.hands import FleetSettings
+from gpud.fleet.rates import BoxRates
 from gpud.fleet.reconciler import ReconcilerPolicy
 from gpud.fleet.state import StartLimits
 from gpud.gateway.dispatch import Dispatcher
@@ -165,16 +167,6 @@ class Parts:
             line=JobLine(self.jobs, self._worker_tokens, self.door.base_url),
             uses=WorkerUses(self._runtime, self._threads),
         )
-        fleet_settings = FleetSettings(
-            parallel_starts=settings.docker.parallel_starts or 2 * (os.cpu_count() or 1),
-            gpu_attach=_attach(settings, self.gpus),
-            idle_memory_mib_max=settings.gpus.idle_memory_mib_max,
-            release_timeout_s=settings.gpus.release_timeout_s,
-            history_days=settings.history.keep_days,
-            stats_step_s=settings.metrics.step_s,
-            headroom_mib=settings.gpus.headroom_mib,
-            images=image_policy(settings, calendar),
-        )
         backoff = BackoffPolicy(
             base_s=settings.scaling.start_backoff_s,
             max_s=settings.scaling.start_backoff_s_max,
@@ -187,7 +179,22 @@ class Parts:
             starts=StartLimits(box=settings.scaling.starts, endpoint=settings.scaling.endpoint_starts),
             standbys=StandbyBudget(**settings.standby.model_dump()),
         )
-        return Fleet(ports, fleet_settings, policy, tasks)
+        fleet = Fleet(ports, self._fleet_settings(calendar), policy, tasks)
+        self.jobs.queue.metering.rates = BoxRates(tariff(settings), fleet.state, self._clock)
+        return fleet
+
+    def _fleet_settings(self, calendar: CronCalendar) -> FleetSettings:
+        settings = self._settings
+        return FleetSettings(
+            parallel_starts=settings.docker.parallel_starts or 2 * (os.cpu_count() or 1),
+            gpu_attach=_attach(settings, self.gpus),
+            idle_memory_mib_max=settings.gpus.idle_memory_mib_max,
+            release_timeout_s=settings.gpus.release_timeout_s,
+            history_days=settings.history.keep_days,
+            stats_step_s=settings.metrics.step_s,
+            headroom_mib=settings.gpus.headroom_mib,
+            images=image_policy(settings, calendar),
+        )
 
     def _tiers(self) -> tuple[Tier, ...]:
         parked = ParkedTier(

@@ -17,15 +17,13 @@ from gpud.api.schemas.access import (
 from gpud.api.schemas.base import at_ms, timestamp
 from gpud.api.schemas.segments import SegmentPage, SegmentsQuery, segment_document
 from gpud.api.services import SERVICES
-from gpud.core.pricing import GpuPrice, Tariff
-from gpud.core.usage import FINER_NS, NS_PER_MS
+from gpud.api.tariffs import tariff_of
+from gpud.core.usage import FINER_NS, NS_PER_MS, UsageBy
 from gpud.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from gpud.api.services import Services
-    from gpud.ports.store import UsageBy
 
 LINES_MAX = 86_400
 """Of a report by minute or second: a day of seconds, sixty of minutes."""
@@ -44,8 +42,12 @@ async def show_usage(request: web.Request) -> web.StreamResponse:
         since_ms=at_ms(query.since),
         until_ms=at_ms(query.until),
         tariff=await tariff_of(services),
+        running=services.readings.running(),
     )
-    lines = tuple(usage_line(row) for row in rows)
+    labels = (
+        {str(key.id): key.label for key in services.keyring.list_keys()} if query.by is UsageBy.KEY else {}
+    )
+    lines = tuple(usage_line(row, label=labels.get(row.key, "")) for row in rows)
     total = UsageTotal(
         gpu_ms=sum(line.gpu_ms for line in lines),
         wall_ms=sum(line.wall_ms for line in lines),
@@ -63,24 +65,6 @@ async def show_usage(request: web.Request) -> web.StreamResponse:
         total=total,
     )
     return answer(report)
-
-
-async def tariff_of(services: Services) -> Tariff:
-    """The prices of the settings, for the GPUs there are."""
-    prices = services.settings.prices
-    return Tariff(
-        gpu_hour_micros=prices.gpu_hour_micros,
-        prices=tuple(
-            GpuPrice(
-                gpu=price.gpu,
-                gpu_hour_micros=price.gpu_hour_micros,
-                since_ns=None if price.since is None else at_ms(price.since) * NS_PER_MS,
-                until_ns=None if price.until is None else at_ms(price.until) * NS_PER_MS,
-            )
-            for price in prices.gpus
-        ),
-        models={view.status.gpu.uuid: view.status.gpu.name for view in await services.control.gpus()},
-    )
 
 
 def _require_few_lines(by: UsageBy, period_ms: int) -> None:

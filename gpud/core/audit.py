@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gpud.core.gpu import WHOLE_PPM
 from gpud.core.usage import hours_of
+from gpud.core.usage_keys import key_hours_of
 from gpud.core.worker import HOLDS_GPUS, Cause, WorkerState
 
 if TYPE_CHECKING:
@@ -45,6 +46,17 @@ class HourRecord:
     worker_id: WorkerId
     hour: int
     phase: str
+    ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyHourRecord:
+    """What a key had of a worker's time in one phase in one hour since 1970, as it was summed up."""
+
+    worker_id: WorkerId
+    hour: int
+    phase: str
+    key: str
     ns: int
 
 
@@ -161,6 +173,30 @@ def hour_breaches(segments: Sequence[Segment], hours: Sequence[HourRecord]) -> I
             yield (
                 f"Worker {worker_id}: its segments have {expected_ns} ns in phase {phase} in hour {hour}, "
                 f"but usage is summed to {found_ns} ns."
+            )
+
+
+def key_breaches(segments: Sequence[Segment], hours: Sequence[KeyHourRecord]) -> Iterator[str]:
+    """Check that what keys had of one worker's hours is the sum of its closed segments, to the nanosecond."""
+    summed: defaultdict[tuple[int, str, str], int] = defaultdict(int)
+    for segment in segments:
+        for hour, key, ns in key_hours_of(segment):
+            summed[hour, segment.phase.value, key] += ns
+        used_ns = sum(ns for _key, ns in segment.keys)
+        if segment.end_boot_ns is not None and used_ns > segment.duration_ns:
+            yield (
+                f"Worker {segment.worker_id}: segment {segment.seq} is {segment.duration_ns} ns long, "
+                f"and keys had {used_ns} ns of it."
+            )
+    written = {(record.hour, record.phase, record.key): record.ns for record in hours}
+    for place in sorted(summed.keys() | written.keys()):
+        expected_ns, found_ns = summed.get(place, 0), written.get(place, 0)
+        if expected_ns != found_ns:
+            worker_id = (segments[0] if segments else hours[0]).worker_id
+            hour, phase, key = place
+            yield (
+                f"Worker {worker_id}: its segments have {expected_ns} ns of {key} in phase {phase} in hour "
+                f"{hour}, but usage is summed to {found_ns} ns."
             )
 
 

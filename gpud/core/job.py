@@ -68,6 +68,9 @@ class Job:
         redrives: Times it was put back by hand.
         sync: Its caller waits for the result (`runsync`).
         error: Of the last attempt that failed.
+        gpu_ns: GPU time of all deliveries so far: its part of its workers' time.
+        cost_micros: What that cost.
+        energy_mj: What was drawn meanwhile, as far as that is known.
     """
 
     seq: int
@@ -103,6 +106,9 @@ class Job:
     webhook: str = ""
     error: str = ""
     input_bytes: int = 0
+    gpu_ns: int = 0
+    cost_micros: int = 0
+    energy_mj: int = 0
 
     @property
     def retries(self) -> int:

@@ -32,6 +32,8 @@ class Phase(StrEnum):
     STOP = "stop"
     RELEASE = "release"
     UNSUPERVISED = "unsupervised"
+    UNLEASED = "unleased"
+    """Of a GPU that no worker had while the daemon ran; never of a segment."""
 
 
 BILLABLE = frozenset({Phase.START, Phase.ACTIVE, Phase.IDLE, Phase.DRAIN, Phase.UNREADY, Phase.UNSUPERVISED})
@@ -54,6 +56,7 @@ class Segment:
         start_wall_ms: Unix wall time: a label that says which hour, never a duration.
         estimated: The end was not observed but taken from the last heartbeat.
         share_ppm: The part of each GPU that is the worker's, in millionths.
+        keys: Of a closed one, nanoseconds of it by the API key whose requests ran (`core.key_shares`).
     """
 
     worker_id: WorkerId
@@ -69,6 +72,7 @@ class Segment:
     close_reason: str = ""
     estimated: bool = False
     share_ppm: int = WHOLE_PPM
+    keys: tuple[tuple[str, int], ...] = ()
 
     @property
     def duration_ns(self) -> int:

@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from gpud.core.gpu import WHOLE_PPM
+from gpud.core.key_shares import line_of
 from gpud.core.metering import BILLABLE, billed_seconds, half_even
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class UsageBy(StrEnum):
 
     ENDPOINT = "endpoint"
     WORKER = "worker"
+    KEY = "key"
     GPU = "gpu"
     PHASE = "phase"
     DAY = "day"
@@ -63,15 +65,16 @@ class UsageRow:
     """One line of a usage report.
 
     Args:
-        key: The endpoint, worker, GPU UUID, phase, day (`2026-11-21`), hour (`2026-11-21T14`), minute
-            (`2026-11-21T14:05`) or second (`2026-11-21T14:05:09`), UTC.
+        key: The endpoint, worker, API key, GPU UUID, phase, day (`2026-11-21`), hour (`2026-11-21T14`),
+            minute (`2026-11-21T14:05`) or second (`2026-11-21T14:05:09`), UTC.
         gpu_ns: Billable GPU nanoseconds (time x GPUs, a slice as the part of a GPU that it is).
         wall_ns: Billable nanoseconds whatever the number of GPUs; what CPU workers have.
         billed_seconds: Sum over worker sessions of each rounded up once; a session's GPU
             time, or its plain time when it has no GPU. A session counts whole where it ended
             (an open one: where it is now), so a report over a period has the sessions that
             ended in it.
-        sessions: Sessions that count into `billed_seconds`; none of a phase, since a session has several.
+        sessions: Sessions that count into `billed_seconds`; none of a phase or an API key, since a session
+            has several.
         phases_ns: GPU nanoseconds by phase, unbilled ones included; a slice of a GPU counts as the
             part it is, rounded down once a line.
         phases_ppm_ns: The same in millionths of a GPU, where nothing is rounded.
@@ -136,6 +139,8 @@ class Stretch:
         ns: How long, whatever the number of GPUs.
         share_ppm: The part of each GPU that was the worker's, in millionths.
         priced_ns: A Unix nanosecond whose prices hold for all of it.
+        key: The API key whose requests ran; empty where none did, and where nobody asks by key.
+        begins_ns: The Unix nanosecond at which it begins, where it comes straight from a segment.
     """
 
     worker_id: WorkerId
@@ -146,6 +151,8 @@ class Stretch:
     ns: int
     share_ppm: int = WHOLE_PPM
     priced_ns: int = 0
+    key: str = ""
+    begins_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,8 +236,10 @@ def hours_of(segment: Segment) -> Iterator[tuple[int, int]]:
 
 def stretches_of(segment: Segment, period: Period, *, every_ns: int = HOUR_NS) -> Iterator[Stretch]:
     """The part of a closed segment that lies in a period, hour by hour or finer."""
-    for bucket_ns, ns in split(*period.clip(*wall_span(segment)), every_ns):
+    begins_ns, end_ns = period.clip(*wall_span(segment))
+    for bucket_ns, ns in split(begins_ns, end_ns, every_ns):
         yield Stretch(
+            begins_ns=max(begins_ns, bucket_ns),
             worker_id=segment.worker_id,
             endpoint=segment.endpoint,
             gpu_uuids=segment.gpu_uuids,
@@ -349,6 +358,9 @@ def _lines(of: Stretch | Session, at_ns: int, by: UsageBy) -> Iterator[tuple[str
             yield of.endpoint, gpus
         case UsageBy.WORKER:
             yield of.worker_id, gpus
+        case UsageBy.KEY:
+            if isinstance(of, Stretch):
+                yield of.key or line_of(of.phase), gpus
         case UsageBy.GPU:
             for uuid in of.gpu_uuids:
                 yield uuid, (uuid,)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -117,7 +117,7 @@ class Fleet:
         self._tasks = tasks
         self.state = FleetState(headroom_mib=settings.headroom_mib)
         self.journal = Journal(ports.store, ports.clock)
-        self.meter = Meter(ports.clock, self.journal.add)
+        self.meter = Meter(ports.clock, self.journal.add, ports.traffic.take_shares)
         self.reconciler = Reconciler(
             state=self.state,
             journal=self.journal,
@@ -307,7 +307,7 @@ class Fleet:
 
     def readings(self, commits: Callable[[], CommitReading]) -> Readings:
         """Where a scrape reads; `commits` tells of the store."""
-        return self.observers.readings(commits, self._executor.begun)
+        return replace(self.observers.readings(commits, self._executor.begun), running=self.meter.running)
 
     def _add_heartbeat(self) -> None:
         clock = self._ports.clock

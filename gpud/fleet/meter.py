@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from gpud.core.gpu import WHOLE_PPM
+from gpud.core.key_shares import with_shares
 from gpud.core.metering import Phase, Segment, phase_of
 from gpud.core.records import LeaseClosed, LeaseOpened, SegmentClosed, SegmentOpened
 from gpud.core.worker import Cause, WorkerState
+from gpud.fleet.wall_ahead import wall_ahead_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -21,11 +24,13 @@ if TYPE_CHECKING:
 _COALESCE_NS = 100_000_000
 """Idle stretches shorter than this count as active (semantics, section 7)."""
 
+_CONTINUED = "continued"
+_BUSY_SEGMENT_NS = 300_000_000_000
+"""A longer one is cut, so that what a key used is told of minutes, and a crash forgets no more of it."""
+
 _JUMP_NS = 500_000_000
 """A wall clock that moved this much against CLOCK_BOOTTIME makes engine timestamps useless."""
 
-_READING_TRUSTED_NS = 20_000
-_READINGS_MAX = 8
 _WITHOUT_CONTAINER = frozenset({Phase.SETUP, Phase.RELEASE})
 _THOUGHT_ALIVE = frozenset(
     {
@@ -42,13 +47,22 @@ _ENDED_UNSEEN = frozenset({Cause.VANISHED, Cause.CONTAINER_STOPPED})
 """With these, a container is gone and the engine knows no time of it."""
 
 
+def _nobody(_worker_id: WorkerId) -> dict[str, float]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class _Switch:
-    """A change of phase that is on the bill once the container is known to have lived to see it."""
+    """A change of phase that is on the bill once the container is known to have lived to see it.
+
+    Attributes:
+        shares_ns: What keys had of the phase that it begins, once it is over.
+    """
 
     at_ns: int
     phase: Phase
     reason: str
+    shares_ns: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +84,20 @@ class Meter:
     Args:
         clock: Its CLOCK_BOOTTIME measures; wall time only labels.
         add: Takes the rows, in order, into the transaction of the round under way.
+        take_shares: Tells what each key had of a worker's time since it was last asked, in seconds.
     """
 
-    def __init__(self, clock: Clock, add: Callable[[FleetChange], None]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        add: Callable[[FleetChange], None],
+        take_shares: Callable[[WorkerId], Mapping[str, float]] = _nobody,
+    ) -> None:
         self._clock = clock
         self._add = add
+        self._take_shares = take_shares
+        self._shares_ns: dict[WorkerId, Counter[str]] = {}
+        """What keys had of the open segment of each worker, up to a switch that is kept back."""
         self._open: dict[WorkerId, Segment] = {}
         self._ahead: dict[WorkerId, list[_Switch]] = {}
         self._signs: dict[WorkerId, _Sign] = {}
@@ -104,7 +127,7 @@ class Meter:
         """
         self._slept.update(slept or {})
         self._open.update({segment.worker_id: segment for segment in segments})
-        wall_ahead_ns = wall_ms * 1_000_000 - heartbeat_ns
+        ahead_ns = wall_ms * 1_000_000 - heartbeat_ns
         for worker in workers:
             segment = self._open.get(worker.id)
             if segment is None or segment.phase in _WITHOUT_CONTAINER:
@@ -115,7 +138,7 @@ class Meter:
                 seen_ns = segment.start_boot_ns
             elif worker.state not in _THOUGHT_ALIVE:
                 seen_ns = min(max(self._since_ns(worker), segment.start_boot_ns), watched_ns)
-            self._signs[worker.id] = _Sign(seen_ns, wall_ahead_ns)
+            self._signs[worker.id] = _Sign(seen_ns, ahead_ns)
             phase = phase_of(worker, in_flight=0) or Phase.RELEASE
             if phase in (Phase.STOP, Phase.RELEASE):
                 self._switch(worker.id, phase, seen_ns, worker.cause)
@@ -173,7 +196,7 @@ class Meter:
             return
         known = self._signs.get(worker_id)
         if known is None or at_boot_ns >= known.at_ns:
-            self._signs[worker_id] = _Sign(at_boot_ns, self._wall_ahead_ns())
+            self._signs[worker_id] = _Sign(at_boot_ns, wall_ahead_ns(self._clock))
         self._write_ahead(worker_id, until_ns=at_boot_ns)
 
     def busy(self, worker_id: WorkerId) -> None:
@@ -198,7 +221,21 @@ class Meter:
         for worker_id, since_ns in list(self._idle_since_ns.items()):
             if now_ns - since_ns >= _COALESCE_NS:
                 self._settle_idle(worker_id, before_ns=now_ns)
+        self._cut_long(now_ns)
         return bool(self._idle_since_ns)
+
+    def running(self) -> dict[WorkerId, tuple[int, Mapping[str, int]]]:
+        """Number of each worker's open segment, and what keys had of it so far."""
+        for worker_id in self._open:
+            self._weigh(worker_id)
+        return {id_: (self._open[id_].seq, dict(had)) for id_, had in self._shares_ns.items() if had}
+
+    def _cut_long(self, now_ns: int) -> None:
+        for worker_id, segment in self._open.items():
+            long_ago = now_ns - segment.start_boot_ns >= _BUSY_SEGMENT_NS
+            if long_ago and segment.phase is Phase.ACTIVE and not self._ahead.get(worker_id):
+                self._weigh(worker_id)
+                self._ahead[worker_id] = [_Switch(now_ns, Phase.ACTIVE, _CONTINUED)]
 
     # -- the end of a container ----------------------------------------------------------------
 
@@ -213,7 +250,7 @@ class Meter:
         sign = self._signs.get(after.id)
         seen_ns = now_ns if sign is None else max(sign.at_ns, segment.start_boot_ns)
         if after.container_finished_ns and not before.container_finished_ns:
-            told_ns = after.container_finished_ns - self._wall_ahead_ns()
+            told_ns = after.container_finished_ns - wall_ahead_ns(self._clock)
             jumped = self._has_jumped(after.id) or told_ns > now_ns + _JUMP_NS
             end_ns = seen_ns if jumped else self._told(after.id, after.container_finished_ns, now_ns)
             estimated = jumped
@@ -226,52 +263,40 @@ class Meter:
                 after.id, Phase.STOP, self._told(after.id, after.container_started_ns, end_ns), after.cause
             )
         self._write_ahead(after.id, until_ns=end_ns)
-        self._ahead.pop(after.id, None)
+        self._weigh(after.id)
+        for never in self._ahead.pop(after.id, ()):
+            self._shares_of_open(after.id).update(never.shares_ns)
         self._write(after.id, Phase.RELEASE, end_ns, after.cause, estimated=estimated)
 
     def _end(self, before: Worker, after: Worker, now_ns: int) -> None:
         self._write_ahead(after.id, until_ns=now_ns)
+        self._weigh(after.id)
         segment = self._open.pop(after.id)
+        shares_ns = self._shares_ns.pop(after.id, Counter())
         for kept in (self._ahead, self._signs, self._idle_since_ns):
             kept.pop(after.id, None)
         if after.state is WorkerState.SLEEPING:
             self._slept[after.id] = segment.seq + 1
         end_ns = max(now_ns, segment.start_boot_ns)
-        self._add(SegmentClosed(segment=replace(segment, end_boot_ns=end_ns, close_reason=after.cause)))
+        closed = replace(segment, end_boot_ns=end_ns, close_reason=after.cause)
+        self._add(SegmentClosed(segment=with_shares(closed, shares_ns)))
         self._give_back_leases(before, end_ns)
 
     def _told(self, worker_id: WorkerId, unix_ns: int, now_ns: int) -> int:
         """The engine's word on a moment, within what it can be; now when it says nothing."""
         if not unix_ns:
             return now_ns
-        told_ns = unix_ns - self._wall_ahead_ns()
+        told_ns = unix_ns - wall_ahead_ns(self._clock)
         return min(max(told_ns, self._open[worker_id].start_boot_ns), now_ns)
 
     def _has_jumped(self, worker_id: WorkerId) -> bool:
         """Whether the wall clock, by which the engine tells time, was set since the last sign of life."""
         sign = self._signs.get(worker_id)
-        return sign is not None and abs(self._wall_ahead_ns() - sign.wall_ahead_ns) > _JUMP_NS
+        return sign is not None and abs(wall_ahead_ns(self._clock) - sign.wall_ahead_ns) > _JUMP_NS
 
     def _since_ns(self, worker: Worker) -> int:
         """When a worker came to its state, on the boot clock."""
         return self._clock.boot_ns() - round((self._clock.now_s() - worker.since_s) * 1e9)
-
-    def _wall_ahead_ns(self) -> int:
-        """How far the wall clock is ahead of CLOCK_BOOTTIME.
-
-        The two are read one after the other, and on a busy machine this process may sleep for
-        milliseconds between them: the wall clock is read between two reads of the other, and the
-        closest of several such readings counts.
-        """
-        best_ns, width_ns = 0, _READING_TRUSTED_NS + 1
-        for attempt in range(_READINGS_MAX):
-            before_ns, wall_ns, after_ns = self._clock.boot_ns(), self._clock.wall_ns(), self._clock.boot_ns()
-            if attempt == 0 or after_ns - before_ns < width_ns:
-                width_ns = after_ns - before_ns
-                best_ns = wall_ns - before_ns - width_ns // 2
-            if width_ns <= _READING_TRUSTED_NS:
-                break
-        return best_ns
 
     # -- segments and leases -------------------------------------------------------------------
 
@@ -291,21 +316,38 @@ class Meter:
     def _switch(self, worker_id: WorkerId, phase: Phase, at_ns: int, reason: str) -> None:
         """Keep a switch back until a sign of life from after it."""
         if phase is not self._phase(worker_id):
+            self._weigh(worker_id)
             self._ahead.setdefault(worker_id, []).append(_Switch(at_ns, phase, reason))
+
+    def _shares_of_open(self, worker_id: WorkerId) -> Counter[str]:
+        return self._shares_ns.setdefault(worker_id, Counter())
+
+    def _weigh(self, worker_id: WorkerId) -> None:
+        """Count what keys had until now into the phase that it was in."""
+        shares = self._take_shares(worker_id)
+        if shares:
+            ahead = self._ahead.get(worker_id)
+            into = ahead[-1].shares_ns if ahead else self._shares_of_open(worker_id)
+            into.update({key: round(share_s * 1e9) for key, share_s in shares.items()})
 
     def _write_ahead(self, worker_id: WorkerId, *, until_ns: int) -> None:
         ahead = self._ahead.get(worker_id, [])
+        if ahead:
+            self._weigh(worker_id)
         while ahead and ahead[0].at_ns <= until_ns:
             switch = ahead.pop(0)
-            if not ahead or ahead[0].at_ns > switch.at_ns:  # else it lasted no time at all
+            if not ahead or ahead[0].at_ns > switch.at_ns:
                 self._write(worker_id, switch.phase, switch.at_ns, switch.reason)
+                self._shares_of_open(worker_id).update(switch.shares_ns)
+            else:  # it lasted no time at all
+                ahead[0].shares_ns.update(switch.shares_ns)
 
     def _write(
         self, worker_id: WorkerId, phase: Phase, at_ns: int, reason: str, *, estimated: bool = False
     ) -> None:
         """Close the open segment and open the next."""
         segment = self._open[worker_id]
-        if phase is segment.phase:
+        if phase is segment.phase and reason != _CONTINUED:
             return
         at_ns = max(at_ns, segment.start_boot_ns)
         closed = replace(segment, end_boot_ns=at_ns, close_reason=reason, estimated=estimated)
@@ -317,7 +359,7 @@ class Meter:
             start_wall_ms=self._wall_ms_of(at_ns),
         )
         self._open[worker_id] = opened
-        self._add(SegmentClosed(segment=closed))
+        self._add(SegmentClosed(segment=with_shares(closed, self._shares_ns.pop(worker_id, Counter()))))
         self._add(SegmentOpened(segment=opened))
 
     def _begin(self, worker: Worker, phase: Phase, at_ns: int) -> None:
@@ -334,21 +376,16 @@ class Meter:
             share_ppm=worker.gpu_slice.share_ppm if worker.gpu_slice else WHOLE_PPM,
         )
         self._open[worker.id] = opened
-        self._signs[worker.id] = _Sign(at_ns, self._wall_ahead_ns())
+        self._signs[worker.id] = _Sign(at_ns, wall_ahead_ns(self._clock))
         self._add(SegmentOpened(segment=opened))
 
     def _take_leases(self, worker: Worker, at_ns: int) -> None:
-        boot_id = self._clock.boot_id
+        boot_id, part = self._clock.boot_id, worker.gpu_slice
         for uuid in worker.gpu_uuids:
-            self._add(
-                LeaseOpened(
-                    gpu_uuid=uuid,
-                    worker_id=worker.id,
-                    boot_id=boot_id,
-                    at_boot_ns=at_ns,
-                    gpu_slice=worker.gpu_slice,
-                )
+            lease = LeaseOpened(
+                gpu_uuid=uuid, worker_id=worker.id, boot_id=boot_id, at_boot_ns=at_ns, gpu_slice=part
             )
+            self._add(lease)
 
     def _give_back_leases(self, worker: Worker, at_ns: int) -> None:
         for uuid in worker.gpu_uuids:

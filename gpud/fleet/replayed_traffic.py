@@ -81,3 +81,7 @@ class ReplayedTraffic:
     def worker_in_flight(self, worker_id: WorkerId) -> int:
         """Requests at a worker."""
         return self.by_worker.get(worker_id, 0)
+
+    def take_shares(self, worker_id: WorkerId) -> dict[str, float]:  # noqa: ARG002 - the port's
+        """Nobody's: what is replayed has no keys."""
+        return {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gpud.core.key_shares import PUBLIC
 from gpud.errors import Forbidden, GpudError, NotFound, TooManyAttempts, Unauthenticated
 from gpud.gateway.routing import find_model, find_route
 
@@ -35,8 +36,10 @@ def counted(keys: KeyRing, error: GpudError, token: str | None, peer: str) -> Gp
     return error
 
 
-def allowed_route(keys: KeyRing, table: RoutingTable, name: EndpointName, token: str | None) -> Route:
-    """Look an endpoint up on behalf of a caller.
+def allowed_route(
+    keys: KeyRing, table: RoutingTable, name: EndpointName, token: str | None
+) -> tuple[Route, str]:
+    """Look an endpoint up on behalf of a caller, and say on whose account its requests run.
 
     A caller without a good key learns nothing about which names exist, public ones excepted.
 
@@ -47,14 +50,14 @@ def allowed_route(keys: KeyRing, table: RoutingTable, name: EndpointName, token:
     """
     route = table.routes.get(name)
     if route is not None:
-        if not route.public:
-            keys.authorize(token, f"invoke:{name}")
-        return route
+        if route.public:
+            return route, PUBLIC
+        return route, keys.authorize(token, f"invoke:{name}").id
     require_any_key(keys, token)
-    return find_route(table, name)
+    return find_route(table, name), PUBLIC
 
 
-def allowed_model(keys: KeyRing, table: RoutingTable, model: str, token: str | None) -> Route:
+def allowed_model(keys: KeyRing, table: RoutingTable, model: str, token: str | None) -> tuple[Route, str]:
     """Look a model up on behalf of a caller; raises as `allowed_route`."""
     try:
         name = find_model(table, model)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gpud.core.ids import EndpointName, WorkerId
     from gpud.core.routing import RouteWorker
     from gpud.errors import GpudError
+    from gpud.gateway.sharing import Desk
     from gpud.ports.time import Clock
     from gpud.ports.traffic import EndpointLoad, TrafficWatcher
     from gpud.ports.work import JobSlot
@@ -73,9 +74,7 @@ class Dispatcher:
             lane = self._lanes.pop(name)
             lane.deleted = True
             for held in lane.held:
-                self._refuse(
-                    lane, held, NotFound(f"The endpoint {name} was deleted while the request waited.")
-                )
+                self._refuse(lane, held, refusals.deleted(name))
             self._book.forget(name)
         for name, route in table.routes.items():
             known = self._lanes.get(name)
@@ -113,8 +112,8 @@ class Dispatcher:
         now_s = self._clock.now_s()
         slots = []
         for _ in range(places):
-            self._book.job_began(lane.count, worker.worker_id)
-            slots.append(Slot(self, lane, worker, now_s, arrived_s=now_s))
+            began_s = self._book.job_began(lane.count, worker.worker_id, "", now_s)
+            slots.append(Slot(self, lane, worker, now_s, arrived_s=now_s, began_s=began_s))
         return slots[0] if not alone else WholeWorker(slots)
 
     def take_place(self, endpoint: EndpointName, worker_id: WorkerId) -> Place | None:
@@ -127,6 +126,14 @@ class Dispatcher:
     def count_job(self, endpoint: EndpointName, worker_id: WorkerId) -> Place:
         """Count a job that a worker has already, in whatever state it is."""
         return Place(self._book, endpoint, worker_id, self._clock, self._place_freed)
+
+    def desk(self, worker_id: WorkerId) -> Desk:
+        """The clock of a worker that has a request."""
+        return self._book.desk(worker_id, self._clock.now_s())
+
+    def take_shares(self, worker_id: WorkerId) -> dict[str, float]:
+        """What each key had of a worker's time since this was last asked, in seconds."""
+        return self._book.take_shares(worker_id, self._clock.now_s())
 
     def _place_freed(self, endpoint: EndpointName) -> None:
         if endpoint not in self._lanes:
@@ -167,7 +174,12 @@ class Dispatcher:
                 self._refuse(lane, held, refusals.stopping())
 
     def acquire_nowait(
-        self, endpoint: EndpointName, waiter: Waiter, affinity: bytes = b"", now_s: float | None = None
+        self,
+        endpoint: EndpointName,
+        waiter: Waiter,
+        affinity: bytes = b"",
+        now_s: float | None = None,
+        key: str = "",
     ) -> Slot | Held:
         """Take a slot, or join those who wait for one.
 
@@ -176,6 +188,7 @@ class Dispatcher:
             waiter: Told when the hold ends; not called for a slot that is returned.
             affinity: Session of the request; empty for none.
             now_s: Loop time, if the caller has just read it.
+            key: On whose account it runs.
 
         Raises:
             NotFound: No such endpoint.
@@ -195,8 +208,7 @@ class Dispatcher:
         worker = None if lane.count.waiting else lane.pick(self._book.by_worker, (), affinity)
         now_s = self._clock.now_s() if now_s is None else now_s
         if worker is not None:  # nobody waits and there is room: what `admit` calls PASS
-            self._book.dispatched(lane.count, worker.worker_id, was_held=False)
-            return Slot(self, lane, worker, now_s, arrived_s=now_s)
+            return self._take(lane, worker, now_s, now_s, key=key)
         match admit(lane.route, waiting=len(lane.held), free_slot=False):
             case Admission.REFUSE if lane.route.refusal is not None:
                 raise refusals.refused(lane.route.refusal)
@@ -205,7 +217,7 @@ class Dispatcher:
             case _:
                 pass
         cold = not lane.route.workers
-        held = Held(waiter, now_s, cold=cold, affinity=affinity)
+        held = Held(waiter, now_s, cold=cold, affinity=affinity, key=key)
         lane.held.append(held)
         held.timer = self._timer(lane, held, lane.route.hold_timeout_s)
         self._book.held(lane.count)
@@ -220,6 +232,23 @@ class Dispatcher:
         lane = self._lanes.get(endpoint)
         worker = lane.pick({}) if lane is not None and not self._stopping else None
         return QuietSlot(self, lane, worker, now_s, arrived_s=now_s) if lane and worker else None
+
+    def _take(
+        self,
+        lane: Lane,
+        worker: RouteWorker,
+        now_s: float,
+        arrived_s: float,
+        *,
+        key: str,
+        held: Held | None = None,
+        tried: frozenset[WorkerId] = frozenset(),
+    ) -> Slot:
+        cold, tried = (False, tried) if held is None else (held.cold, held.tried)
+        began_s = self._book.dispatched(lane.count, worker.worker_id, key, now_s, was_held=held is not None)
+        return Slot(
+            self, lane, worker, now_s, arrived_s=arrived_s, cold=cold, tried=tried, key=key, began_s=began_s
+        )
 
     def _make_room(self, lane: Lane, party: str) -> None:
         """Refuse the newest request of whoever holds most of a full queue, or the newcomer."""
@@ -246,6 +275,7 @@ class Dispatcher:
         *,
         tried: frozenset[WorkerId],
         arrived_s: float,
+        key: str,
     ) -> Slot | Held:
         """Move a request whose worker could not be reached; see `Slot.unreachable`."""
         self._book.watcher.worker_unreachable(worker.worker_id, detail)
@@ -254,13 +284,12 @@ class Dispatcher:
                 refusals.unreachable_text(lane.name, detail), extra={"worker": worker.worker_id}
             )
         if lane.deleted:
-            raise NotFound(f"The endpoint {lane.name} was deleted while the request waited.")
+            raise refusals.deleted(lane.name)
         lane.retry_budget -= 1.0
         other = lane.pick(self._book.by_worker, tried)
         if other is not None:
-            self._book.dispatched(lane.count, other.worker_id, was_held=False)
-            return Slot(self, lane, other, self._clock.now_s(), arrived_s=arrived_s, tried=tried)
-        held = Held(waiter, arrived_s, cold=False, tried=tried)
+            return self._take(lane, other, self._clock.now_s(), arrived_s, key=key, tried=tried)
+        held = Held(waiter, arrived_s, cold=False, tried=tried, key=key)
         lane.held.put_back(held)
         held.timer = self._timer(lane, held, min(LAST_WORKER_WAIT_S, lane.route.hold_timeout_s))
         self._book.held(lane.count)
@@ -298,23 +327,20 @@ class Dispatcher:
         """The first request that waited for a worker's start is being answered."""
         self._book.watcher.start_answered(worker_id, first_byte_s)
 
-    def slot_released(
-        self, lane: Lane, worker_id: WorkerId, since_s: float, now_s: float | None, *, arrived_s: float | None
-    ) -> None:
+    def slot_released(self, lane: Lane, slot: Slot, now_s: float | None, *, arrived_s: float | None) -> None:
         """A slot came back; whoever waits longest gets it.
 
         Args:
             lane: Of the endpoint.
-            worker_id: Whose slot.
-            since_s: Loop time at which it was taken.
+            slot: Which one.
             now_s: Loop time, if the caller has just read it.
             arrived_s: Loop time at which the request came; None when it goes on elsewhere.
         """
         now_s = self._clock.now_s() if now_s is None else now_s
         if arrived_s is not None:
-            lane.service_s += _SERVICE_WEIGHT * (now_s - since_s - lane.service_s)
-            lane.count.exchanges.append((arrived_s, since_s, now_s))
-        self._book.released(lane.count, worker_id, now_s)
+            lane.service_s += _SERVICE_WEIGHT * (now_s - slot.since_s - lane.service_s)
+            lane.count.exchanges.append((arrived_s, slot.since_s, now_s))
+        self._book.released(lane.count, slot.worker.worker_id, slot.key, now_s)
         if lane.count.waiting:
             self._dispatch_held(lane)
         elif self._slot_freed is not None:
@@ -345,12 +371,8 @@ class Dispatcher:
                 lane.held.remove(held)
                 if not held.swap(HoldState.DISPATCHED):
                     continue
-                self._book.dispatched(lane.count, worker.worker_id, was_held=True)
                 now_s = self._clock.now_s()
-                slot = Slot(
-                    self, lane, worker, now_s, arrived_s=held.since_s, cold=held.cold, tried=held.tried
-                )
-                held.waiter.granted(slot)
+                held.waiter.granted(self._take(lane, worker, now_s, held.since_s, key=held.key, held=held))
         finally:
             lane.dispatching = False
 
@@ -373,7 +395,6 @@ class Dispatcher:
             held.timer = self._timer(lane, held, left_s)  # the fleet replaces them: wait like anyone
             return
         if held.tried & ready:
-            detail = f"No worker of {lane.name} took a connection for {LAST_WORKER_WAIT_S:g} s"
-            self._refuse(lane, held, WorkerUnreachable(refusals.unreachable_text(lane.name, detail)))
+            self._refuse(lane, held, refusals.none_reached(lane.name, LAST_WORKER_WAIT_S))
             return
         self._refuse(lane, held, refusals.hold_ended(route, waited_s, len(lane.held), lane.service_s))

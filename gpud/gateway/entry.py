@@ -27,7 +27,8 @@ def begin(exchange: Exchange) -> None:
         if isinstance(upstream, ToEndpoint):
             exchange.path = upstream.target
             table, token = exchange.plane.dispatcher.table, head.token
-            admit(exchange, allowed_route(exchange.client.keys, table, upstream.name, token), head.session)
+            route, exchange.key = allowed_route(exchange.client.keys, table, upstream.name, token)
+            admit(exchange, route, head.session)
         elif isinstance(upstream, ToControl):
             exchange.to_control()
         elif isinstance(upstream, ByModel):
@@ -62,7 +63,7 @@ def admit(exchange: Exchange, route: Route, affinity: bytes) -> None:
         return
     exchange.proceed(
         plane.dispatcher.acquire_nowait(
-            route.endpoint, exchange, affinity=affinity, now_s=exchange.client.last_s
+            route.endpoint, exchange, affinity=affinity, now_s=exchange.client.last_s, key=exchange.key
         )
     )
 
@@ -87,7 +88,9 @@ def _by_model(exchange: Exchange) -> None:
         return
     body = openai.beginning(head, upload.kept)
     model = openai.named_model(head, body)
-    route = allowed_model(exchange.client.keys, exchange.plane.dispatcher.table, model, head.token)
+    route, exchange.key = allowed_model(
+        exchange.client.keys, exchange.plane.dispatcher.table, model, head.token
+    )
     admit(exchange, route, head.session or prompt_affinity(exchange.path, body, route))
 
 

@@ -41,6 +41,8 @@ class Exchange:
     """
 
     herald: Herald | None = None
+    key = ""
+    """On whose account it runs, once that is known."""
 
     def __init__(self, plane: Plane, client: ClientConnection, head: RequestHead, upload: Upload) -> None:
         self.plane = plane

@@ -50,9 +50,10 @@ class Held:
         cold: No worker was ready when it came.
         tried: Workers it could not reach.
         affinity: Its session, for balancing.
+        key: On whose account it runs.
     """
 
-    __slots__ = ("affinity", "cold", "party", "since_s", "state", "timer", "tried", "waiter")
+    __slots__ = ("affinity", "cold", "key", "party", "since_s", "state", "timer", "tried", "waiter")
 
     def __init__(
         self,
@@ -62,8 +63,10 @@ class Held:
         cold: bool,
         tried: frozenset[WorkerId] = frozenset(),
         affinity: bytes = b"",
+        key: str = "",
     ) -> None:
         self.waiter = waiter
+        self.key = key
         self.party = waiter.party
         self.since_s = since_s
         self.cold = cold

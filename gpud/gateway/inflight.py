@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from gpud.gateway.sharing import Desks
 from gpud.ports.traffic import EndpointLoad
 
 if TYPE_CHECKING:
     from gpud.core.ids import EndpointName, WorkerId
+    from gpud.gateway.sharing import Desk
     from gpud.ports.time import Clock
     from gpud.ports.traffic import TrafficWatcher
 
@@ -78,6 +80,7 @@ class LoadBook:
         self._endpoints: dict[EndpointName, EndpointCount] = {}
         self.by_worker: dict[WorkerId, int] = {}
         """Requests at each worker that has any."""
+        self._desks = Desks()
         self.watcher: TrafficWatcher = NobodyWatches()
 
     def endpoint(self, name: EndpointName) -> EndpointCount:
@@ -106,8 +109,10 @@ class LoadBook:
         count.exchanges.append((since_s, NO_DISPATCH, now_s))
         self._note_end(count, now_s)
 
-    def dispatched(self, count: EndpointCount, worker_id: WorkerId, *, was_held: bool) -> None:
-        """A slot of a worker was taken."""
+    def dispatched(
+        self, count: EndpointCount, worker_id: WorkerId, key: str, now_s: float, *, was_held: bool
+    ) -> float:
+        """A slot of a worker was taken for a key; returns where the worker's clock stands."""
         count.in_flight += 1
         if was_held:
             count.waiting -= 1
@@ -116,23 +121,34 @@ class LoadBook:
             if count.waiting + count.in_flight > count.peak:
                 self._note_peak(count)
                 self.watcher.load_changed()
-        at_worker = self.by_worker.get(worker_id, 0)
-        self.by_worker[worker_id] = at_worker + 1
-        if at_worker == 0:
-            self.watcher.worker_busy(worker_id)
+        return self._enter(worker_id, key, now_s)
 
-    def job_began(self, count: EndpointCount, worker_id: WorkerId) -> None:
+    def job_began(self, count: EndpointCount, worker_id: WorkerId, key: str, now_s: float) -> float:
         """A job took a slot of a worker; it was load before, and is counted as such by its queue."""
         count.in_flight += 1
+        return self._enter(worker_id, key, now_s)
+
+    def _enter(self, worker_id: WorkerId, key: str, now_s: float) -> float:
         at_worker = self.by_worker.get(worker_id, 0)
         self.by_worker[worker_id] = at_worker + 1
+        began_s = self._desks.of(worker_id, now_s, at_worker).enter(key)
         if at_worker == 0:
             self.watcher.worker_busy(worker_id)
+        return began_s
 
-    def released(self, count: EndpointCount, worker_id: WorkerId, now_s: float) -> None:
-        """A slot of a worker was given back."""
+    def desk(self, worker_id: WorkerId, now_s: float) -> Desk:
+        """The clock of a worker that has a request, moved to now."""
+        return self._desks.of(worker_id, now_s, self.by_worker.get(worker_id, 0))
+
+    def take_shares(self, worker_id: WorkerId, now_s: float) -> dict[str, float]:
+        """What each key had of a worker's time since this was last asked, in seconds."""
+        return self._desks.take(worker_id, now_s, self.by_worker.get(worker_id, 0))
+
+    def released(self, count: EndpointCount, worker_id: WorkerId, key: str, now_s: float) -> None:
+        """A slot of a worker that a key had was given back."""
         count.in_flight -= 1
         at_worker = self.by_worker[worker_id] - 1
+        self._desks.of(worker_id, now_s, at_worker + 1).leave(key)
         if at_worker:
             self.by_worker[worker_id] = at_worker
         else:

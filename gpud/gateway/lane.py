@@ -34,9 +34,21 @@ class Slot:
         cold: The request was held and no worker was ready when it came.
         queue_s: How long it was held.
         since_s: Loop time at which it was reserved.
+        key: On whose account it is: an API key's id, or a word for who needs none.
     """
 
-    __slots__ = ("_dispatcher", "_held_since_s", "_lane", "_tried", "cold", "queue_s", "since_s", "worker")
+    __slots__ = (
+        "_began_s",
+        "_dispatcher",
+        "_held_since_s",
+        "_lane",
+        "_tried",
+        "cold",
+        "key",
+        "queue_s",
+        "since_s",
+        "worker",
+    )
 
     def __init__(
         self,
@@ -48,8 +60,12 @@ class Slot:
         arrived_s: float,
         cold: bool = False,
         tried: frozenset[WorkerId] = frozenset(),
+        key: str = "",
+        began_s: float = 0.0,
     ) -> None:
         self._dispatcher = dispatcher
+        self.key = key
+        self._began_s = began_s
         self._lane: Lane | None = lane
         self.since_s = now_s
         self._held_since_s = arrived_s
@@ -63,9 +79,19 @@ class Slot:
         lane, self._lane = self._lane, None
         if lane is not None:
             arrived_s = self._held_since_s
-            self._dispatcher.slot_released(
-                lane, self.worker.worker_id, self.since_s, now_s, arrived_s=arrived_s
-            )
+            self._dispatcher.slot_released(lane, self, now_s, arrived_s=arrived_s)
+
+    def charge(self, key: str) -> None:
+        """Have another key pay for it, from its beginning."""
+        if self._lane is not None:
+            self._dispatcher.desk(self.worker.worker_id).move(self.key, key, self._began_s)
+            self.key = key
+
+    def used_s(self) -> float:
+        """Its part of the worker's time so far; 0 once it is given back."""
+        if self._lane is None:
+            return 0.0
+        return self._dispatcher.desk(self.worker.worker_id).part_s - self._began_s
 
     @property
     def first(self) -> bool:
@@ -104,10 +130,10 @@ class Slot:
             raise WorkerUnreachable(detail)
         self.judge(self.since_s, failed=True)
         self._lane = None
-        self._dispatcher.slot_released(lane, self.worker.worker_id, self.since_s, None, arrived_s=None)
+        self._dispatcher.slot_released(lane, self, None, arrived_s=None)
         tried = self._tried | {self.worker.worker_id}
         return self._dispatcher.retry(
-            lane, self.worker, waiter, detail, tried=tried, arrived_s=self._held_since_s
+            lane, self.worker, waiter, detail, tried=tried, arrived_s=self._held_since_s, key=self.key
         )
 
 
@@ -156,6 +182,15 @@ class WholeWorker:
         """Give all places back; safe to repeat."""
         for slot in self._slots:
             slot.release(now_s)
+
+    def charge(self, key: str) -> None:
+        """Have a key pay for it, from its beginning."""
+        for slot in self._slots:
+            slot.charge(key)
+
+    def used_s(self) -> float:
+        """The worker's time so far."""
+        return sum(slot.used_s() for slot in self._slots)
 
     def judge(self, now_s: float, *, failed: bool) -> None:
         """Say how the job went as far as the worker is concerned."""

@@ -23,7 +23,17 @@ class Place:
         freed: Told of the endpoint once the place is given back.
     """
 
-    __slots__ = ("_book", "_clock", "_count", "_endpoint", "_freed", "_since_s", "_worker_id")
+    __slots__ = (
+        "_began_s",
+        "_book",
+        "_clock",
+        "_count",
+        "_endpoint",
+        "_freed",
+        "_key",
+        "_since_s",
+        "_worker_id",
+    )
 
     def __init__(
         self,
@@ -40,7 +50,20 @@ class Place:
         self._clock = clock
         self._freed = freed
         self._since_s = clock.now_s()
-        book.job_began(self._count, worker_id)
+        self._key = ""
+        self._began_s = book.job_began(self._count, worker_id, self._key, self._since_s)
+
+    def charge(self, key: str) -> None:
+        """Have another key pay for it, from its beginning."""
+        if self._count is not None:
+            self._book.desk(self._worker_id, self._clock.now_s()).move(self._key, key, self._began_s)
+            self._key = key
+
+    def used_s(self) -> float:
+        """Its part of the worker's time so far; 0 once it is given back."""
+        if self._count is None:
+            return 0.0
+        return self._book.desk(self._worker_id, self._clock.now_s()).part_s - self._began_s
 
     def release(self, now_s: float | None = None) -> None:
         """Give the place back; safe to repeat."""
@@ -48,7 +71,7 @@ class Place:
         if count is not None:
             now_s = self._clock.now_s() if now_s is None else now_s
             count.exchanges.append((self._since_s, self._since_s, now_s))
-            self._book.released(count, self._worker_id, now_s)
+            self._book.released(count, self._worker_id, self._key, now_s)
             self._freed(self._endpoint)
 
     def judge(self, now_s: float, *, failed: bool) -> None:  # noqa: ARG002 - the port's

@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gpud.core.admission import queue_retry_after_s
-from gpud.errors import Asleep, ColdStartTimeout, Conflict, GpudError, NoCapacity, QueueFull, Unavailable
+from gpud.errors import (
+    Asleep,
+    ColdStartTimeout,
+    Conflict,
+    GpudError,
+    NoCapacity,
+    NotFound,
+    QueueFull,
+    Unavailable,
+    WorkerUnreachable,
+)
 
 if TYPE_CHECKING:
     from gpud.core.routing import Refusal, Route
@@ -22,6 +32,18 @@ def refused(refusal: Refusal) -> GpudError:
         kinds.extend(kind.__subclasses__())
     return Unavailable(
         refusal.detail, retry_after_s=refusal.retry_after_s, extra={"reason": refusal.slug.replace("-", "_")}
+    )
+
+
+def deleted(name: str) -> NotFound:
+    """Say that the endpoint went away."""
+    return NotFound(f"The endpoint {name} was deleted while the request waited.")
+
+
+def none_reached(name: str, waited_s: float) -> WorkerUnreachable:
+    """Say that there are workers and none took a connection."""
+    return WorkerUnreachable(
+        unreachable_text(name, f"No worker of {name} took a connection for {waited_s:g} s")
     )
 
 

@@ -93,6 +93,7 @@ class Jobs:
             fates: The fleet.
             spec_of: The present spec of an endpoint.
         """
+        self.queue.metering.fates = fates
         # First, and without a pause: the fleet's first round must see which workers are busy.
         self.pull = Pull(self.queue, self._slots, fates, hold_s=self._hold_s)
         self.pull.start(self._left_with_workers)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from gpud.core.ids import EndpointName, WorkerId
     from gpud.core.routing import RoutingTable
@@ -50,6 +50,10 @@ class LoadWithJobs:
     def worker_in_flight(self, worker_id: WorkerId) -> int:
         """Requests and jobs at one worker now."""
         return self._requests.worker_in_flight(worker_id)
+
+    def take_shares(self, worker_id: WorkerId) -> Mapping[str, float]:
+        """What each key had of a worker's time since this was last asked, in seconds."""
+        return self._requests.take_shares(worker_id)
 
     def take_load(self, endpoint: EndpointName) -> EndpointLoad:
         """Load of an endpoint; resets its peak."""

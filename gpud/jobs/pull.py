@@ -281,6 +281,7 @@ class Pull:
             adopted=adopted,
         )
         worker.held[job.id] = booking
+        self._queue.metering.began(job, place)
         limit_s = max(0.0, (job.stop_by_ms - self._queue.now_ms()) / 1000)
         booking.set_timer(loop.call_later(limit_s, self._ends.time_out, worker, booking))
         if job.cancel_requested:

@@ -107,6 +107,7 @@ class PullEnds:
         booking.set_timer(None)
         if worker.held.get(booking.job.id) is booking:
             del worker.held[booking.job.id]
+            self._queue.metering.over(booking.job.id)
             booking.place.release()
 
     async def progress(self, booking: Booking, value: bytes) -> None:

@@ -162,6 +162,7 @@ class Push:
                 self._claiming[endpoint] -= 1
             if claim is None:
                 return
+            self.queue.metering.began(claim.job, slot)
             delivery = Delivery(self, spec, slot, claim, alone=alone)
             self._deliveries[claim.job.id] = delivery
             present = self.queue.running.get(claim.job.id)
@@ -173,6 +174,8 @@ class Push:
                 self.queue.running.pop(delivery.job.id, None)  # its lease lapses, which gives it back
             raise
         finally:
+            if delivery is not None:
+                self.queue.metering.over(delivery.job.id)
             slot.release()
             if delivery is not None:
                 del self._deliveries[delivery.job.id]

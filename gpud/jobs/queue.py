@@ -20,6 +20,7 @@ from gpud.core.ready_jobs import place_of
 from gpud.errors import QueueFull, StorageFull
 from gpud.jobs.asker import Asker
 from gpud.jobs.board import JobBoard
+from gpud.jobs.metering import JobMetering
 from gpud.jobs.submission import QueueLimits, Submission
 from gpud.jobs.whole import whole
 from gpud.ports.jobs import Change, Claim
@@ -76,6 +77,7 @@ class JobQueue(JobBoard):
         self._claiming: set[int] = set()
         self._giving_back: set[asyncio.Future[Job | None]] = set()
         self.stopped = False
+        self.metering = JobMetering()
 
     @property
     def store(self) -> JobStore:
@@ -343,7 +345,7 @@ class JobQueue(JobBoard):
         now_ms = self.now_ms()
         keep_ms = self.kept.sync_ms if job.sync else self.kept.result_ms
         return await self._store.complete(
-            job, now_ms=now_ms, purge_at_ms=now_ms + keep_ms, result=result, then=over
+            self.metering.charged(job), now_ms=now_ms, purge_at_ms=now_ms + keep_ms, result=result, then=over
         )
 
     async def settle(
@@ -354,7 +356,7 @@ class JobQueue(JobBoard):
 
     async def _settle(self, job: Job, said: Delivered, result: Payload | None, log_tail: str) -> Job | None:
         after = await self._store.settle(
-            job,
+            self.metering.charged(job),
             said,
             now_ms=self.now_ms(),
             fraction=self._ids.fraction(),

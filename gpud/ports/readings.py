@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gpud.core.ids import EndpointName, GpuUuid, WorkerId
     from gpud.ports.logs import LogCounts
     from gpud.ports.stats import ContainerUse
+    from gpud.ports.store import Running
     from gpud.ports.traffic import EndpointLoad
 
 
@@ -47,6 +48,7 @@ class Readings:
         boot_ns: The clock of `tally`'s GPU time.
         commits: Of the store.
         log_counts: By worker.
+        running: What API keys had of open segments.
     """
 
     tally: FleetTally = field(default_factory=FleetTally)
@@ -59,3 +61,4 @@ class Readings:
     boot_ns: Callable[[], int] = int
     commits: Callable[[], CommitReading] = CommitReading
     log_counts: Callable[[], Mapping[str, LogCounts]] = dict
+    running: Callable[[], Running] = dict

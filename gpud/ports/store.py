@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from gpud.core.usage import UsageBy, UsageRow
 
@@ -97,6 +97,10 @@ class FleetStore(Protocol):
         ...
 
 
+Running: TypeAlias = "Mapping[WorkerId, tuple[int, Mapping[str, int]]]"
+"""Of each worker with an open segment its number, and the nanoseconds that each API key had of it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventRow:
     """A recorded event; `seq` orders and pages."""
@@ -146,8 +150,18 @@ class ReadModel(Protocol):
         since_ms: int = 0,
         until_ms: int = 0,
         tariff: Tariff = ...,
+        running: Running | None = None,
     ) -> tuple[UsageRow, ...]:
-        """Usage lines; open segments count up to now. `until_ms` 0 means now."""
+        """Usage lines; open segments count up to now. `until_ms` 0 means now.
+
+        Args:
+            by: What has a line.
+            endpoint: Only this one's; empty for all.
+            since_ms: Unix wall time.
+            until_ms: Unix wall time.
+            tariff: What it costs.
+            running: What keys had of open segments so far.
+        """
         ...
 
     async def segments(

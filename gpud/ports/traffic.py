@@ -98,6 +98,10 @@ class Traffic(Protocol):
         """Requests at one worker now, drained and removed workers included."""
         ...
 
+    def take_shares(self, worker_id: WorkerId) -> Mapping[str, float]:
+        """What each key had of a worker's time since this was last asked, in seconds."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayReading:

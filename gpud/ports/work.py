@@ -23,6 +23,14 @@ class JobSlot(Protocol):
         """Give the place back; safe to repeat."""
         ...
 
+    def charge(self, key: str) -> None:
+        """Have a key pay for it, from its beginning."""
+        ...
+
+    def used_s(self) -> float:
+        """Its part of the worker's time so far; 0 once it is given back."""
+        ...
+
     def judge(self, now_s: float, *, failed: bool) -> None:
         """Say how it went as far as the worker is concerned."""
         ...
@@ -58,6 +66,14 @@ class JobPlace(Protocol):
 
     def release(self, now_s: float | None = None) -> None:
         """Give the place back; safe to repeat."""
+        ...
+
+    def charge(self, key: str) -> None:
+        """Have a key pay for it, from its beginning."""
+        ...
+
+    def used_s(self) -> float:
+        """Its part of the worker's time so far; 0 once it is given back."""
         ...
 
     def judge(self, now_s: float, *, failed: bool) -> None:

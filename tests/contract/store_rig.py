@@ -22,6 +22,7 @@ from gpud.core.endpoint import (
 from gpud.core.gpu import WHOLE_PPM, GpuSlice
 from gpud.core.ids import EndpointName, GpuUuid, WorkerId
 from gpud.core.job_spec import JobNeeds, OnAdopt
+from gpud.core.key_shares import with_shares
 from gpud.core.metering import Phase, Segment
 from gpud.core.records import (
     EndpointSaved,
@@ -195,6 +196,8 @@ class Life:
         self.endpoint = endpoint or an_endpoint()
         self.worker = a_worker(number, self.endpoint)
         self.segment: Segment | None = None
+        self.had_ns: dict[str, int] = {}
+        """What keys had of the open segment, as the gateway would tell."""
         self._seq = 0
 
     async def begin(self) -> Life:
@@ -271,5 +274,6 @@ class Life:
     def _close(self, reason: str) -> SegmentClosed:
         assert self.segment is not None
         ended = replace(self.segment, end_boot_ns=self._clock.boot_ns(), close_reason=reason)
+        ended, self.had_ns = with_shares(ended, self.had_ns), {}
         self.segment = None
         return SegmentClosed(segment=ended)

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
+from gpud.core.ids import GpuUuid
 from gpud.core.job import Delivered, Ending, JobState
+from gpud.core.worker import WorkerState
 from gpud.jobs import delivery
 from gpud.jobs.queue import JobQueue
 from tests.contract.job_site import LLM, JobSite, job_site
 from tests.fakes.clock import SeededIds
+from tests.unit.core.making import worker as a_worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -44,6 +47,32 @@ async def test_a_job_is_posted_to_a_worker_with_what_it_needs_to_know(site: JobS
     assert headers["X-Gpud-Job-Id"] == job_id
     assert (headers["X-Gpud-Attempt"], headers["X-Gpud-Delivery"]) == ("1", "1")
     assert int(headers["X-Gpud-Deadline"]) > site.api.clock.at_ms()
+
+
+async def test_a_job_has_its_part_of_its_workers_gpu_time_and_what_that_costs(
+    site: JobSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = asyncio.Event()
+
+    async def work(_: web.Request) -> web.StreamResponse:
+        await together.wait()
+        return web.json_response("done")
+
+    gpus = (GpuUuid("GPU-a"), GpuUuid("GPU-b"))
+    monkeypatch.setattr(site.fates, "worker", lambda _: a_worker(state=WorkerState.READY, gpu_uuids=gpus))
+    monkeypatch.setattr(site.queue.metering.rates, "price_micros", lambda _: 3600 * 10**12)
+    await site.worker(work)
+    job_id = await site.run()
+    await until_seen(site, 1)
+    await asyncio.sleep(0.02)
+    running = await site.detail(job_id)
+    assert running["gpu_ms"] >= 2 * 20
+    together.set()
+    await site.ended(job_id)
+    done = await site.detail(job_id)
+    assert running["gpu_ms"] <= done["gpu_ms"] <= 2 * (done["exec_ms"] + 1_000)
+    assert done["cost_micros"] // 10**6 == pytest.approx(done["gpu_ms"] * 1000, abs=1000)
+    assert (await site.detail(job_id))["gpu_ms"] == done["gpu_ms"]
 
 
 async def test_jobs_wait_until_there_is_a_worker_and_run_one_a_slot(site: JobSite) -> None:

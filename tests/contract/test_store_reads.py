@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sqlite3
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -11,9 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gpud.core.gpu import GpuSlice
+from gpud.core.key_shares import PUBLIC
 from gpud.core.metering import Phase
 from gpud.core.pricing import GpuPrice, Tariff
 from gpud.core.records import EndpointSaved, EventRecorded, HeartbeatWritten, WorkerInserted
+from gpud.core.usage import FINER_NS
 from gpud.core.worker import WorkerState
 from gpud.ports.store import UsageBy
 from tests.contract.store_rig import (
@@ -30,12 +34,13 @@ from tests.contract.store_rig import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
     from pathlib import Path
 
     from gpud.adapters.sqlite.store import Store
+    from gpud.core.ids import GpuUuid
     from gpud.core.metering import Segment
-    from gpud.ports.store import EventRow
+    from gpud.ports.store import EventRow, UsageRow
 
 
 @pytest.fixture
@@ -243,13 +248,90 @@ async def test_usage_by_every_line_has_the_same_total(store: Store, clock: HandC
     assert await store.reads.audit() == ()
 
 
+async def _busy_life(life: Life, clock: HandClock, numbers: random.Random, *gpus: GpuUuid) -> None:
+    """Flips between requests of several keys and none, over hours, and a drain with requests."""
+    await life.reserve(*gpus)
+    clock.advance(numbers.randrange(3 * S))
+    await life.go(WorkerState.CREATING, Phase.SETUP)
+    await life.go(WorkerState.STARTING, Phase.START, address="10.0.0.9", container_started_ns=clock.wall)
+    clock.advance(numbers.randrange(200 * S))
+    await life.go(WorkerState.READY, Phase.IDLE, ready_s=clock.now_s())
+    for _ in range(numbers.randrange(1, 8)):
+        clock.advance(numbers.randrange(1, 2400 * S))
+        await life.flip(Phase.ACTIVE)
+        passed_ns = numbers.randrange(1, 4000 * S)
+        clock.advance(passed_ns)
+        keys = numbers.sample(["key_a", "key_b", PUBLIC], numbers.randrange(4))
+        life.had_ns = {key: numbers.randrange(passed_ns) for key in keys}
+        await life.flip(Phase.IDLE)
+    await life.go(WorkerState.DRAINING, Phase.DRAIN)
+    clock.advance(90 * S)
+    life.had_ns = {"key_a": 7 * S + 1}
+    await life.go(WorkerState.STOPPING, Phase.STOP)
+    clock.advance(numbers.randrange(9 * S))
+    await life.go(WorkerState.RELEASING, Phase.RELEASE, container_finished_ns=clock.wall, exit_code=0)
+    await life.give_back()
+
+
+def _phases(rows: Iterable[UsageRow]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for row in rows:
+        found.update(row.phases_ppm_ns)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_sums_by_every_dimension_agree_to_the_nanosecond(
+    seed: int, store: Store, clock: HandClock
+) -> None:
+    numbers = random.Random(seed)
+    for number in range(1, 4):
+        life = await Life(store, clock, number, numbers.choice([None, an_endpoint("embed")])).begin()
+        await _busy_life(life, clock, numbers, *numbers.choice([(GPU_A,), (GPU_B,), (GPU_A, GPU_B), ()]))
+    last = await Life(store, clock, 9).begin()
+    await last.reserve(GPU_A)
+    await last.go(WorkerState.CREATING, Phase.SETUP)
+    await last.go(WorkerState.STARTING, Phase.START, address="10.0.0.9", container_started_ns=clock.wall)
+    await last.go(WorkerState.READY, Phase.ACTIVE, ready_s=clock.now_s())
+    clock.advance(100 * S + 3)
+    assert last.segment is not None
+    running = {last.worker.id: (last.segment.seq, {"key_b": 40 * S, "key_c": 2 * S})}
+    until_ms = clock.at_ms() + 1
+    begin_ms, fine_ms = until_ms - 20 * 3_600_000, until_ms - 1_500_000
+    cuts = sorted(numbers.randrange(begin_ms, fine_ms) for _ in range(3))
+    for since_ms, before_ms in ((0, 0), *pairwise((begin_ms, *cuts, fine_ms, until_ms))):
+        totals = {}
+        for by in UsageBy:
+            if since_ms == fine_ms or by not in FINER_NS:
+                rows = await store.reads.usage(by=by, since_ms=since_ms, until_ms=before_ms, running=running)
+                totals[by] = _phases(rows)
+        assert all(found == totals[UsageBy.ENDPOINT] for found in totals.values())
+    by_key = {row.key: row for row in await store.reads.usage(by=UsageBy.KEY, running=running)}
+    assert by_key["key_c"].gpu_ns == (100 * S + 3) - (100 * S + 3) * 40 // 42
+    nobodys = {"(idle)", "(starting)", "(draining)", "(stopping)", "(unknown)"}
+    assert set(by_key) <= nobodys | {"key_a", "key_b", "key_c", PUBLIC}
+    assert await store.reads.audit() == ()
+
+
+async def test_periods_share_out_what_keys_used_without_rest(store: Store, clock: HandClock) -> None:
+    began_ms = clock.at_ms()
+    await _busy_life(await Life(store, clock, 1).begin(), clock, random.Random(5), GPU_A)
+    whole = {row.key: row.gpu_ns for row in await store.reads.usage(by=UsageBy.KEY)}
+    parts: Counter[str] = Counter()
+    cuts = [began_ms, began_ms + 1_234_567, began_ms + 3_600_000, began_ms + 9_999_999, clock.at_ms() + 1]
+    for since_ms, until_ms in pairwise(cuts):
+        for row in await store.reads.usage(by=UsageBy.KEY, since_ms=since_ms, until_ms=until_ms):
+            parts[row.key] += row.gpu_ns
+    assert dict(+parts) == {key: ns for key, ns in whole.items() if ns}
+
+
 async def test_usage_of_one_endpoint_leaves_the_others_out(store: Store, clock: HandClock) -> None:
     await (await Life(store, clock, 1).begin()).run(GPU_A)
     await (await Life(store, clock, 2, an_endpoint("embed")).begin()).run(GPU_A)
     for by in UsageBy:
         rows = await store.reads.usage(by=by, endpoint="embed")
         assert sum(row.gpu_ns for row in rows) == 12 * S
-        assert sum(row.sessions for row in rows) == int(by is not UsageBy.PHASE)
+        assert sum(row.sessions for row in rows) == int(by not in (UsageBy.PHASE, UsageBy.KEY))
     assert await store.reads.usage(by=UsageBy.DAY, endpoint="none") == ()
 
 

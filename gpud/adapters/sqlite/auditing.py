@@ -12,8 +12,10 @@ from gpud.adapters.sqlite.metered import hour_stretches
 from gpud.adapters.sqlite.statements import SQL
 from gpud.core.audit import (
     HourRecord,
+    KeyHourRecord,
     LeaseRecord,
     hour_breaches,
+    key_breaches,
     lease_overlaps,
     lease_time_breaches,
     segment_breaches,
@@ -65,6 +67,7 @@ def audit_workers(connection: sqlite3.Connection, after: str, limit: int) -> Aud
     span = {"after": after, "last": workers[-1].id}
     leases = _by_worker(_leases(connection, "leases_of_workers", span))
     hours = _by_worker(_hours(connection, span))
+    keys = _by_worker(_key_hours(connection, span))
     breaches: list[str] = []
     # Workers without segments come last: they have no place in the stream of segments.
     waiting = {worker.id: worker for worker in workers}
@@ -72,9 +75,12 @@ def audit_workers(connection: sqlite3.Connection, after: str, limit: int) -> Aud
     for worker_id, session in groupby(stream, key=attrgetter("worker_id")):
         worker = waiting.pop(worker_id, None)
         if worker is not None:
-            breaches += _breaches(worker, list(session), leases.get(worker_id, []), hours.get(worker_id, []))
+            segments = list(session)
+            breaches += _breaches(worker, segments, leases.get(worker_id, []), hours.get(worker_id, []))
+            breaches += key_breaches(segments, keys.pop(worker_id, []))
     for worker in waiting.values():
         breaches += _breaches(worker, [], leases.get(worker.id, []), hours.get(worker.id, []))
+        breaches += key_breaches([], keys.get(worker.id, []))
     return AuditPart(breaches=tuple(breaches), last=workers[-1].id)
 
 
@@ -116,6 +122,17 @@ def _hours(connection: sqlite3.Connection, span: dict[str, str]) -> Iterator[Hou
     for row in connection.execute(SQL["usage_hours_of_workers"], span):
         yield HourRecord(
             worker_id=WorkerId(row["worker_id"]), hour=row["hour"], phase=row["phase"], ns=row["ns"]
+        )
+
+
+def _key_hours(connection: sqlite3.Connection, span: dict[str, str]) -> Iterator[KeyHourRecord]:
+    for row in connection.execute(SQL["usage_keys_of_workers"], span):
+        yield KeyHourRecord(
+            worker_id=WorkerId(row["worker_id"]),
+            hour=row["hour"],
+            phase=row["phase"],
+            key=row["key"],
+            ns=row["ns"],
         )
 
 

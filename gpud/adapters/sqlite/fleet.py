@@ -34,6 +34,7 @@ from gpud.core.records import (
     WorkerMoved,
 )
 from gpud.core.usage import hours_of
+from gpud.core.usage_keys import key_hours_of
 from gpud.errors import InvariantBroken
 from gpud.ports.store import FleetRows
 
@@ -217,6 +218,9 @@ def _add_hours(segment: Segment, connection: sqlite3.Connection) -> None:
     params = rows.segment_params(segment)
     for hour, ns in hours_of(segment):
         connection.execute(SQL["usage_hour_add"], params | {"hour": hour, "ns": ns})
+    for hour, key, ns in key_hours_of(segment):
+        used = {"worker_id": segment.worker_id, "hour": hour, "phase": segment.phase, "key": key, "ns": ns}
+        connection.execute(SQL["usage_key_add"], used)
 
 
 def _named(change: FleetChange) -> str:

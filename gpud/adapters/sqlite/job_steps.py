@@ -101,7 +101,8 @@ class CompleteJob(Kind):
     def row(self) -> tuple[object, ...]:
         """Which delivery, and when it ended."""
         job, after = self.before, self.after
-        return (job.seq, job.deliveries, job.instance, after.finished_at_ms, after.purge_at_ms)
+        ended = (job.seq, job.deliveries, job.instance, after.finished_at_ms, after.purge_at_ms)
+        return (*ended, after.gpu_ns, after.cost_micros, after.energy_mj)
 
     @staticmethod
     def _follow(over: Sequence[CompleteJob], connection: sqlite3.Connection) -> list[Job]:

@@ -93,7 +93,10 @@ class JobWriter:
             or present.instance != job.instance
         ):
             return None
-        after = decide(present)
+        # What it used is known to whoever had its place.
+        after = replace(
+            decide(present), gpu_ns=job.gpu_ns, cost_micros=job.cost_micros, energy_mj=job.energy_mj
+        )
         attempt = attempt_params(present, said, ended_at_ms=now_ms, log_tail=log_tail)
         connection.execute(SQL["job_attempt_insert"], attempt)
         if result is not None and after.state.terminal:

@@ -63,8 +63,8 @@ WHERE job.seq = new.column1 AND state = 'IN_QUEUE' AND scheduled = 0 AND expires
 -- The fence: a stale delivery changes nothing.
 UPDATE job SET
     state = 'COMPLETED', reason = '', error = '', instance = '', finished_at_ms = done.column4,
-    purge_at_ms = done.column5
-FROM (VALUES (?, ?, ?, ?, ?)) AS done
+    purge_at_ms = done.column5, gpu_ns = done.column6, cost_micros = done.column7, energy_mj = done.column8
+FROM (VALUES (?, ?, ?, ?, ?, ?, ?, ?)) AS done
 WHERE job.seq = done.column1 AND state = 'IN_PROGRESS' AND deliveries = done.column2 AND instance = done.column3;
 
 -- name: job_update
@@ -73,7 +73,8 @@ UPDATE job SET
     deliveries = :deliveries, deliveries_before = :deliveries_before, available_at_ms = :available_at_ms,
     expires_at_ms = :expires_at_ms, deadline_ms = :deadline_ms, started_at_ms = :started_at_ms,
     finished_at_ms = :finished_at_ms, purge_at_ms = :purge_at_ms, worker_id = :worker_id, instance = :instance,
-    cancel_requested = :cancel_requested, dead = :dead, redrives = :redrives, error = :error, scheduled = :scheduled
+    cancel_requested = :cancel_requested, dead = :dead, redrives = :redrives, error = :error, scheduled = :scheduled,
+    gpu_ns = :gpu_ns, cost_micros = :cost_micros, energy_mj = :energy_mj
 WHERE seq = :seq;
 
 -- name: job_by_seq

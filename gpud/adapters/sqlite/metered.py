@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gpud.adapters.sqlite import rows
 from gpud.adapters.sqlite.statements import SQL
 from gpud.core.ids import EndpointName, GpuUuid, WorkerId
+from gpud.core.key_shares import with_shares
 from gpud.core.metering import BILLABLE, Phase
 from gpud.core.usage import (
     FINER_NS,
@@ -29,12 +30,14 @@ from gpud.core.usage import (
     usage_rows,
     whole_hours,
 )
+from gpud.core.usage_keys import by_key, with_the_rest
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
     from gpud.core.pricing import Tariff
+    from gpud.ports.store import Running
 
 _FAR_FUTURE = 1 << 62
 
@@ -45,51 +48,75 @@ def last_seen(connection: sqlite3.Connection) -> tuple[str, int] | None:
     return None if beat is None else (beat["boot_id"], beat["boot_ns"])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a report is about.
+
+    Args:
+        by: What has a line.
+        endpoint: Only this one's; empty for all.
+        now: For open segments.
+        running: What keys had of open segments.
+    """
+
+    by: UsageBy
+    endpoint: str
+    now: Moment
+    running: Running
+
+
 def usage_of(
-    connection: sqlite3.Connection, *, by: UsageBy, endpoint: str, period: Period, now: Moment, tariff: Tariff
+    connection: sqlite3.Connection, asked: Asked, *, period: Period, tariff: Tariff
 ) -> tuple[UsageRow, ...]:
     """Sum what was metered in a period; open segments count up to now.
 
     Args:
         connection: In a read transaction.
-        by: What has a line.
-        endpoint: Only this one's; empty for all.
+        asked: What it is about.
         period: What counts.
-        now: For open segments.
         tariff: What it costs.
     """
     priced = (
         replace(stretch, priced_ns=at_ns)
         for piece, at_ns in tariff.pieces(period)
-        for stretch in _stretches(connection, by, endpoint, piece, now)
+        for stretch in _stretches(connection, asked, piece)
     )
-    return usage_rows(priced, _sessions(connection, endpoint, period, now), by=by, price=tariff.micros)
+    sessions = _sessions(connection, asked.endpoint, period, asked.now)
+    return usage_rows(priced, sessions, by=asked.by, price=tariff.micros)
 
 
-def _stretches(
-    connection: sqlite3.Connection, by: UsageBy, endpoint: str, period: Period, now: Moment
-) -> Iterator[Stretch]:
+def _stretches(connection: sqlite3.Connection, asked: Asked, period: Period) -> Iterator[Stretch]:
+    by, endpoint = asked.by, asked.endpoint
     if by in FINER_NS:
         yield from _finer_stretches(connection, by, endpoint, period)
     else:
         yield from _hourly_stretches(connection, by, endpoint, period)
     for row in connection.execute(SQL["segments_open"]):
-        segment = ended_by(rows.segment_of(row), now)
-        if endpoint in ("", segment.endpoint):
-            yield from stretches_of(segment, period, every_ns=FINER_NS.get(by, HOUR_NS))
+        segment = ended_by(rows.segment_of(row), asked.now)
+        if endpoint not in ("", segment.endpoint):
+            continue
+        stretches = stretches_of(segment, period, every_ns=FINER_NS.get(by, HOUR_NS))
+        if by is UsageBy.KEY:
+            seq, shares_ns = asked.running.get(segment.worker_id, (-1, {}))
+            segment = with_shares(segment, shares_ns if seq == segment.seq else {})
+            stretches = by_key(segment, stretches)
+        yield from stretches
 
 
 def _finer_stretches(
     connection: sqlite3.Connection, by: UsageBy, endpoint: str, period: Period
 ) -> Iterator[Stretch]:
     """Straight from the closed segments, since nothing is summed up by less than an hour."""
-    params = {
+    for row in connection.execute(SQL["segments_reaching_into"], _reach(endpoint, period)):
+        yield from stretches_of(rows.segment_of(row), period, every_ns=FINER_NS[by])
+
+
+def _reach(endpoint: str, period: Period) -> dict[str, object]:
+    return {
         "endpoint": endpoint,
         "since_ms": -_FAR_FUTURE if period.since_ns is None else period.since_ns // NS_PER_MS,
         "until_ms": _FAR_FUTURE if period.until_ns is None else -(-period.until_ns // NS_PER_MS),
     }
-    for row in connection.execute(SQL["segments_reaching_into"], params):
-        yield from stretches_of(rows.segment_of(row), period, every_ns=FINER_NS[by])
 
 
 def _hourly_stretches(
@@ -97,6 +124,9 @@ def _hourly_stretches(
 ) -> Iterator[Stretch]:
     yield from hour_stretches(connection, by=by, endpoint=endpoint, hours=whole_hours(period))
     for hour in hours_cut(period):
+        if by is UsageBy.KEY:
+            yield from _cut_hour_by_key(connection, endpoint, hour, period)
+            continue
         whole = hour_stretches(connection, by=UsageBy.HOUR, endpoint=endpoint, hours=(hour, hour + 1))
         borders = {
             "start_ms": hour * HOUR_NS // NS_PER_MS,
@@ -105,6 +135,17 @@ def _hourly_stretches(
         segments = map(rows.segment_of, connection.execute(SQL["segments_begun_or_ended"], borders))
         mine = (segment for segment in segments if endpoint in ("", segment.endpoint))
         yield from cut_hour(hour, whole, mine, period)
+
+
+def _cut_hour_by_key(
+    connection: sqlite3.Connection, endpoint: str, hour: int, period: Period
+) -> Iterator[Stretch]:
+    """Straight from the closed segments."""
+    start_ns, end_ns = period.clip(hour * HOUR_NS, (hour + 1) * HOUR_NS)
+    part = Period(since_ns=start_ns, until_ns=end_ns)
+    for row in connection.execute(SQL["segments_reaching_into"], _reach(endpoint, part)):
+        segment = rows.segment_of(row)
+        yield from by_key(segment, stretches_of(segment, part))
 
 
 def hour_stretches(
@@ -130,8 +171,9 @@ def hour_stretches(
         "last": _FAR_FUTURE if last is None else last,
         "bucket_hours": bucket_hours,
     }
-    for row in connection.execute(SQL["usage_hours"], params):
-        yield Stretch(
+
+    def stretch(row: sqlite3.Row, key: str = "") -> Stretch:
+        return Stretch(
             worker_id=WorkerId(row["worker_id"]),
             endpoint=EndpointName(row["endpoint"]),
             gpu_uuids=tuple(GpuUuid(uuid) for uuid in json.loads(row["gpu_uuids"])),
@@ -139,7 +181,15 @@ def hour_stretches(
             at_ns=row["bucket"] * bucket_hours * HOUR_NS,
             ns=row["ns"],
             share_ppm=row["share_ppm"],
+            key=key,
         )
+
+    whole = map(stretch, connection.execute(SQL["usage_hours"], params))
+    if by is not UsageBy.KEY:
+        yield from whole
+        return
+    used = (stretch(row, row["key"]) for row in connection.execute(SQL["usage_keys"], params))
+    yield from with_the_rest(whole, used)
 
 
 def _sessions(

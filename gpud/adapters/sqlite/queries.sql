@@ -205,15 +205,16 @@ ORDER BY worker_id, id;
 -- name: segment_open
 INSERT INTO usage_segment (
     worker_id, seq, phase, endpoint, revision, gpu_uuids, boot_id, start_boot_ns, end_boot_ns, start_wall_ms,
-    close_reason, estimated, share_ppm
+    close_reason, estimated, share_ppm, keys
 ) VALUES (
     :worker_id, :seq, :phase, :endpoint, :revision, :gpu_uuids, :boot_id, :start_boot_ns, :end_boot_ns,
-    :start_wall_ms, :close_reason, :estimated, :share_ppm
+    :start_wall_ms, :close_reason, :estimated, :share_ppm, :keys
 );
 
 -- name: segment_close
 -- Closed segments never change, and an open one changes only by being closed.
-UPDATE usage_segment SET end_boot_ns = :end_boot_ns, close_reason = :close_reason, estimated = :estimated
+UPDATE usage_segment SET
+    end_boot_ns = :end_boot_ns, close_reason = :close_reason, estimated = :estimated, keys = :keys
 WHERE worker_id = :worker_id AND seq = :seq AND phase = :phase AND boot_id = :boot_id
   AND start_boot_ns = :start_boot_ns AND end_boot_ns IS NULL;
 
@@ -260,6 +261,23 @@ WHERE (:endpoint = '' OR w.endpoint = :endpoint)
 INSERT INTO usage_hour (worker_id, hour, phase, endpoint, gpu_uuids, ns, share_ppm)
 VALUES (:worker_id, :hour, :phase, :endpoint, :gpu_uuids, :ns, :share_ppm)
 ON CONFLICT (worker_id, hour, phase) DO UPDATE SET ns = ns + excluded.ns;
+
+-- name: usage_key_add
+INSERT INTO usage_key_hour (worker_id, hour, phase, key, ns) VALUES (:worker_id, :hour, :phase, :key, :ns)
+ON CONFLICT (worker_id, hour, phase, key) DO UPDATE SET ns = ns + excluded.ns;
+
+-- name: usage_keys
+-- What keys had of the hours of `usage_hours`.
+SELECT k.worker_id, h.endpoint, h.gpu_uuids, h.share_ppm, k.phase, k.hour / :bucket_hours AS bucket, k.key, sum(k.ns) AS ns
+FROM usage_key_hour AS k JOIN usage_hour AS h
+    ON h.worker_id = k.worker_id AND h.hour = k.hour AND h.phase = k.phase
+WHERE k.hour >= :first AND k.hour < :last AND (:endpoint = '' OR h.endpoint = :endpoint)
+GROUP BY k.worker_id, k.phase, bucket, k.key;
+
+-- name: usage_keys_of_workers
+SELECT worker_id, hour, phase, key, ns FROM usage_key_hour
+WHERE worker_id > :after AND worker_id <= :last
+ORDER BY worker_id;
 
 -- name: usage_hours
 -- By worker, phase and bucket of :bucket_hours hours.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gpud.adapters.sqlite import history, rows
 from gpud.adapters.sqlite.auditing import audit_holdings, audit_workers
-from gpud.adapters.sqlite.metered import last_seen, usage_of
+from gpud.adapters.sqlite.metered import Asked, last_seen, usage_of
 from gpud.adapters.sqlite.statements import SQL
 from gpud.core.pricing import Tariff
 from gpud.core.usage import NS_PER_MS, Moment, Period, UsageBy, UsageRow
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gpud.core.history import ArrivalBatch
     from gpud.core.metering import Segment
     from gpud.core.worker import Worker
-    from gpud.ports.store import EventRow
+    from gpud.ports.store import EventRow, Running
     from gpud.ports.time import Clock
 
 ROWS_MAX = 1000
@@ -105,6 +105,7 @@ class SqliteReadModel:
         since_ms: int = 0,
         until_ms: int = 0,
         tariff: Tariff = _FREE,
+        running: Running | None = None,
     ) -> tuple[UsageRow, ...]:
         """Usage lines; open segments count up to now. `until_ms` 0 means now.
 
@@ -119,7 +120,8 @@ class SqliteReadModel:
 
         def read(connection: sqlite3.Connection) -> tuple[UsageRow, ...]:
             now = Moment(boot_id=boot_id, boot_ns=boot_ns, last_seen=last_seen(connection))
-            return usage_of(connection, by=by, endpoint=endpoint, period=period, now=now, tariff=tariff)
+            asked = Asked(by=by, endpoint=endpoint, now=now, running=running or {})
+            return usage_of(connection, asked, period=period, tariff=tariff)
 
         return await self._read(read)
 

@@ -258,6 +258,7 @@ def segment_params(segment: Segment) -> Params:
         "close_reason": segment.close_reason,
         "estimated": segment.estimated,
         "share_ppm": segment.share_ppm,
+        "keys": to_json(dict(segment.keys)),
     }
 
 
@@ -277,6 +278,7 @@ def segment_of(row: sqlite3.Row) -> Segment:
         close_reason=row["close_reason"],
         estimated=bool(row["estimated"]),
         share_ppm=row["share_ppm"],
+        keys=tuple(sorted(json.loads(row["keys"]).items())),
     )
 
 

@@ -147,6 +147,7 @@ CREATE TABLE usage_segment (
     close_reason  TEXT    NOT NULL,
     estimated     INTEGER NOT NULL CHECK (estimated IN (0, 1)),
     share_ppm INTEGER NOT NULL DEFAULT 1000000 CHECK (share_ppm BETWEEN 0 AND 1000000),
+    keys TEXT NOT NULL DEFAULT '{}' CHECK (keys LIKE '{%}'),
     CHECK (end_boot_ns IS NOT NULL OR (close_reason = '' AND estimated = 0)),
     PRIMARY KEY (worker_id, seq)
 ) STRICT;
@@ -166,6 +167,16 @@ CREATE TABLE usage_hour (
     ns        INTEGER NOT NULL CHECK (ns > 0),
     share_ppm INTEGER NOT NULL DEFAULT 1000000 CHECK (share_ppm BETWEEN 0 AND 1000000),
     PRIMARY KEY (worker_id, hour, phase)
+) STRICT, WITHOUT ROWID;
+
+-- What API keys had of those hours, out of the `keys` of the segments.
+CREATE TABLE usage_key_hour (
+    worker_id TEXT    NOT NULL REFERENCES worker (id),
+    hour      INTEGER NOT NULL,
+    phase     TEXT    NOT NULL,
+    key       TEXT    NOT NULL CHECK (key <> ''),
+    ns        INTEGER NOT NULL CHECK (ns > 0),
+    PRIMARY KEY (worker_id, hour, phase, key)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE gpu_health (
@@ -333,6 +344,9 @@ CREATE TABLE job (
     -- Waits for `available_at_ms`; a timer puts it back into the ready index, which is then never scanned over it.
     scheduled            INTEGER NOT NULL CHECK (scheduled IN (0, 1)),
     lease_until_ms       INTEGER NOT NULL DEFAULT 0,
+    gpu_ns INTEGER NOT NULL DEFAULT 0 CHECK (gpu_ns >= 0),
+    cost_micros INTEGER NOT NULL DEFAULT 0 CHECK (cost_micros >= 0),
+    energy_mj INTEGER NOT NULL DEFAULT 0 CHECK (energy_mj >= 0),
     CHECK ((state = 'IN_PROGRESS') = (instance <> '')),
     CHECK (state = 'IN_QUEUE' OR scheduled = 0),
     CHECK ((state IN ('IN_QUEUE', 'IN_PROGRESS')) = (finished_at_ms = 0))

@@ -143,8 +143,11 @@ class UsageLine(Document):
     """One line of a usage report."""
 
     key: str
-    """The endpoint, worker, GPU, phase, day (`2026-11-21`), hour (`2026-11-21T14`), minute
-    (`2026-11-21T14:05`) or second (`2026-11-21T14:05:09`), UTC."""
+    """The endpoint, worker, API key, GPU, phase, day (`2026-11-21`), hour (`2026-11-21T14`), minute
+    (`2026-11-21T14:05`) or second (`2026-11-21T14:05:09`), UTC. Names in brackets are of what is nobody's,
+    such as `(idle)` by key."""
+    label: str
+    """Of an API key."""
     gpu_ms: int
     """Billable GPU milliseconds: time times GPUs, rounded down."""
     wall_ms: int
@@ -314,10 +317,11 @@ def registry_document(stored: StoredRegistry) -> RegistryDocument:
     )
 
 
-def usage_line(row: UsageRow) -> UsageLine:
+def usage_line(row: UsageRow, *, label: str = "") -> UsageLine:
     """Show a line of a usage report, with its price."""
     return UsageLine(
         key=row.key,
+        label=label,
         gpu_ms=whole_ms(row.gpu_ns),
         wall_ms=whole_ms(row.wall_ns),
         billed_s=row.billed_seconds,

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from gpud.api.schemas.base import Document, PageQuery, Query, Timestamp, timestamp, timestamp_or_none
 from gpud.core.job import JobState
+from gpud.core.metering import whole_ms
 
 if TYPE_CHECKING:
     from gpud.core.job import Job
@@ -97,6 +98,12 @@ class JobDocument(Document):
     """From its making, or its last retry, to the start of its last delivery."""
     exec_ms: int | None
     """Length of its last delivery."""
+    gpu_ms: int
+    """GPU time of all its deliveries: of a worker that ran several at once its part, not billed on top."""
+    cost_micros: int
+    """What that cost at the prices in force, in millionths."""
+    energy_mj: int
+    """Millijoules that its part of its workers' time drew; 0 where no GPU tells."""
     execution_timeout_ms: int
     input_bytes: int
 
@@ -128,6 +135,7 @@ class JobCount(Document):
 def job_fields(job: Job, queue: JobQueue, *, reason: str, estimate_ms: int | None) -> dict[str, Any]:
     """The fields of a job that both documents have."""
     shown = queue.shown_ms
+    used = job if job.finished_at_ms else queue.metering.charged(job)
     ended_ms = job.finished_at_ms or queue.now_ms()
     return {
         "id": job.id,
@@ -156,6 +164,9 @@ def job_fields(job: Job, queue: JobQueue, *, reason: str, estimate_ms: int | Non
         "kept_until": timestamp_or_none(shown(job.purge_at_ms)),
         "queue_ms": max(0, job.started_at_ms - job.created_at_ms) if job.started_at_ms else None,
         "exec_ms": max(0, ended_ms - job.started_at_ms) if job.started_at_ms else None,
+        "gpu_ms": whole_ms(used.gpu_ns),
+        "cost_micros": used.cost_micros,
+        "energy_mj": used.energy_mj,
         "execution_timeout_ms": job.execution_timeout_ms,
         "input_bytes": job.input_bytes,
     }

@@ -46,6 +46,8 @@ class SegmentDocument(Document):
     close_reason: str
     estimated: bool
     """The end was not observed but taken from the last sign of life."""
+    keys: dict[str, int]
+    """Nanoseconds of it by the API key whose requests ran; `(public)` for public endpoints."""
 
 
 class SegmentPage(Document):
@@ -74,4 +76,5 @@ def segment_document(segment: Segment) -> SegmentDocument:
         end_boot_ns=segment.start_boot_ns + segment.duration_ns,
         close_reason=segment.close_reason,
         estimated=segment.estimated,
+        keys=dict(segment.keys),
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gpud.cli import exits, grammar
 from gpud.cli.client import path_of
 from gpud.cli.grammar import Argument, Command, Option
-from gpud.cli.output import Column, age, facts, rows_at, state_text, text_at, value_at
+from gpud.cli.output import Column, age, facts, money, number_at, rows_at, state_text, text_at, value_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,6 +67,9 @@ def _get(values: Values, context: Context) -> int:
                 ("Kept until", text_at(job, "kept_until")),
                 ("Queue", _ms(job, "queue_ms")),
                 ("Run", _ms(job, "exec_ms")),
+                ("GPU", _ms(job, "gpu_ms")),
+                ("Cost", money(number_at(job, "cost_micros")) if number_at(job, "cost_micros") else ""),
+                ("Energy", _joules(job)),
                 ("Progress", _json(job.get("progress"))),
                 ("Output", _json(output)),
             ],
@@ -96,6 +99,11 @@ def _json(value: object) -> str:
 def _ms(job: Mapping[str, object], name: str) -> str:
     value = value_at(job, name)
     return f"{value} ms" if value is not None else ""
+
+
+def _joules(job: Mapping[str, object]) -> str:
+    energy_mj = number_at(job, "energy_mj")
+    return f"{energy_mj / 1000:,.1f} J" if energy_mj else ""
 
 
 def _moment(job: Mapping[str, object], name: str) -> str:

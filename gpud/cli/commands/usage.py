@@ -25,9 +25,14 @@ def _seconds(field: str) -> Callable[[Mapping[str, object]], str]:
     return cell
 
 
+def _name(row: Mapping[str, object]) -> str:
+    label = text_at(row, "label")
+    return f"{text_at(row, 'key')} {label}" if label else text_at(row, "key")
+
+
 def _columns(by: str, currency: str) -> tuple[Column, ...]:
     return (
-        Column(by.upper(), lambda row: text_at(row, "key")),
+        Column(by.upper(), _name),
         Column("GPU SECONDS", _seconds("gpu_ms"), right=True),
         Column("SECONDS", _seconds("wall_ms"), right=True),
         Column("SESSIONS", lambda row: f"{number_at(row, 'sessions'):,g}", right=True),
@@ -85,6 +90,7 @@ _FIELDS = (
     "end_boot_ns",
     "close_reason",
     "estimated",
+    "keys",
 )
 """Columns of a CSV export, in this order for good: new ones come last."""
 
@@ -130,6 +136,8 @@ def _csv_cell(value: object) -> str:
     match value:
         case bool():
             return str(value).lower()
+        case dict():
+            return " ".join(f"{name}={part}" for name, part in value.items())
         case list():
             return " ".join(map(str, value))
         case _:
@@ -145,7 +153,7 @@ COMMANDS = (
             Option(
                 "by",
                 "One line for each.",
-                choices=("endpoint", "worker", "gpu", "phase", "day", "hour", "minute", "second"),
+                choices=("endpoint", "worker", "key", "gpu", "phase", "day", "hour", "minute", "second"),
                 default="endpoint",
             ),
             Option("endpoint", "Only this endpoint's.", kind=grammar.ENDPOINT, metavar="NAME"),
@@ -160,6 +168,9 @@ COMMANDS = (
             "BILLED S rounds each session of a worker up to a whole second. Running workers count up to "
             "now; days, hours, minutes and seconds are UTC. By phase, idle time has a line of its own, and "
             "so has what is not billed; a session has several phases and counts in none.\n\n"
+            "By key, a moment in which several requests run belongs to their keys in equal parts. Time in "
+            "which none runs has lines of its own, such as (idle) and (starting); (public) is of endpoints "
+            "that ask for no key, and local of callers at the Unix socket.\n\n"
             "--export prints what the sums are made of: worker and number name a segment for good, and a "
             "closed one never changes, so what comes twice can be dropped. --since and --until go by its "
             "end.\n\n"

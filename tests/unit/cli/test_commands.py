@@ -565,6 +565,7 @@ def test_usage_is_exported_segment_by_segment(kind: str, gpud: Gpud, daemon: Can
         "end_boot_ns": 6,
         "close_reason": "one, two",
         "estimated": False,
+        "keys": {"key_a": 3, "(public)": 2},
     }
 
     def page(seen: Seen) -> Reply:
@@ -578,6 +579,6 @@ def test_usage_is_exported_segment_by_segment(kind: str, gpud: Gpud, daemon: Can
         assert [json.loads(line) for line in lines] == [segment, segment | {"seq": 1}]
         return
     assert lines[0].split(",") == list(segment)
-    start = '"one, two",false'
+    start = '"one, two",false,key_a=3 (public)=2'
     assert lines[1].startswith("wk_a,0,active,true,llm,r,GPU-1 GPU-2,1000000,")
     assert lines[1].endswith(start)

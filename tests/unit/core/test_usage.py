@@ -358,7 +358,8 @@ def test_minutes_and_seconds_of_a_period_sum_to_it_phase_by_phase(
         assert phase_totals(rows) == phase_totals(whole)
         for row in rows:
             lived = {each.worker_id for each in found}
-            assert sum(row.phases_ns.values()) <= every_ns * 3 * len(lived)
+            # Labels of the wall clock are whole milliseconds: neighbours may overlap by less than one.
+            assert sum(row.phases_ns.values()) <= every_ns * 3 * len(lived) + 3 * MS * len(found)
         assert sum(row.billed_seconds for row in rows) == sum(row.billed_seconds for row in whole)
 
 

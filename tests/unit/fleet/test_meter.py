@@ -47,9 +47,15 @@ class _Books:
     def __init__(self) -> None:
         self.clock = _Clock()
         self.rows: list[FleetChange] = []
-        self.meter = Meter(self.clock, self.rows.append)
+        self.had_s: dict[str, float] = {}
+        """What the gateway tells next of keys."""
+        self.meter = Meter(self.clock, self.rows.append, lambda _: self._take())
         self.worker = worker(state=_S.PENDING)
         self.ready_at_ns = 0
+
+    def _take(self) -> dict[str, float]:
+        had, self.had_s = self.had_s, {}
+        return had
 
     def wait(self, ms: int) -> None:
         self.clock.at_ns += ms * _MS
@@ -105,6 +111,44 @@ def test_a_whole_life_is_metered_phase_by_phase() -> None:
         (Phase.STOP, 5),
         (Phase.RELEASE, 3),
     ]
+
+
+def test_what_keys_had_is_written_with_the_segment_in_which_they_had_it() -> None:
+    books = _Books()
+    books.start()
+    books.meter.busy(books.worker.id)
+    books.wait(300)
+    books.had_s = {"key_a": 0.2, "key_b": 0.1}
+    books.meter.idle(books.worker.id)
+    books.wait(400)
+    books.meter.settle()
+    books.alive()
+    books.meter.busy(books.worker.id)
+    books.wait(50)
+    books.had_s = {"key_b": 0.05}
+    books.stop()
+    shares = [(each.phase, dict(each.keys)) for each in books.segments if each.keys]
+    assert shares == [
+        (Phase.ACTIVE, {"key_a": 200_000_000, "key_b": 100_000_000}),
+        (Phase.ACTIVE, {"key_b": 50_000_000}),
+    ]
+
+
+def test_a_worker_that_is_busy_for_long_has_its_segment_cut_and_nothing_is_lost() -> None:
+    books = _Books()
+    books.start()
+    books.meter.busy(books.worker.id)
+    for _ in range(7):
+        books.wait(100_000)
+        books.had_s = {"key_a": 100.0}
+        books.meter.settle()
+        books.alive()
+    books.stop()
+    active = [each for each in books.segments if each.phase is Phase.ACTIVE]
+    assert [each.duration_ns for each in active] == [300 * 10**9, 300 * 10**9, 100 * 10**9]
+    assert [dict(each.keys) for each in active] == [{"key_a": each.duration_ns} for each in active]
+    for before, after in pairwise(books.segments):
+        assert (after.seq, after.start_boot_ns) == (before.seq + 1, before.end_boot_ns)
 
 
 def test_leases_last_from_the_first_segment_to_the_last() -> None:
