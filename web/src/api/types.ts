@@ -230,6 +230,9 @@ export interface Job {
   kept_until: string | null;
   queue_ms: number | null;
   exec_ms: number | null;
+  gpu_ms: number;
+  cost_micros: number;
+  energy_mj: number;
   execution_timeout_ms: number;
   input_bytes: number;
 }
@@ -261,6 +264,9 @@ export interface JobDetail {
   kept_until: string | null;
   queue_ms: number | null;
   exec_ms: number | null;
+  gpu_ms: number;
+  cost_micros: number;
+  energy_mj: number;
   execution_timeout_ms: number;
   input_bytes: number;
   attempts: readonly gpud__api__schemas__jobs__Attempt[];
@@ -607,10 +613,11 @@ export interface Usage {
   total: UsageTotal;
 }
 
-export type UsageBy = "endpoint" | "worker" | "gpu" | "phase" | "day" | "hour" | "minute" | "second";
+export type UsageBy = "endpoint" | "worker" | "key" | "gpu" | "phase" | "day" | "hour" | "minute" | "second";
 
 export interface UsageLine {
   key: string;
+  label: string;
   gpu_ms: number;
   wall_ms: number;
   billed_s: number;
