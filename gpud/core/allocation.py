@@ -289,6 +289,9 @@ class _Round:
         self.promises.setdefault(tenant.worker_id, claimant.name)
         if not leaving:
             self.later.discard(tenant.worker_id)
+            if tenant.worker_id in self.serving:  # Its turn was to last longer than its GPUs do.
+                self.serving.discard(tenant.worker_id)
+                self.units[tenant.endpoint] -= 1
             reclaim = Reclaim(worker_id=tenant.worker_id, endpoint=claimant.name, hold=hold)
             self.reclaims.setdefault(tenant.worker_id, reclaim)
 

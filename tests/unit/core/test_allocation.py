@@ -223,6 +223,18 @@ def test_a_light_endpoint_that_comes_back_is_at_most_a_quantum_ahead() -> None:
     assert answer.memory.fairness.gpu_s == {"a": 5000.0, "b": 4940.0}
 
 
+def test_whoever_loses_a_worker_that_was_to_serve_out_its_turn_is_told_why() -> None:
+    """One claimant waits for the end of the turn; a higher one takes another of the GPUs at once."""
+    wide = _claimant("wide", count=4)
+    answer = _allocate(
+        [wide, _claimant("equal"), _claimant("higher", needed=2, priority=1)],
+        [_tenant("wide", 0, 1, 2, 3, ready_for_s=0.0)],
+        count=5,
+    )
+    assert "wk_wide_0" in _victims(answer)
+    assert "wide" in answer.waits
+
+
 @st.composite
 def contests(draw: st.DrawFn) -> Contest:
     count = draw(st.integers(1, 8))
