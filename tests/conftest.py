@@ -19,7 +19,10 @@ pytest_plugins = ("tests.rig.fixtures",)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says how busy the machine is; a hang meets the time limit of its test.
-hypothesis.settings.register_profile("gpud", deadline=None)
+# A run tries the same examples each time, so that it judges the change and not the day;
+# `--hypothesis-profile=explore` looks for new ones.
+hypothesis.settings.register_profile("gpud", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=3000)
 hypothesis.settings.load_profile("gpud")
 
 _IN_ORDER = ("sim", "unit", "e2e", "rig", "contract")

@@ -29,7 +29,7 @@ from tests.contract.api_site import running_api
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CASES_MAX = 6
+CASES_MAX = 4
 """Cases for each operation and each kind of data."""
 
 

@@ -8,7 +8,7 @@ from tests.sim.chaos import TROUBLES, Chaos, Plot
 from tests.sim.final import check_calm
 
 _SEEDS = 50
-_LIFE_S = 6 * 60.0
+_LIFE_S = 4 * 60.0
 _DAY_S = 24 * 3600.0
 
 
