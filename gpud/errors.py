@@ -13,6 +13,7 @@
     ├── RequestStalled          408   the client began a request and did not go on
     ├── Unauthenticated         401
     ├── Forbidden               403
+    │   ├── CrossOrigin         403   a page of others opened a WebSocket
     │   └── PathDenied          403   the endpoint's spec keeps this path from callers
     ├── NotFound                404
     │   └── ImageNotFound       404
@@ -20,6 +21,7 @@
     │   └── ExecEnded           409   a session in a worker was ended by gpud
     ├── IdempotencyMismatch     422
     ├── BodyTooLarge            413
+    ├── UnknownHost             421   addressed to a name that is not gpud's
     ├── TooManyAttempts         429   keys that are not valid, from one address
     ├── QueueFull               429
     ├── StartFailed             503   the endpoint's circuit is open
@@ -156,6 +158,13 @@ class PathDenied(Forbidden):
     title = "The endpoint keeps this path from callers"
 
 
+class CrossOrigin(Forbidden):
+    """A browser opened a WebSocket for a page that is not gpud's."""
+
+    slug = "cross-origin"
+    title = "Pages of others may not do this"
+
+
 class NotFound(GpudError):
     """Nothing of that name exists."""
 
@@ -200,6 +209,14 @@ class BodyTooLarge(GpudError):
     slug = "body-too-large"
     status = 413
     title = "The request body is too large"
+
+
+class UnknownHost(GpudError):
+    """A request without a key, addressed to a name that gpud does not answer to."""
+
+    slug = "unknown-host"
+    status = 421
+    title = "This name is not one that gpud answers to"
 
 
 class TooManyAttempts(GpudError):

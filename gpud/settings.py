@@ -37,6 +37,11 @@ class ServerSettings(_Section):
     ] = ""
     """Domain under which every endpoint has a host name: with `gpu.example.org` a request to
     `llm.gpu.example.org` goes to the endpoint `llm`, its path unchanged. Empty for none."""
+    hosts: tuple[Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")], ...] = ()
+    """Names by which people reach the dashboard, such as that of a front-end. Addresses, `localhost` and
+    `domain` need not be listed; any other name is refused (421) unless a key comes with the
+    request, because a page of others could have its own name lead here. With `tls_cert` every name is
+    taken."""
     body_bytes_max: Annotated[int, Field(ge=1024, le=1 << 40)] = 1 << 30
     """Largest request body forwarded to a worker, in bytes."""
     shutdown_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 25.0
@@ -364,6 +369,7 @@ def _path_of(loc: tuple[int | str, ...]) -> str:
 _PATTERNS = {
     "server.listen": "must be host:port, such as 127.0.0.1:8700",
     "server.domain": "must be a domain name in lower case, such as gpu.example.org",
+    "server.hosts": "must be host names in lower case, without scheme and port",
     "docker.runtime": "must be `auto`, or the name of a runtime of the engine, such as crun",
     "docker.network": "must be a network name of letters, digits, '_', '.' and '-', at most 63",
     "webhooks.http_hosts": "must be host names or addresses, without scheme, port or path",

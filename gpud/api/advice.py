@@ -114,6 +114,20 @@ ADVICE: dict[str, Advice] = {
         means="The client began a request and then sent nothing for too long, so it was given up.",
         do="Send the request again. If it happens often, look at the client's network or its upload code.",
     ),
+    "unknown-host": Advice(
+        means="A request without a key was addressed to a name that is not gpud's. A page of others can "
+        "have a name of theirs lead to this machine and would then count as the dashboard's own page, so "
+        "only addresses, `localhost`, `server.domain` and the names in `server.hosts` are answered. With TLS "
+        "of gpud's own (`server.tls_cert`) every name is, as the browser checks it against the certificate.",
+        do="Open the dashboard by its address, or add the name to `server.hosts` in gpud.toml and restart "
+        "gpud. Clients that send a key may use any name.",
+    ),
+    "cross-origin": Advice(
+        means="A browser asked for a WebSocket on behalf of a page that is not this daemon's: its Origin "
+        "header is another than the Host it asked.",
+        do="Open the terminal from gpud's own dashboard. Behind a front-end that changes the Host header, "
+        "add the name that people use to `server.hosts`.",
+    ),
     "too-many-attempts": Advice(
         means="Many requests with keys that are not valid came from this address within a minute. Requests "
         "with a valid key are not held up.",

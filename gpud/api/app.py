@@ -38,6 +38,7 @@ from gpud.api import (
 from gpud.api.audit_log import OPERATIONS_HERE as AUDIT_LOG_OPERATIONS
 from gpud.api.auditing import auditing_middleware
 from gpud.api.following import Followers
+from gpud.api.hosts import hosts_middleware, set_hosts
 from gpud.api.idempotency import idempotency_middleware
 from gpud.api.identity import ADMINISTRATOR_UIDS, identity_middleware
 from gpud.api.openapi import openapi_document
@@ -124,9 +125,8 @@ def build_api(
 ) -> web.Application:
     """Build the application; run it with one `web.AppRunner`, on as many sites as wanted.
 
-    Who is trusted follows from the connection alone: see `identity`. There is no check of the
-    Host header, since no host name is known that it should have; a page that had its own name
-    resolve to this machine would lack a key.
+    Who is trusted follows from the connection alone: see `identity`. By which names gpud may be
+    asked without a key is in `hosts`.
 
     Args:
         control: The fleet's door.
@@ -151,6 +151,7 @@ def build_api(
         client_max_size=BODY_BYTES_MAX,
         middlewares=[
             problems_middleware,
+            hosts_middleware,
             identity_middleware,
             auditing_middleware,
             idempotency_middleware,
@@ -176,6 +177,7 @@ def build_api(
     )
     default_uids = frozenset({0, os.geteuid()})
     app[ADMINISTRATOR_UIDS] = default_uids if administrator_uids is None else administrator_uids
+    set_hosts(app, settings)
     app[events.FOLLOWERS] = Followers("events")
     app[logs.READERS] = Followers("logs")
     app[state.VIEWERS] = Followers("the state")

@@ -39,6 +39,12 @@ class Caller:
 CALLER = web.RequestKey("CALLER", Caller)
 ADMINISTRATOR_UIDS = web.AppKey("ADMINISTRATOR_UIDS", frozenset[int])
 
+_FROM_BROWSERS = frozenset({hdrs.ORIGIN, "Sec-Fetch-Site"})
+"""A browser puts them into what it sends for a page, and takes no other word for them."""
+_NO_BROWSERS = (
+    "A browser's request came through the Unix socket, as through a front-end that connects there: nobody is "
+    "an administrator by that. Have the front-end connect to the TCP port, and send a key."
+)
 _ADMINISTRATOR = Caller(name=LOCAL, scopes=(keys.ADMIN,))
 
 
@@ -81,6 +87,8 @@ def caller_of(request: web.Request, scope: str, *, token: str | None = None) -> 
     token = _bearer_token(request) if token is None else token
     uid = peer_uid(request)
     if token is None and uid is not None and uid in request.app[ADMINISTRATOR_UIDS]:
+        if not _FROM_BROWSERS.isdisjoint(request.headers):
+            raise Unauthenticated(_NO_BROWSERS)
         return _ADMINISTRATOR
     peer = source_of(request)
     key = request.app[SERVICES].keyring.authorize_from(peer, token, scope)

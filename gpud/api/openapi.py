@@ -23,6 +23,7 @@ from gpud.errors import (
     StorageFull,
     TooManyAttempts,
     Unauthenticated,
+    UnknownHost,
     UnsupportedMediaType,
 )
 
@@ -254,7 +255,7 @@ def _refusal(operation: Operation) -> Json:
 
 
 def _problems(operation: Operation) -> list[type[GpudError]]:
-    kinds: list[type[GpudError]] = [*operation.problems, GpudError]
+    kinds: list[type[GpudError]] = [*operation.problems, GpudError, UnknownHost]
     if operation.scope is not Scope.OPEN:
         kinds += [Unauthenticated, Forbidden, TooManyAttempts, DependencyDown]
     if operation.query is not None or operation.body is not None or operation.mutates:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from gpud.core.endpoint import EndpointSpec
 
     _Require = Callable[[bool, str, str], None]
+
+_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
 
 def spec_faults(spec: EndpointSpec) -> dict[str, str]:
@@ -137,6 +140,13 @@ def _require_health_and_limits(spec: EndpointSpec, require: _Require) -> None:
     require(16 <= limits.pids <= 4_194_304, "limits.pids", "must be 16 to 4194304")
 
 
+def _is_volume_source(source: str) -> bool:
+    """Whether a source is spelled like one; whether it may be used is seen where it really leads."""
+    if "/" in source:
+        return source.startswith("/") and "\0" not in source and ".." not in PurePosixPath(source).parts
+    return _VOLUME_NAME.fullmatch(source) is not None
+
+
 def _require_env_and_volumes(spec: EndpointSpec, require: _Require) -> None:
     for key, value in spec.env:
         require(
@@ -158,7 +168,12 @@ def _require_env_and_volumes(spec: EndpointSpec, require: _Require) -> None:
             f"volumes.{i}.target",
             "must be an absolute path inside the container",
         )
-        require(bool(volume.source), f"volumes.{i}.source", "must name a volume or a path")
+        require(
+            _is_volume_source(volume.source),
+            f"volumes.{i}.source",
+            "must be an absolute path without '..', or the name of a volume: two characters or more of "
+            "letters, digits, '_', '.' and '-'",
+        )
         require(
             "docker.sock" not in volume.source,
             f"volumes.{i}.source",

@@ -106,7 +106,7 @@ async def test_every_option_of_a_deploy_arrives(site: ApiSite, gpud: Gpud) -> No
         "llm",
         *("--port", "8001", "--gpus", "2", "--gpu-least-memory-mib", "1000", "--gpu-model", "Fake"),
         *("--min-workers", "1", "--max-workers", "3", "--policy", "fixed", "--concurrency", "4"),
-        *("--idle-timeout", "90s", "--priority", "5", "--env", "A=1", "--volume", "v:/v:ro"),
+        *("--idle-timeout", "90s", "--priority", "5", "--env", "A=1", "--volume", "vol:/v:ro"),
         *("--health-path", "/up", "--start-timeout", "2m", "--request-timeout", "1h", "--alias", "m"),
         *("--public", "--cpus", "1.5", "--memory-mib", "512", "--shm-mib", "64", "--", "serve", "--fast"),
     )
@@ -136,7 +136,7 @@ async def test_every_option_of_a_deploy_arrives(site: ApiSite, gpud: Gpud) -> No
         (["--priority", "101"], "--priority"),
         (["--env", "CUDA_VISIBLE_DEVICES=0"], "--env CUDA_VISIBLE_DEVICES"),
         (["--volume", "/var/run/docker.sock:/s"], "--volume #1 source"),
-        (["--volume", "v:relative"], "--volume #1 target"),
+        (["--volume", "vol:relative"], "--volume #1 target"),
         (["--health-path", "up"], "--health-path"),
         (["--start-timeout", "0"], "--start-timeout"),
         (["--request-timeout", "0"], "--request-timeout"),

@@ -69,7 +69,7 @@ def faults_of(spec: object) -> dict[str, str]:
         ({"scale": {"min_workers": 3, "max_workers": 2}}, "scale.min_workers", "must be 0 to max_workers"),
         ({"scale": {"idle_timeout_s": "1m"}}, "scale.idle_timeout_s", "must be a number"),
         ({"limits": {"memory_mib": 3}}, "limits.memory_mib", "must be 0 or at least 6"),
-        ({"volumes": [{"source": "a", "target": "b/c"}]}, "volumes.0.target", "must be an absolute path"),
+        ({"volumes": [{"source": "cache", "target": "b/c"}]}, "volumes.0.target", "must be an absolute path"),
         (
             {"volumes": [{"source": "/var/run/docker.sock", "target": "/s"}]},
             "volumes.0.source",
