@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +25,15 @@ from gpud.adapters.install_look import (
 )
 from gpud.adapters.nvml_health import look_at_gpus
 from gpud.adapters.sqlite.datadir import DATABASE_NAME
+from gpud.adapters.sqlite.sealing import load_master_key
 from gpud.adapters.sqlite.store import MASTER_KEY_NAME
+from gpud.adapters.sqlite.survey import known_secrets, table_sizes
+from gpud.adapters.support_tar import sizes_in, write_bundle
 from gpud.core.doctor.box import DiskLook
 from gpud.core.doctor.examination import Box
 from gpud.core.doctor.findings import GIB
 from gpud.core.doctor.gpus import NvmlLook
+from gpud.errors import GpudError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -139,6 +144,39 @@ def write_backup(
     if not (data_dir / MASTER_KEY_NAME).exists() and SERVICE_KEY.exists():
         files[MASTER_KEY_NAME] = SERVICE_KEY
     return back_up(data_dir, to, files=files, with_logs=with_logs, replace_it=replace_it)
+
+
+def write_support_bundle(
+    settings: Settings, to: Path, files: Mapping[str, bytes], secrets: list[str]
+) -> bool:
+    """Write a support bundle, adding the sizes of what is in the data directory.
+
+    Args:
+        settings: Of the daemon.
+        to: The tar.
+        files: By name.
+        secrets: Values to be looked for, beside those that are stored.
+
+    Returns:
+        Whether the stored secrets could be read, so that they were looked for too.
+    """
+    data_dir = settings.paths.data_dir
+    more, known = {"sizes.json": b"{}"}, True
+    try:
+        key_path = next((p for p in (data_dir / MASTER_KEY_NAME, SERVICE_KEY) if p.exists()), None)
+        key = load_master_key(key_path, may_create=False) if key_path else None
+        if settings.server.tls_key:
+            secrets = [*secrets, Path(settings.server.tls_key).read_text(encoding="ascii", errors="replace")]
+        database = data_dir / DATABASE_NAME
+        if database.exists():
+            secrets = [*secrets, *known_secrets(database, key)]
+            known = key is not None
+            sizes = {"tables": table_sizes(database), "files": sizes_in(data_dir)}
+            more["sizes.json"] = json.dumps(sizes, indent=1).encode()
+    except (GpudError, OSError):
+        known = False
+    write_bundle(to, to.name.partition(".")[0], {**files, **more}, secrets)
+    return known
 
 
 def restore_backup(path: Path, data_dir: Path) -> Restored:

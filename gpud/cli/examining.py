@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gpud.cli import exits
 from gpud.cli.exits import CommandFailed
@@ -21,8 +21,43 @@ if TYPE_CHECKING:
 _ANSWER_S = 5.0
 
 
-def examine(values: Values, context: Context) -> tuple[tuple[str, tuple[Finding, ...]], ...]:
-    """Look at the box and judge it; see `core.doctor.examination.examine`."""
+class Examined(NamedTuple):
+    """A box as it was found.
+
+    Args:
+        areas: The findings; see `core.doctor.examination.examine`.
+        settings: Those in force, or else the file's, or else the defaults.
+        daemon_answers: A daemon runs and may be asked.
+        socket: Where it is asked when nobody says.
+    """
+
+    areas: tuple[tuple[str, tuple[Finding, ...]], ...]
+    settings: Settings
+    daemon_answers: bool
+    socket: str
+
+    def document(self) -> dict[str, object]:
+        """As `--json` prints it."""
+        from gpud.core.doctor.findings import counts  # noqa: PLC0415
+
+        totals = counts(finding for _area, findings in self.areas for finding in findings)
+        checks = [
+            {
+                "area": area,
+                "check": finding.check,
+                "verdict": finding.verdict.value,
+                "found": finding.found,
+                "why": finding.why,
+                "todo": finding.todo,
+            }
+            for area, findings in self.areas
+            for finding in findings
+        ]
+        return {"ok": not totals["failed"], "counts": totals, "checks": checks}
+
+
+def examine_fully(values: Values, context: Context) -> Examined:
+    """Look at the box and judge it."""
     from gpud.core.doctor import examination  # noqa: PLC0415 - help does without
     from gpud.core.doctor.install import SettingsLook  # noqa: PLC0415
     from gpud.offline import look_at_box  # noqa: PLC0415 - half a second of imports
@@ -30,7 +65,8 @@ def examine(values: Values, context: Context) -> tuple[tuple[str, tuple[Finding,
 
     file = find(values)
     run_dir = (file.settings or Settings()).paths.run_dir
-    client = context.new_client(timeout_s=_ANSWER_S, default_socket=str(run_dir / "api.sock"))
+    socket = str(run_dir / "api.sock")
+    client = context.new_client(timeout_s=_ANSWER_S, default_socket=socket)
     try:
         daemon = _daemon(client)
         in_force = _settings_in_force(client) if daemon.answers else None
@@ -47,7 +83,7 @@ def examine(values: Values, context: Context) -> tuple[tuple[str, tuple[Finding,
         daemon_gpus=health,
         listens=_address(settings) if daemon.answers else "",
     )
-    return examination.examine(box)
+    return Examined(examination.examine(box), settings, daemon.answers, socket)
 
 
 def _daemon(client: Client) -> DaemonLook:

@@ -15,15 +15,16 @@ def top_help() -> str:
         "",
         "Usage: gpud COMMAND [OPTIONS]",
     ]
+    width = max(map(len, index.FIRST_WORDS))
     for title, first_words in index.GROUPS:
         lines += ["", f"{title}:"]
         for first_word in first_words:
             commands = index.commands_of(first_word)
             if len(commands[0].words) == 1:
-                lines.append(f"  {first_word:<10}  {commands[0].summary}")
+                lines.append(f"  {first_word:<{width}}  {commands[0].summary}")
             else:
                 verbs = ", ".join(command.words[1] for command in commands)
-                lines.append(f"  {first_word:<10}  {verbs}")
+                lines.append(f"  {first_word:<{width}}  {verbs}")
     lines += ["", "Options of every command:", *_rows(_option_rows(grammar.GLOBAL_OPTIONS))]
     lines += ["", "gpud COMMAND --help says more. Exit codes: docs/reference/cli.md."]
     return "\n".join(lines) + "\n"

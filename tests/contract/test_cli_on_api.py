@@ -7,6 +7,7 @@ import io
 import json
 import signal
 import sys
+import tarfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -338,3 +339,26 @@ async def test_a_listing_of_several_pages_is_read_whole(site: ApiSite, gpud: Gpu
         await site.control.deploy(EndpointSpec(name=EndpointName(name), image="x"))
     rows = (await gpud("endpoint", "ls", "--json")).document["items"]
     assert [row["name"] for row in rows] == names
+
+
+async def test_doctor_and_support_bundle_ask_for_what_the_api_has(
+    site: ApiSite, gpud: Gpud, tmp_path: Path
+) -> None:
+    await _deployed(gpud, "llm", "--env", "WORD=a-value-of-the-user")
+    site.control.parts["engine"] = "Docker does not answer."
+    (tmp_path / "gpud.toml").write_text("")
+    config = ("--config", str(tmp_path / "gpud.toml"))
+    checks = {check["check"]: check for check in (await gpud("doctor", "--json", *config)).document["checks"]}
+    assert (checks["daemon"]["verdict"], checks["settings"]["verdict"]) == ("ok", "ok")
+    assert (checks["daemon-engine"]["verdict"], checks["daemon-engine"]["found"]) == (
+        "failed",
+        "Docker does not answer.",
+    )
+    ran = await gpud("support-bundle", str(tmp_path / "b.tar.gz"), "--worker-logs", *config)
+    assert ran.code == 0
+    assert "did not tell" not in ran.err
+    with tarfile.open(tmp_path / "b.tar.gz") as tar:
+        texts = {entry.name: (tar.extractfile(entry) or io.BytesIO()).read() for entry in tar}
+    assert b"gpud_ready" in texts["b/metrics.txt"]
+    assert b'"WORD": "[redacted]"' in texts["b/endpoints.json"]
+    assert not any(b"a-value-of-the-user" in text for text in texts.values())

@@ -618,3 +618,11 @@ SELECT * FROM audit_log
 WHERE seq > :seq AND (:caller = '' OR caller = :caller) AND (:operation = '' OR operation = :operation)
   AND (:subject = '' OR subject = :subject) AND +at_ms >= :since_ms AND +at_ms < :until_ms
 ORDER BY seq LIMIT :limit;
+
+-- name: specs_all
+-- Of every endpoint that ever was, to know the values of their environments.
+SELECT spec FROM endpoint_revision;
+
+-- name: table_sizes
+-- Reads every page of the database; only where SQLite was built with it.
+SELECT name, sum(pgsize) AS bytes, sum(ncell) AS cells FROM dbstat GROUP BY name ORDER BY bytes DESC;

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from gpud.adapters.sqlite.failures import translate, translate_os
 from gpud.adapters.sqlite.migrate import APPLICATION_ID
-from gpud.adapters.sqlite.sealing import REGISTRY, WEBHOOK, Sealer
+from gpud.adapters.sqlite.sealing import Sealer
 from gpud.adapters.sqlite.statements import SQL
 from gpud.errors import StoreUnusable
 
@@ -95,31 +95,6 @@ def inspect(path: Path, *, master_key: bytes | None = None) -> Copied:
         if check != known:
             raise StoreUnusable("The master key is not the one that the database's secrets were sealed with.")
     return Copied(schema, row["install_id"], tuple(row["ref"] for row in rows))
-
-
-def stored_secrets(path: Path, master_key: bytes) -> tuple[str, ...]:
-    """Decrypt every secret that is stored, so that it can be looked for; as far as that is possible.
-
-    Args:
-        path: Of a copy of the database.
-        master_key: That they are encrypted with.
-    """
-    found = []
-    with suppress(sqlite3.Error), closing(_open_copy(path)) as copy:
-        install_id = copy.execute(SQL["install_read"]).fetchone()["install_id"]
-        sealer = Sealer(master_key, install_id=install_id)
-        sealed = []
-        for row in copy.execute(SQL["registries_all"]).fetchall():
-            kept = copy.execute(SQL["registry_read"], {"name": row["name"]}).fetchone()
-            sealed.append((REGISTRY, row["name"], kept["password_nonce"], kept["password_sealed"]))
-        for row in copy.execute(SQL["webhooks_all"]):
-            sealed.append((WEBHOOK, row["id"], row["secret_nonce"], row["secret_sealed"]))
-            if row["old_secret_nonce"] is not None:
-                sealed.append((WEBHOOK, row["id"], row["old_secret_nonce"], row["old_secret_sealed"]))
-        for kind, name, nonce, text in sealed:
-            with suppress(StoreUnusable):
-                found.append(sealer.unseal(nonce, text, kind=kind, name=name))
-    return tuple(found)
 
 
 def _open_copy(path: Path) -> sqlite3.Connection:

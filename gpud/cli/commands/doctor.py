@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gpud.cli import exits
-from gpud.cli.examining import examine
+from gpud.cli.examining import examine_fully
 from gpud.cli.grammar import FLAG, Command, Option
 from gpud.cli.settings_file import CONFIG
 
@@ -15,35 +15,17 @@ if TYPE_CHECKING:
 
 
 def _doctor(values: Values, context: Context) -> int:
-    from gpud.core.doctor.findings import Verdict, counts  # noqa: PLC0415 - help does without
+    from gpud.core.doctor.findings import counts  # noqa: PLC0415 - help does without
 
-    areas = examine(values, context)
-    found = [finding for _area, findings in areas for finding in findings]
-    totals = counts(found)
+    examined = examine_fully(values, context)
+    totals = counts(finding for _area, findings in examined.areas for finding in findings)
     if context.as_json:
-        context.print_json(
-            {
-                "ok": not totals["failed"],
-                "counts": totals,
-                "checks": [
-                    {
-                        "area": area,
-                        "check": finding.check,
-                        "verdict": finding.verdict.value,
-                        "found": finding.found,
-                        "why": finding.why,
-                        "todo": finding.todo,
-                    }
-                    for area, findings in areas
-                    for finding in findings
-                ],
-            }
-        )
+        context.print_json(examined.document())
     else:
         from gpud.cli.doctor_text import print_areas  # noqa: PLC0415 - rich is for people
 
-        print_areas(areas, totals, all_of_them=not values.flag("brief"))
-    return exits.FAILED if any(f.verdict is Verdict.FAILED for f in found) else exits.OK
+        print_areas(examined.areas, totals, all_of_them=not values.flag("brief"))
+    return exits.FAILED if totals["failed"] else exits.OK
 
 
 COMMANDS = (

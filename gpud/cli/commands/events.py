@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gpud.cli.values import Values
 
 _SHOWN = 30
-_SHOWN_MAX = 1000
+_SHOWN_MAX = 500
 
 
 def _events(values: Values, context: Context) -> int:
