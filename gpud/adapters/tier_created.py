@@ -39,6 +39,10 @@ class CreatedTier:
         """It is kept for as long as nobody starts it."""
         return "" if seen.status is ContainerStatus.CREATED else "Somebody else started the container."
 
+    async def was_left(self, standby: Standby) -> bool:  # noqa: ARG002 - the port's signature
+        """The engine is asked for its start only once a row says so."""
+        return False
+
     async def discard(self, worker_id: WorkerId) -> None:
         """Nothing holds it."""
 

@@ -130,6 +130,10 @@ class ParkedTier:
         held = await self._files(_is_held, self._directory(standby.id))
         return "" if held else "Nothing waits for the trigger in the container any more."
 
+    async def was_left(self, standby: Standby) -> bool:
+        """Nobody waits for the trigger: it was triggered, or its container ended."""
+        return not await self._files(_is_held, self._directory(standby.id))
+
     async def discard(self, worker_id: WorkerId) -> None:
         """Forget its directory; the shim ends with its container."""
         await self._files(_remove_directory, self._directory(worker_id))

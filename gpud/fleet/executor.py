@@ -49,6 +49,7 @@ class Executor:
         state: The fleet, to read.
         efforts: What to run for each action; each ends by posting an event.
         tasks: Owns the tasks; an unknown exception in one ends the daemon.
+        needs_engine: Whether a worker that is to be launched needs a start of the engine.
     """
 
     def __init__(
@@ -56,10 +57,12 @@ class Executor:
         state: FleetState,
         efforts: Mapping[Action, Callable[[WorkerId], Awaitable[None]]],
         tasks: asyncio.TaskGroup,
+        needs_engine: Callable[[WorkerId], bool] = lambda _worker_id: True,
     ) -> None:
         self._state = state
         self._efforts = efforts
         self._tasks = tasks
+        self._needs_engine = needs_engine
         self._running: dict[WorkerId, _Running] = {}
         self.begun: Counter[str] = Counter()
         """Efforts begun, by kind."""
@@ -98,19 +101,37 @@ class Executor:
                 continue
             self._start(worker, action, running)
 
-    def hurry(self) -> None:
-        """Begin at once to bring back who is wanted and has its GPUs: that needs nothing on disk.
+    def hurry(self, *, may_start: bool) -> None:
+        """Begin beside the write what may begin before it is on disk.
 
-        Should the daemon end before it is, the worker is found running where it was to be paused.
+        A paused worker thaws, and has its GPUs; should the daemon end first, it is found running where it
+        was to be paused. A look at GPUs changes nothing. A parked container is triggered: should the daemon
+        end first, the next one finds a standby that nothing holds back and destroys it before anybody
+        else may start.
+
+        Args:
+            may_start: False while the disk is full: then nothing is looked at or triggered.
         """
         if self._closed or not self._hands_free:
             return
         for worker in self._state.workers.values():
-            running = self._running.get(worker.id)
-            if worker.state is not WorkerState.WAKING or worker.cause is not Cause.WOKEN:
+            action = self._before_the_write(worker)
+            if action is None or (action is not Action.WAKE and not may_start):
                 continue
-            if running is None or running.action is not Action.WAKE:
-                self._start(worker, Action.WAKE, running)
+            running = self._running.get(worker.id)
+            if running is None or running.action is not action:
+                self._start(worker, action, running)
+
+    def _before_the_write(self, worker: Worker) -> Action | None:
+        match worker.state:
+            case WorkerState.WAKING if worker.cause is Cause.WOKEN:
+                return Action.WAKE
+            case WorkerState.RESERVED:
+                return Action.VERIFY_GPUS
+            case WorkerState.CREATING if not self._needs_engine(worker.id):
+                return Action.LAUNCH
+            case _:
+                return None
 
     def _may_begin(self, action: Action, *, may_start: bool) -> bool:
         if not self._hands_free:

@@ -149,7 +149,7 @@ class Fleet:
         self._sweeper = Sweeper(self.hands, self.prewarmer, self._keeper)
         prober = Prober(self.hands)
         self._stepping = Stepping(self.hands, ports.steps, prober)
-        self._executor = Executor(self.state, self._efforts(prober), tasks)
+        self._executor = Executor(self.state, self._efforts(prober), tasks, self._keeper.needs_engine)
         self.reconciler.hurry = self._executor.hurry
         self._warmer = Warmer(self.hands, ports.page_cache, tasks)
         self._trials = Trials(self.hands, self.prewarmer, tasks)
@@ -214,6 +214,7 @@ class Fleet:
                 looked_ns = self._ports.clock.boot_ns()
                 self._adoption.settle(await self._ports.runtime.list_workers(), looked_boot_ns=looked_ns)
                 await self._keeper.survey(await self._stepping.survey())
+                await self._keeper.end_triggered()
                 self._executor.free_hands()
                 self._keeper.free_hands()
                 # No daemon but this one makes containers of this install: every container that

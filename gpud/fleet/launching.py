@@ -117,8 +117,10 @@ class Launching:
     async def launch(self, worker_id: WorkerId) -> None:
         """Create and start the container."""
         hands = self._hands
-        if not self._keeper.needs_engine(worker_id) and await self._wake(worker_id):
-            return
+        if not self._keeper.needs_engine(worker_id):
+            if await self._wake(worker_id):
+                return
+            await hands.reconciler.written()  # a trigger may come before, an engine's start may not
         async with self._starts:
             if await self._wake(worker_id):
                 return

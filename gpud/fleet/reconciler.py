@@ -13,7 +13,7 @@ from gpud.core.reconcile import plan
 from gpud.core.records import EventRecorded
 from gpud.core.standby import StandbyBudget
 from gpud.core.worker import Cause, WorkerEvent, WorkerState
-from gpud.errors import InvariantBroken, StorageFull
+from gpud.errors import InvariantBroken, StorageFull, Unavailable
 from gpud.fleet.chronicle import Chronicle
 from gpud.fleet.moves import Moves
 from gpud.fleet.rollouts import Rollouts
@@ -62,6 +62,14 @@ class ReconcilerPolicy:
     verify_gpus: bool
     starts: StartLimits = field(default_factory=StartLimits)
     standbys: StandbyBudget = field(default_factory=StandbyBudget)
+
+
+class Hurry(Protocol):
+    """Begins what needs not wait for the disk."""
+
+    def __call__(self, *, may_start: bool) -> None:
+        """Begin it; of what starts something, nothing unless `may_start`."""
+        ...
 
 
 class Follower(Protocol):
@@ -123,7 +131,7 @@ class Reconciler:
         self._plan_fault = ""
         self._round_ended = asyncio.Event()
         self.rounded_s = clock.now_s()
-        self.hurry: Callable[[], None] = lambda: None  # called once the table is out, before the disk
+        self.hurry: Hurry | None = None  # called once the table is out, before the disk
         self.senses: list[Callable[[float], None]] = []
         """Called in each round with its loop time, once the load was taken and before anything is decided."""
         self.listeners: list[Callable[[EventRecorded], None]] = []
@@ -177,6 +185,18 @@ class Reconciler:
         self._changes.append((apply, settled))
         self._wake.set()
         return await settled  # type: ignore[return-value]
+
+    async def written(self) -> None:
+        """Wait until what was decided so far is on disk.
+
+        Raises:
+            Unavailable: The disk is full.
+        """
+        while self._is_writing:
+            self._round_ended.clear()
+            await self._round_ended.wait()
+        if self._journal.full_since_s is not None:
+            raise Unavailable(_FULL)
 
     def wake(self) -> None:
         """Ask for a round soon."""
@@ -284,7 +304,8 @@ class Reconciler:
         # The table goes out before anything is awaited: no request reaches a worker that this
         # round has started to drain.
         self._publish(now_s)
-        self.hurry()
+        if self.hurry is not None:
+            self.hurry(may_start=self._journal.full_since_s is None)
         more_to_settle = self._meter.settle()
         self._is_writing = True
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -118,6 +119,18 @@ class StandbyKeeper:
         await self._destroy(standby)
         self._hands.reconciler.tell(lambda: self._standbys.fell_through(worker.id, why))
         return None
+
+    async def end_triggered(self) -> None:
+        """Destroy standbys that were triggered by a daemon that ended before it could write so.
+
+        Their applications run, on GPUs that nothing says are taken; so this comes before anybody may start.
+        """
+        for standby in list(self._hands.state.standbys.values()):
+            tier = self._tiers.get(standby.rung)
+            if standby.state is StandbyState.READY and tier is not None and await tier.was_left(standby):
+                await self._destroy(standby)
+                why = "It was triggered by a daemon that ended at that moment."
+                self._hands.reconciler.tell(partial(self._standbys.failed, standby.id, why, counts=False))
 
     def needs_engine(self, worker_id: WorkerId) -> bool:
         """Whether starting this worker is a start of the engine."""

@@ -68,6 +68,10 @@ class Tier(Protocol):
         """Say why a container is not on the rung any more; empty when it is."""
         ...
 
+    async def was_left(self, standby: Standby) -> bool:
+        """Whether its container has left the rung, by a `leave` of which no row tells."""
+        ...
+
     async def discard(self, worker_id: WorkerId) -> None:
         """Let go of what holds the container, so that it can be stopped and removed; absent is fine."""
         ...

@@ -61,6 +61,10 @@ class FakeParkedTier:
             return f"The container ended while it was parked, with code {seen.exit_code}."
         return "" if seen.address == standby.address else "Its address changed."
 
+    async def was_left(self, standby: Standby) -> bool:
+        found = self._runtime.containers.get(standby.id)
+        return found is not None and found.running and not found.held
+
     async def discard(self, worker_id: WorkerId) -> None:
         pass
 

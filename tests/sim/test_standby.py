@@ -79,6 +79,26 @@ def test_a_daemon_that_dies_while_a_standby_wakes_leaves_nothing_behind(rung: Ru
         check_calm(sim)
 
 
+def test_what_a_daemon_triggered_and_could_not_write_down_is_gone_before_anybody_starts_on_its_gpu() -> None:
+    with Sim(2) as sim:
+        _deploy(sim, Rung.PARKED)
+        standby = WorkerId(_stands_by(sim))
+        sim.deploy("other", _ONE)
+        sim.crash_daemon()
+        sim.ask(lambda: sim.runtime.release(standby, {}))
+        sim.run(for_s=5)
+        sim.restart()
+        other = sim.request("other", takes_s=0.1)
+        sim.run(for_s=5)
+        assert other.outcome is Outcome.ANSWERED
+        assert not sim.events("gpu.health_changed"), "nobody was met on the GPU"
+        (failed,) = sim.events("standby.failed")
+        assert "triggered by a daemon that ended" in str(failed)
+        sim.run(for_s=100)
+        assert _stands_by(sim) != standby
+        check_calm(sim)
+
+
 @pytest.mark.parametrize("rung", RUNGS)
 @pytest.mark.parametrize("seed", range(8))
 def test_a_daemon_that_dies_while_it_prepares_leaves_nothing_behind(rung: Rung, seed: int) -> None:

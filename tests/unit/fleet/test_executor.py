@@ -30,7 +30,9 @@ class _Rig:
         self.told: list[str] = []
         self.releases: dict[Action, asyncio.Event] = {action: asyncio.Event() for action in Action}
         self.errors: dict[Action, list[Exception]] = {}
-        self.executor = Executor(self.state, {each: self._effort(each) for each in Action}, tasks)
+        self.needs_engine = False
+        efforts = {each: self._effort(each) for each in Action}
+        self.executor = Executor(self.state, efforts, tasks, lambda _: self.needs_engine)
         if hands_free:
             self.executor.free_hands()
         self.state.workers[worker_id(0)] = worker(state=_S.PENDING)
@@ -73,6 +75,47 @@ def _story(tell: Callable[[_Rig], Awaitable[None]], *, hands_free: bool = True) 
         return rig.told
 
     return virtual(run())
+
+
+@pytest.mark.parametrize(
+    ("state", "may_start", "begun"),
+    [
+        (_S.CREATING, True, ["launch begins"]),
+        (_S.CREATING, False, []),
+        (_S.RESERVED, True, ["verify_gpus begins"]),
+        (_S.RESERVED, False, []),
+        (_S.PULLING, True, []),
+        (_S.STOPPING, True, []),
+    ],
+)
+def test_what_may_begin_beside_the_write_begins_once(
+    state: WorkerState, may_start: bool, begun: list[str]
+) -> None:
+    async def tell(rig: _Rig) -> None:
+        before = rig.state.workers[worker_id(0)]
+        rig.state.workers[worker_id(0)] = replace(before, state=state)
+        rig.executor.hurry(may_start=may_start)
+        await asyncio.sleep(0.01)
+        rig.told.append("-")
+        await rig.round()
+
+    said = _story(tell)
+    assert said[: said.index("-")] == begun
+    assert said.count("launch begins") <= 1
+    assert said.count("verify_gpus begins") <= 1
+
+
+def test_a_start_of_the_engine_waits_for_the_write() -> None:
+    async def tell(rig: _Rig) -> None:
+        rig.needs_engine = True
+        before = rig.state.workers[worker_id(0)]
+        rig.state.workers[worker_id(0)] = replace(before, state=_S.CREATING)
+        rig.executor.hurry(may_start=True)
+        await asyncio.sleep(0.01)
+        rig.told.append("-")
+        await rig.round()
+
+    assert _story(tell)[:2] == ["-", "launch begins"]
 
 
 def test_an_effort_runs_while_the_state_asks_for_it() -> None:
