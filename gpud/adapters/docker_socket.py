@@ -1,9 +1,12 @@
-"""Connects the Docker SDK to a Unix socket and leaves nothing open when that fails."""
+"""Connects the Docker SDK to a Unix socket: shorter on the way, and nothing left open when that fails."""
 
 from __future__ import annotations
 
 import socket
+from typing import Any
 
+import docker
+import requests
 from docker.transport import UnixHTTPAdapter
 from docker.transport.unixconn import UnixHTTPConnection, UnixHTTPConnectionPool
 
@@ -39,3 +42,30 @@ class UnixSocketAdapter(UnixHTTPAdapter):  # type: ignore[misc]  # The SDK has n
                     url, self.socket_path, self.timeout, maxsize=self.max_pool_size
                 )
             return pool
+
+
+class SocketClient(docker.APIClient):  # type: ignore[misc]  # The SDK has no types.
+    """The SDK's client of an engine behind a Unix socket, used by one thread.
+
+    The SDK sends everything through `requests`, whose sessions merge settings, look for proxies, keep
+    cookies and follow redirects: a third of a light call's CPU time, which all threads take turns for.
+    The engine has none of these, so a request is prepared and sent as it is.
+    """
+
+    def __init__(self, host: str, *, version: str, timeout_s: float) -> None:
+        super().__init__(base_url=host, version=version, timeout=timeout_s)
+        self._to_socket = UnixSocketAdapter(f"http+{host}", timeout_s)
+        self.mount("http+docker://", self._to_socket)
+
+    def request(self, method: str, url: str, **said: Any) -> requests.Response:  # noqa: ANN401 - as there
+        """Send one request; as `requests.Session.request` does, for what the SDK says of one."""
+        prepared = requests.PreparedRequest()
+        headers = {**self.headers, **(said.get("headers") or {})}
+        prepared.prepare(method, url, headers, data=said.get("data"), params=said.get("params"))
+        stream = bool(said.get("stream"))
+        response: requests.Response = self._to_socket.send(
+            prepared, stream=stream, timeout=said.get("timeout")
+        )
+        if not stream:
+            _ = response.content  # read to its end, so that the connection can be used again
+        return response

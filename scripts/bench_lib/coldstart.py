@@ -1,11 +1,13 @@
 """What a request waits for at zero workers, from each rung, beside `docker start` of a created container.
 
 For each application the arms run in turn, in an order drawn anew each round: a request to an endpoint that
-keeps one standby on a rung, for every rung; one to an endpoint whose only worker is paused; and the
-engine's start of the same container over its raw socket, with a probe every millisecond. The bare container
-is made from gpud's own request, and a difference in HostConfig stops the run. Page cache: warm. The static
-server answers within a millisecond of its start; the
-Python worker sleeps 3 s before it listens, as an import would take.
+keeps one standby on a rung, for every rung; one to an endpoint whose only worker is paused; one to a worker
+that is ready, which is what every request costs here; and the engine's start of the same container over its
+raw socket, with a probe every millisecond. An arm begins when what the arms before it left to do is done:
+no container is being made or removed. The bare container is made from gpud's own request, and a difference
+in HostConfig stops the run. Page cache: warm. The static server answers within a millisecond of its start;
+the Python worker sleeps 3 s before it listens, as an import would take. 30 pairs and all peers take half an
+hour or so.
 """
 
 from __future__ import annotations
@@ -22,10 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench_lib.bursts import measure_burst
 from bench_lib.cached import measure_cached
 from bench_lib.cold_peers import measure_peers
+from bench_lib.engine_calls import measure_engine_calls
 from bench_lib.engine_socket import EngineSocket
-from bench_lib.plain import BURST, measure_burst, measure_plain
+from bench_lib.plain import BURST, measure_plain
 from bench_lib.report import Report, add_arguments
 
 from gpud.adapters.docker_launch import create_body
@@ -44,9 +48,10 @@ if TYPE_CHECKING:
 PORT = 8000
 STANDBY_RUNGS = ("parked", "created")
 RUNGS = (*STANDBY_RUNGS, "paused")
-RUNGS_AT_ONCE = ("created", "parked")
+RUNGS_AT_ONCE = ("created", "parked", "paused")
 PEER_ROUNDS = 5
 SEED = 7
+_QUIET_S = 0.1
 _FROZEN_BY_NOW_S = 0.05
 """A worker's state says paused a few milliseconds before the kernel has stopped its processes."""
 _ROOT = Path(__file__).parents[2]
@@ -78,7 +83,14 @@ APPS = (
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench coldstart", description=__doc__)
     add_arguments(parser)
+    parser.add_argument("--rounds", type=int, metavar="N", help="of every part, 2 or more; else by part")
     options = parser.parse_args(argv)
+    if options.rounds is not None and options.rounds < 2:
+        parser.error("--rounds must be 2 or more: a p95 of one sample is none")
+
+    def rounds(full: int, quick: int) -> int:
+        return int(options.rounds or (quick if options.quick else full))
+
     subprocess.run([str(_ROOT / "scripts/build-shim")], check=True)
     report = Report("coldstart", ["docker", "uvloop"])
     rng = random.Random(SEED)  # noqa: S311 - an order, not a secret
@@ -89,14 +101,16 @@ def main(argv: list[str]) -> int:
         try:
             daemon.start()
             report.versions["docker_engine"] = engine.client.version()["Version"]
-            measure_plain(report, daemon, 12 if options.quick else 30, rng)
-            for rung in RUNGS_AT_ONCE:
-                measure_burst(report, daemon, 2 if options.quick else 10, rung)
-            measure_cached(report, daemon, 3 if options.quick else 15, rng)
+            measure_engine_calls(report, daemon, rounds(200, 50))
+            measure_plain(report, daemon, rounds(30, 12), rng)
             for app in APPS:
-                _measure(report, daemon, app, app.quick_rounds if options.quick else app.rounds, rng)
+                _measure(report, daemon, app, rounds(app.rounds, app.quick_rounds), rng)
+            for app in APPS:
+                for rung in RUNGS_AT_ONCE:
+                    measure_burst(report, daemon, rounds(10, 3 if app is APPS[0] else 2), rung, app)
+            measure_cached(report, daemon, rounds(15, 2), rng)
             if not options.quick:
-                measure_peers(report, daemon, PEER_ROUNDS)
+                measure_peers(report, daemon, rounds(PEER_ROUNDS, 0))
         finally:
             daemon.clean_up()
     report.finish(options)
@@ -115,20 +129,23 @@ def _engine() -> Iterator[Engine]:
 
 def _measure(report: Report, daemon: DaemonProcess, app: App, rounds: int, rng: random.Random) -> None:
     pin = ""
-    for rung in RUNGS:
+    for rung in (*RUNGS, "ready"):
         pin = daemon.deploy(_spec(app, rung))["image"]["pin"]
     with contextlib.closing(EngineSocket(str(daemon.engine.socket_path))) as bare:
         arms: dict[str, Callable[[], float]] = {
             "docker_start": lambda: _bare_arm(bare, daemon, app, pin),
             **{rung: lambda rung=rung: _gpud_arm(daemon, app, rung) for rung in STANDBY_RUNGS},
             "paused": lambda: _paused_arm(daemon, app),
+            "ready": lambda: _ready_arm(daemon, app),
         }
         for arm in arms.values():
             arm()  # not counted: page cache, connection pools, the key
         took_ms: dict[str, list[float]] = {name: [] for name in arms}
         for _ in range(rounds):
             for name in rng.sample(sorted(arms), len(arms)):
+                _come_to_rest(daemon, app)
                 took_ms[name].append(arms[name]())
+    report.add(f"first_byte_ms_ready_{app.name}", "gpud", "ms", took_ms["ready"])
     for rung in RUNGS:
         metric = f"first_byte_ms_{rung}_{app.name}"
         report.add(metric, "gpud", "ms", took_ms[rung])
@@ -136,7 +153,7 @@ def _measure(report: Report, daemon: DaemonProcess, app: App, rounds: int, rng: 
         report.add(f"{metric}_p95", "gpud", "ms", [_p95(took_ms[rung])])
         pairs = zip(took_ms[rung], took_ms["docker_start"], strict=True)
         report.add(f"{metric}_paired", "gpud less docker_start", "ms", [ours - bare for ours, bare in pairs])
-    for rung in RUNGS:
+    for rung in (*RUNGS, "ready"):
         assert daemon.api("DELETE", f"/v1/endpoints/{_name(app, rung)}").status == 204
     daemon.wait_zero(within_s=60)
 
@@ -151,8 +168,10 @@ def _name(app: App, rung: str) -> str:
 
 def _spec(app: App, rung: str) -> dict[str, Any]:
     scale = {"idle_timeout_s": 0, "scale_down_delay_s": 0, "max_workers": 1}
-    paused = {"pause": {"after_idle_s": 0.05}, "scale": {"idle_timeout_s": 3600, "max_workers": 1}}
-    steps = paused if rung == "paused" else {"standby": {"mode": rung}, "scale": scale}
+    stays: dict[str, Any] = {"scale": {"idle_timeout_s": 3600, "max_workers": 1}}
+    steps = {"ready": stays, "paused": stays | {"pause": {"after_idle_s": 0.05}}}.get(
+        rung, {"standby": {"mode": rung}, "scale": scale}
+    )
     return {
         "name": _name(app, rung),
         "image": app.image,
@@ -177,6 +196,30 @@ def _gpud_arm(daemon: DaemonProcess, app: App, rung: str) -> float:
     assert reply.status == 200
     assert reply.worker == kept["id"], "it was started from its standby"
     until(lambda: not daemon.workers(name), what="the endpoint is back at zero", within_s=60)
+    return took_s * 1000
+
+
+def _come_to_rest(daemon: DaemonProcess, app: App) -> None:
+    """Wait until nothing is being made, removed or stepped down."""
+
+    def at_rest() -> bool:
+        kept = [s for rung in STANDBY_RUNGS for s in daemon.endpoint(_name(app, rung))["standbys"]]
+        states = sorted(worker["state"] for worker in daemon.workers())
+        settled = [s["state"] for s in kept] == ["ready"] * len(STANDBY_RUNGS) and states == [
+            "paused",
+            "ready",
+        ]
+        return settled and len(daemon.containers()) == len(kept) + len(states)
+
+    until(at_rest, what="nothing is under way", within_s=60)
+    time.sleep(_QUIET_S)
+
+
+def _ready_arm(daemon: DaemonProcess, app: App) -> float:
+    began_s = time.perf_counter()
+    reply = daemon.call(_name(app, "ready"), "/health", headers={"X-Gpud-Wake": "true"})
+    took_s = time.perf_counter() - began_s
+    assert reply.status == 200
     return took_s * 1000
 
 

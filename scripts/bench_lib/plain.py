@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +32,7 @@ if TYPE_CHECKING:
 
 PORT = 8000
 BURST = 10
-PARALLEL = 4
-"""Starts that the bare arm has the engine do at once: what gpud allows on two cores."""
+"""Endpoints woken at once, elsewhere; the daemon may start as many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +51,7 @@ class Taken:
 
 
 def measure_plain(report: Report, daemon: DaemonProcess, rounds: int, rng: random.Random) -> None:
-    """Add the rows of the plain path, and of ten endpoints woken at once."""
+    """Add the rows of the plain path."""
     pin = daemon.deploy(_spec("plain"))["image"]["pin"]
     daemon.deploy(_spec("ahead", standby="created"))
     with contextlib.closing(EngineSocket(str(daemon.engine.socket_path))) as bare:
@@ -95,35 +92,6 @@ def _report(report: Report, took: dict[str, list[Taken]]) -> None:
         report.add(
             "overhead_ms_plain_p95", subject, "ms", [statistics.quantiles(over, n=20, method="inclusive")[-1]]
         )
-
-
-def measure_burst(report: Report, daemon: DaemonProcess, rounds: int, rung: str) -> None:
-    """Ten endpoints woken at once beside one, from a rung; and the bare engine starting as many."""
-    names = [f"burst-{rung}-{index}" for index in range(BURST)]
-    pin = ""
-    for name in names:
-        pin = daemon.deploy(_spec(name, standby=rung, gpus=0))["image"]["pin"]
-    one_ms: list[float] = []
-    ten_ms: list[float] = []
-    bare_ms: list[float] = []
-    for _ in range(rounds + 1):
-        _until_kept(daemon, names)
-        one_ms.append(_gpud(daemon, names[0], kept=True).total_ms)
-        _until_kept(daemon, names)
-        ten_ms.append(_at_once([lambda name=name: _call(daemon, name).total_ms for name in names]))
-        _until_none(daemon, names)
-        bare_ms.append(_bare_burst(daemon, pin))
-    metric = f"burst_ten_ms_{rung}_static"
-    report.add(metric, "gpud, one", "ms", one_ms[1:])
-    report.add(metric, "gpud", "ms", ten_ms[1:])
-    report.add(metric, "docker_start", "ms", bare_ms[1:])
-    ratios = [ten / one for ten, one in zip(ten_ms[1:], one_ms[1:], strict=True)]
-    report.add(f"burst_ten_ratio_{rung}_static", "gpud, ten over one", "ratio", ratios)
-    over = [ten / bare for ten, bare in zip(ten_ms[1:], bare_ms[1:], strict=True)]
-    report.add(f"burst_ten_ratio_{rung}_static", "gpud over docker_start", "ratio", over)
-    for name in names:
-        assert daemon.api("DELETE", f"/v1/endpoints/{name}").status == 204
-    daemon.wait_zero(within_s=60)
 
 
 def _spec(name: str, *, standby: str = "none", gpus: int = 1) -> dict[str, Any]:
@@ -196,34 +164,6 @@ def _bare(bare: EngineSocket, daemon: DaemonProcess, pin: str, *, ahead: bool) -
         return _taken(began_s, time.perf_counter(), headers)
     finally:
         bare.remove(name)
-
-
-def _bare_burst(daemon: DaemonProcess, pin: str) -> float:
-    slots = threading.Semaphore(PARALLEL)
-    names = [bare_name() for _ in range(BURST)]
-    sockets = [EngineSocket(str(daemon.engine.socket_path)) for _ in names]
-
-    def start(bare: EngineSocket, name: str) -> float:
-        with slots:
-            return bare.start_and_probe(name, daemon.network, PORT, "/health")
-
-    try:
-        for bare, name in zip(sockets, names, strict=True):
-            bare.create(name, _body(daemon, name, pin))
-        return _at_once([lambda b=b, n=n: start(b, n) for b, n in zip(sockets, names, strict=True)])
-    finally:
-        for bare, name in zip(sockets, names, strict=True):
-            bare.remove(name)
-            bare.close()
-
-
-def _at_once(calls: list[Callable[[], float]]) -> float:
-    """Milliseconds until the last of several calls made at once has returned."""
-    with ThreadPoolExecutor(len(calls)) as pool:
-        began_s = time.perf_counter()
-        for future in [pool.submit(call) for call in calls]:
-            future.result()
-        return (time.perf_counter() - began_s) * 1000
 
 
 def _same_host_config(bare: EngineSocket, daemon: DaemonProcess, pin: str) -> None:
