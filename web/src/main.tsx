@@ -3,10 +3,19 @@ import { type ComponentChildren, render } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { key, learnScopes } from "./api/client";
 import { followState, known } from "./live/state";
+import { DeployPage, EditPage } from "./pages/deploy";
 import { EndpointPage } from "./pages/endpoint";
+import { EventsPage } from "./pages/events";
 import { GpusPage } from "./pages/gpus";
+import { JobDetailPage } from "./pages/job";
+import { JobsPage } from "./pages/jobs";
+import { KeysPage } from "./pages/keys";
+import { LogsPage } from "./pages/logs";
 import { Overview } from "./pages/overview";
+import { RevisionsPage } from "./pages/revisions";
 import { SignIn } from "./pages/signin";
+import { StartsPage } from "./pages/starts";
+import { UsagePage } from "./pages/usage";
 import { WorkerPage } from "./pages/worker";
 import { route } from "./router";
 import { Empty } from "./ui/parts";
@@ -14,6 +23,7 @@ import { Shell } from "./ui/shell";
 import "./style/base.css";
 import "./style/shell.css";
 import "./style/parts.css";
+import "./style/pages.css";
 
 function App() {
   return key.value ? <SignedIn key={key.value} /> : <SignIn />;
@@ -30,7 +40,10 @@ function SignedIn() {
     const heading = document.querySelector("h1");
     document.title = heading?.textContent ? `${heading.textContent} · gpud` : "gpud";
     if (first.current) first.current = false;
-    else document.getElementById("main")?.focus();
+    else {
+      document.getElementById("main")?.focus({ preventScroll: true });
+      scrollTo(0, 0);
+    }
   }, [place]);
   return <Shell>{known.value ? <Page /> : <p class="soft">Asking the daemon…</p>}</Shell>;
 }
@@ -47,6 +60,18 @@ function Page(): ComponentChildren {
       return <WorkerPage key={second} id={second ?? ""} />;
     case "gpus":
       return <GpusPage />;
+    case "jobs":
+      return second ? <JobDetailPage key={second} id={second} /> : <JobsPage />;
+    case "logs":
+      return <LogsPage />;
+    case "events":
+      return <EventsPage />;
+    case "usage":
+      return <UsagePage />;
+    case "keys":
+      return <KeysPage />;
+    case "deploy":
+      return <DeployPage />;
     default:
       return <Nowhere />;
   }
@@ -56,6 +81,12 @@ function endpointPage(name: string, part: string | undefined): ComponentChildren
   switch (part) {
     case undefined:
       return <EndpointPage key={name} name={name} />;
+    case "edit":
+      return <EditPage key={name} name={name} />;
+    case "starts":
+      return <StartsPage key={name} name={name} />;
+    case "revisions":
+      return <RevisionsPage key={name} name={name} />;
     default:
       return <Nowhere />;
   }

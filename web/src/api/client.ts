@@ -34,7 +34,7 @@ export class Unreachable extends Error {
   }
 }
 
-export function may(scope: "read" | "write" | "admin"): boolean {
+export function may(scope: "read" | "write" | "exec" | "admin"): boolean {
   const held = scopes.value ?? [];
   return held.includes("admin") || held.includes(scope);
 }

@@ -12,6 +12,8 @@ export type Line = "connecting" | "live" | "lost";
 export interface Following {
   /** The path to ask for; asked anew at each try. */
   path: () => string;
+  /** After which event to go on at first; empty for where the API begins by itself. */
+  lastId?: string;
   onEvent: (event: StreamEvent) => void;
   onLine?: (line: Line) => void;
   /** The API refused: trying again makes no sense. */
@@ -31,7 +33,7 @@ export function follow(following: Following): () => void {
 }
 
 async function keepFollowing(following: Following, end: AbortSignal): Promise<void> {
-  let lastId = "";
+  let lastId = following.lastId ?? "";
   let fails = 0;
   while (!end.aborted) {
     await untilVisible(end);

@@ -63,6 +63,24 @@ function EndpointActions({ endpoint }: { endpoint: EndpointState }) {
   };
   return (
     <div class="row actions">
+      <a class="button" href={link("endpoints", name, "edit")}>
+        Edit
+      </a>
+      <a class="button" href={`${link("logs")}?endpoint=${encodeURIComponent(name)}`}>
+        Logs
+      </a>
+      <a class="button" href={`${link("events")}?endpoint=${encodeURIComponent(name)}`}>
+        Events
+      </a>
+      <a class="button" href={`${link("jobs")}?endpoint=${encodeURIComponent(name)}`}>
+        Jobs
+      </a>
+      <a class="button" href={link("endpoints", name, "starts")}>
+        Cold starts
+      </a>
+      <a class="button" href={link("endpoints", name, "revisions")}>
+        Revisions
+      </a>
       <Action run={retry}>Retry</Action>
       <Action run={pause} {...(endpoint.max_workers ? { ask: pauseQuestion(name) } : {})}>
         {endpoint.max_workers ? "Pause" : "Resume"}
@@ -127,7 +145,7 @@ function RolloutNote({ rollout }: { rollout: Rollout }) {
   );
 }
 
-const WORKER_HEADS = ["Worker", "State", "Why", "GPUs", "Since its creation", ""];
+const WORKER_HEADS = ["Worker", "State", "Why", "GPUs", "Created", ""];
 
 export function WorkerTable({ workers }: { workers: readonly Worker[] }) {
   if (!workers.length) return <Empty>No worker runs. A request, a job or min_workers starts one.</Empty>;
@@ -146,7 +164,7 @@ export function WorkerTable({ workers }: { workers: readonly Worker[] }) {
             {one.detail && <span class="under">{one.detail}</span>}
           </Cell>
           <Cell head="GPUs">{one.gpu_uuids.join(", ") || "none"}</Cell>
-          <Cell head="Since its creation">
+          <Cell head="Created">
             <Age at={one.created_at} />
           </Cell>
           <Cell head="">

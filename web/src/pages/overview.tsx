@@ -16,6 +16,9 @@ export function Overview() {
       <section aria-labelledby="endpoints">
         <div class="row">
           <h2 id="endpoints">Endpoints</h2>
+          <a class="button" href="#/deploy">
+            Deploy
+          </a>
         </div>
         {endpoints.value.length ? <EndpointTable /> : <NoEndpoints />}
       </section>
@@ -72,7 +75,7 @@ function EndpointRow({ endpoint }: { endpoint: EndpointState }) {
       <Cell head="Condition">
         <Word word={endpoint.condition} />
       </Cell>
-      <Cell head="Workers">
+      <Cell head="Workers" cls="nowrap">
         {present.filter((one) => one.state === "ready").length} ready of {present.length}
         <span class="under">
           {endpoint.desired} desired, at most {endpoint.max_workers}
@@ -82,6 +85,11 @@ function EndpointRow({ endpoint }: { endpoint: EndpointState }) {
       <Cell head="Waiting">{endpoint.waiting}</Cell>
       <Cell head="Why" cls="why">
         <Plight endpoint={endpoint} />
+        {endpoint.rollout?.active && (
+          <span class="under">
+            rollout: <code>{endpoint.rollout.step}</code> {endpoint.rollout.detail}
+          </span>
+        )}
       </Cell>
     </tr>
   );
@@ -90,7 +98,7 @@ function EndpointRow({ endpoint }: { endpoint: EndpointState }) {
 function NoEndpoints() {
   return (
     <Empty>
-      There is no endpoint yet. Deploy one: <code>gpud deploy IMAGE --name NAME</code>.
+      There is no endpoint yet. <a href="#/deploy">Deploy one</a>, or run <code>gpud deploy IMAGE --name NAME</code>.
     </Empty>
   );
 }

@@ -5,6 +5,9 @@ import { known, workerNamed } from "../live/state";
 import { link } from "../router";
 import { Action } from "../ui/actions";
 import { Age, Empty, Fact, Word } from "../ui/parts";
+import { WorkerStats } from "../ui/stats";
+import { TerminalPanel } from "../ui/terminal";
+import { EventList } from "./events";
 
 export function StopButton({ worker }: { worker: Worker }) {
   const ends = worker.state === "draining" || worker.state === "stopping" || worker.state === "releasing";
@@ -35,9 +38,23 @@ export function WorkerPage({ id }: { id: string }) {
       </div>
       {!worker && known.value && <Empty>This worker does not run any more. What it wrote is kept.</Empty>}
       <div class="row actions">
+        <a class="button" href={`${link("logs")}?worker=${encodeURIComponent(id)}`}>
+          Logs
+        </a>
         {worker && <StopButton worker={worker} />}
       </div>
       {worker && <WorkerFacts worker={worker} />}
+      <WorkerStats id={id} />
+      {worker && (
+        <section aria-labelledby="terminal">
+          <h2 id="terminal">Terminal</h2>
+          <TerminalPanel worker={id} />
+        </section>
+      )}
+      <section aria-labelledby="events">
+        <h2 id="events">Events</h2>
+        <EventList query={{ worker: id }} limit={20} />
+      </section>
     </>
   );
 }

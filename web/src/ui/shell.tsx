@@ -9,6 +9,12 @@ import { NoticeBox, QuestionBox } from "./actions";
 const PAGES = [
   ["", "Overview"],
   ["gpus", "GPUs"],
+  ["jobs", "Jobs"],
+  ["logs", "Logs"],
+  ["events", "Events"],
+  ["usage", "Usage"],
+  ["keys", "Keys"],
+  ["deploy", "Deploy"],
 ] as const;
 
 const THEMES = ["auto", "light", "dark"] as const;
