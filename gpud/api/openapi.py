@@ -89,6 +89,16 @@ _OPENAI_ERROR: Json = {
 }
 
 
+_EVENT: Json = {
+    "type": "object",
+    "description": "A server-sent event; `data` is JSON.",
+    "properties": {"id": {"type": "string"}, "event": {"type": "string"}, "data": {"type": "string"}},
+}
+
+_SHAPES: dict[str, Json] = {"application/json": {"type": "object"}, "text/event-stream": _EVENT}
+"""Of answers that no schema describes."""
+
+
 def openapi_document(operations: Sequence[Operation], *, version: str) -> Json:
     """Write the document of a set of operations."""
     schemas = _schemas(operations)
@@ -228,10 +238,10 @@ def _responses(operation: Operation) -> Json:
         if operation.answer is not None:
             responses[str(status)]["content"] = {"application/json": {"schema": _ref(operation.answer)}}
         elif status == 200:
-            shape = "object" if operation.media_type == "application/json" else "string"
-            responses[str(status)]["content"] = {operation.media_type: {"schema": {"type": shape}}}
+            shape = _SHAPES.get(operation.media_type, {"type": "string"})
+            responses[str(status)]["content"] = {operation.media_type: {"schema": shape}}
         if operation.streams:
-            responses[str(status)]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+            responses[str(status)]["content"]["text/event-stream"] = {"schema": _EVENT}
     by_status: dict[int, list[str]] = {}
     for kind in _problems(operation):
         titles = by_status.setdefault(kind.status, [])

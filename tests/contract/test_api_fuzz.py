@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,6 +26,7 @@ from gpud.core.endpoint import EndpointSpec
 from gpud.core.ids import EndpointName
 from gpud.core.records import EndpointSaved, EventRecorded, WorkerInserted
 from tests.contract.api_site import running_api
+from tests.contract.test_api_access import NEEDED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +41,7 @@ class ApiThread:
     def __init__(self) -> None:
         self.url = ""
         self.token = ""
+        self.tokens: dict[str, str] = {}
         self.session = requests.Session()
         self._up: Future[None] = Future()
         self._loop = asyncio.new_event_loop()
@@ -79,6 +82,8 @@ class ApiThread:
             )
             self.url = str(site.client.make_url("/"))
             self.token = site.admin["Authorization"]
+            for scope in filter(None, OTHERS):
+                self.tokens[scope] = (await site.headers(scope))["Authorization"]
             self._up.set_result(None)
             await self._done.wait()
 
@@ -105,8 +110,46 @@ CONFIG = SchemathesisConfig.from_dict(
 schema = schemathesis.openapi.from_dict(openapi_document(ALL_OPERATIONS, version="0.1.0"), config=CONFIG)
 
 
+OTHERS = ("read", "write", "metrics", "exec", "invoke:*", "invoke:llm", "")
+"""Each of the first cases of an operation is sent by one of these as well; the empty one has no key."""
+SEEDED = ("172.30.0.2", '"endpoint.deployed"')
+"""What is in the store, and in no request."""
+_turns: Counter[str] = Counter()
+
+
+def _may(needed: str, held: str) -> bool:
+    """Whether a scope reaches an operation, whatever it then says."""
+    match needed:
+        case "open":
+            return True
+        case "any":
+            return bool(held)
+        case "invoke":
+            return held.startswith("invoke:")
+        case _:
+            return needed == held
+
+
+def _ask_as_another(case: Any, api: ApiThread) -> None:
+    """Whoever lacks the scope is refused before anything is read, and reads nothing."""
+    name = case.operation.definition.raw["operationId"]
+    turn = _turns[name]
+    _turns[name] += 1
+    if turn >= len(OTHERS):
+        return
+    held = OTHERS[turn]
+    headers = {"Authorization": api.tokens[held]} if held else {}
+    response = case.call(base_url=api.url, session=api.session, headers=headers, allow_redirects=False)
+    if _may(NEEDED[name], held):
+        assert response.status_code < 500, (held, response.text)
+    else:
+        assert response.status_code in (401, 403, 404, 405), (held, response.text)
+        assert not [fact for fact in SEEDED if fact in response.text], held
+
+
 @schema.parametrize()
 @settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 def test_every_answer_is_one_the_document_names(case: Any, api: ApiThread) -> None:
     headers = {"Authorization": api.token}
+    _ask_as_another(case, api)
     case.call_and_validate(base_url=api.url, session=api.session, headers=headers, allow_redirects=False)
