@@ -71,6 +71,7 @@ class Job:
         gpu_ns: GPU time of all deliveries so far: its part of its workers' time.
         cost_micros: What that cost.
         energy_mj: What was drawn meanwhile, as far as that is known.
+        path: Where at its worker it is posted; empty for the endpoint's own path for jobs.
     """
 
     seq: int
@@ -109,6 +110,7 @@ class Job:
     gpu_ns: int = 0
     cost_micros: int = 0
     energy_mj: int = 0
+    path: str = ""
 
     @property
     def retries(self) -> int:

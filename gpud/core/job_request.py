@@ -93,6 +93,7 @@ def accepted(
     sync: bool = False,
     webhook: str = "",
     input_bytes: int = 0,
+    path: str = "",
 ) -> Job:
     """The job as it is accepted; its row gives it its `seq` when that is 0."""
     wait_ms = min(policy.ttl_ms, policy.deadline_ms or policy.ttl_ms)
@@ -116,4 +117,5 @@ def accepted(
         sync=sync,
         webhook=webhook,
         input_bytes=input_bytes,
+        path=path,
     )

@@ -12,7 +12,8 @@ from gpud.gateway.credentials import allowed_model, allowed_route, callable_mode
 from gpud.gateway.phases import MODEL
 from gpud.gateway.quiet import starts_nothing
 from gpud.gateway.refusals import asleep
-from gpud.gateway.routing import ByModel, ToControl, ToEndpoint
+from gpud.gateway.respond_async import becomes_job, job_target
+from gpud.gateway.routing import AsJob, ByModel, ToControl, ToEndpoint
 
 if TYPE_CHECKING:
     from gpud.core.routing import Route
@@ -31,6 +32,8 @@ def begin(exchange: Exchange) -> None:
             admit(exchange, route, head.session)
         elif isinstance(upstream, ToControl):
             exchange.to_control()
+        elif isinstance(upstream, AsJob):
+            _make_job(exchange, upstream)
         elif isinstance(upstream, ByModel):
             exchange.path = upstream.target
             exchange.phase = MODEL
@@ -40,6 +43,19 @@ def begin(exchange: Exchange) -> None:
             _list_models(exchange)
     except GpudError as error:
         exchange.fail(error)
+
+
+def _make_job(exchange: Exchange, upstream: AsJob) -> None:
+    """Have the control API make a job of a request; where that cannot be, pass it on."""
+    head = exchange.head
+    table = exchange.plane.dispatcher.table
+    route, exchange.key = allowed_route(exchange.client.keys, table, upstream.name, head.token)
+    if becomes_job(head, route, upstream.target):
+        exchange.path = job_target(upstream)
+        exchange.to_control()
+    else:
+        exchange.path = upstream.target
+        admit(exchange, route, head.session)
 
 
 def choose_by_model(exchange: Exchange) -> None:

@@ -40,7 +40,8 @@ _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 
 # What a field means to the gateway; every other one is passed on as it is.
 _DROP, _CONNECTION, _LENGTH, _CODING, _HOSTS, _EXPECT, _UPGRADE = range(7)
-_AUTHORIZATION, _API_KEY, _TYPE, _FORWARDED_FOR, _SESSION, _OURS, _FORWARDED, _REPEATABLE = range(7, 15)
+_AUTHORIZATION, _API_KEY, _TYPE, _FORWARDED_FOR, _SESSION, _OURS, _FORWARDED = range(7, 14)
+_REPEATABLE, _PREFER = range(14, 16)
 _PLAIN = -1
 _SPELLINGS_MAX = 1024
 _UNWELL = (502, 503, 504)
@@ -62,6 +63,7 @@ _REQUEST_FIELDS = {
     b"forwarded": _FORWARDED,
     b"x-session-id": _SESSION,
     b"idempotency-key": _REPEATABLE,
+    b"prefer": _PREFER,
     b"x-gpud-request-id": _OURS,
     b"x-gpud-worker": _OURS,
     b"keep-alive": _DROP,
@@ -126,7 +128,7 @@ class RequestHead:
         self.authorization: str | None = None
         self.api_key: str | None = None
         self.credentials: tuple[bytes, ...] = ()
-        self.content_type = self.forwarded_for = self.session = b""
+        self.content_type = self.forwarded_for = self.session = self.prefer = b""
         self.forwarded: tuple[bytes, ...] = ()
         self.upstream: Upstream | None = None
         self.token: str | None = None
@@ -298,6 +300,9 @@ def _read_request_field(  # noqa: C901 - one branch a field
         head.forwarded += (line,)
     elif kind == _SESSION:
         head.session = value
+        head.lines.append(line)
+    elif kind == _PREFER:
+        head.prefer += b"," + value if head.prefer else value
         head.lines.append(line)
     elif kind == _REPEATABLE:
         head.idempotent = True

@@ -14,7 +14,8 @@ from typing import TypeVar
 from gpud.gateway import answers
 from gpud.gateway.credentials import token_of
 from gpud.gateway.heads import RequestHead, ResponseHead, parse_request, parse_response
-from gpud.gateway.routing import ByModel, ToEndpoint, choose_upstream
+from gpud.gateway.respond_async import preferred
+from gpud.gateway.routing import ByModel, ToEndpoint, choose_upstream, endpoint_in_host
 
 HEADS_MAX = 512
 """Heads kept; all are forgotten when there are more."""
@@ -93,7 +94,10 @@ def _without_length(raw: bytes) -> tuple[bytes, int] | None:
 
 
 def _prepare(head: RequestHead, domain: str) -> None:
-    upstream = head.upstream = choose_upstream(head.method, head.target, head.host, domain)
+    upstream = choose_upstream(head.method, head.target, head.host, domain)
+    if head.prefer and isinstance(upstream, ToEndpoint) and endpoint_in_host(head.host, domain) is None:
+        upstream = preferred(head, upstream)
+    head.upstream = upstream
     head.token = token_of(head.authorization, head.api_key)
     if isinstance(upstream, ToEndpoint | ByModel):
         head.start = head.start_for(upstream.target)

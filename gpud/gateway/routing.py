@@ -22,6 +22,13 @@ class ToEndpoint(NamedTuple):
     target: str
 
 
+class AsJob(NamedTuple):
+    """Make a job of it if that is possible, else forward it like `ToEndpoint`."""
+
+    name: EndpointName
+    target: str
+
+
 class ByModel(NamedTuple):
     """Read `model` in the body, then forward with this request target."""
 
@@ -36,7 +43,7 @@ class ToControl(NamedTuple):
     """Hand to the control API, unchanged."""
 
 
-Upstream = ToEndpoint | ByModel | ModelList | ToControl
+Upstream = ToEndpoint | AsJob | ByModel | ModelList | ToControl
 CONTROL = ToControl()
 MODELS = ModelList()
 

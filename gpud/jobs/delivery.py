@@ -50,7 +50,7 @@ class Delivery:
         self._handover = Handover(
             worker=slot.worker,
             claim=claim,
-            path=spec.jobs.path,
+            path=claim.job.path or spec.jobs.path,
             cancel_path=spec.jobs.cancel_path,
             headers={
                 "X-Gpud-Job-Id": claim.job.id,

@@ -142,6 +142,7 @@ class JobQueue(JobBoard):
             sync=asked.sync,
             webhook=asked.webhook,
             input_bytes=len(asked.payload.content),
+            path=asked.path,
         )
         # Counted from here on, so that a burst cannot pass the limit while it is being written.
         lane = self.lane(asked.endpoint)

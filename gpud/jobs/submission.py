@@ -28,7 +28,7 @@ class QueueLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """A job as its caller asks for it."""
+    """A job as its caller asks for it; `path` is the worker's, empty for the endpoint's path for jobs."""
 
     endpoint: EndpointName
     owner: str
@@ -37,3 +37,4 @@ class Submission:
     sync: bool = False
     webhook: str = ""
     idempotency: IdempotencyClaim | None = None
+    path: str = ""

@@ -52,7 +52,7 @@ def test_every_operation_that_changes_something_is_audited() -> None:
     left_out = {one.name for one in ALL_OPERATIONS if one.mutates and one.audited is Audited.NEVER}
     assert left_out == NOT_AUDITED
     on_request = {one.name for one in ALL_OPERATIONS if one.mutates and one.audited is Audited.JOBS}
-    assert on_request == {"runpod_run", "runpod_runsync", "runpod_openai"}
+    assert on_request == {"make_job", "runpod_run", "runpod_runsync", "runpod_openai"}
 
 
 async def test_a_change_says_who_made_it_from_where_and_what_was_before_and_after(site: ApiSite) -> None:

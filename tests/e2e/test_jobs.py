@@ -165,9 +165,11 @@ def test_a_job_wakes_an_endpoint_from_zero_and_its_worker_is_replaced_when_the_d
 ) -> None:
     daemon = start_daemon(settings=static_gpus(1))
     scale = {"max_workers": 1, "concurrency": 1}
-    jobs = {"path": "/delay/3", "max_attempts": 1}
-    daemon.deploy(worker_spec("slow", worker_image, scale=scale, jobs=jobs))
-    job_id = daemon.api("POST", "/v2/slow/run", {"input": 1}).json()["id"]
+    daemon.deploy(worker_spec("slow", worker_image, scale=scale, jobs={"max_attempts": 1}))
+    connection = UnixConnection(daemon.run_dir / "api.sock", timeout_s=10)
+    asked = exchange(connection, "POST", "/e/slow/delay/3", body=b"1", headers={"Prefer": "respond-async"})
+    assert asked.status == 202, asked
+    job_id = asked.json()["id"]
 
     def state() -> str:
         return str(daemon.get(f"/v1/jobs/{job_id}")["state"])

@@ -61,6 +61,7 @@ def new_job_params(job: Job, seq: int | None) -> tuple[object, ...]:
         job.sync,
         job.webhook,
         job.input_bytes,
+        job.path,
     )
 
 

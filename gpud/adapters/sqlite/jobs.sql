@@ -17,11 +17,11 @@ SELECT max(seq) AS seq FROM sqlite_sequence WHERE name = 'job';
 -- name: job_insert
 INSERT INTO job (
     seq, id, endpoint, owner, priority, effective_priority, low_priority, group_key, max_attempts, created_at_ms,
-    available_at_ms, expires_at_ms, deadline_ms, ttl_ms, execution_timeout_ms, sync, webhook, input_bytes,
+    available_at_ms, expires_at_ms, deadline_ms, ttl_ms, execution_timeout_ms, sync, webhook, input_bytes, path,
     state, reason, solo, attempt, deliveries, deliveries_before, started_at_ms, finished_at_ms, purge_at_ms, worker_id,
     instance, cancel_requested, dead, redrives, error, scheduled
 ) VALUES (
-    ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+    ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
     'IN_QUEUE', '', 0, 0, 0, 0, 0, 0, 0, '', '', 0, 0, 0, '', 0
 );
 

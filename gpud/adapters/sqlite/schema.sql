@@ -347,6 +347,7 @@ CREATE TABLE job (
     gpu_ns INTEGER NOT NULL DEFAULT 0 CHECK (gpu_ns >= 0),
     cost_micros INTEGER NOT NULL DEFAULT 0 CHECK (cost_micros >= 0),
     energy_mj INTEGER NOT NULL DEFAULT 0 CHECK (energy_mj >= 0),
+    path                 TEXT    NOT NULL DEFAULT '',
     CHECK ((state = 'IN_PROGRESS') = (instance <> '')),
     CHECK (state = 'IN_QUEUE' OR scheduled = 0),
     CHECK ((state IN ('IN_QUEUE', 'IN_PROGRESS')) = (finished_at_ms = 0))

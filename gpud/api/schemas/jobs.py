@@ -9,6 +9,7 @@ from pydantic import Field
 from gpud.api.schemas.base import Document, PageQuery, Query, Timestamp, timestamp, timestamp_or_none
 from gpud.core.job import JobState
 from gpud.core.metering import whole_ms
+from gpud.core.preference import PATH_CHARS_MAX
 
 if TYPE_CHECKING:
     from gpud.core.job import Job
@@ -41,6 +42,20 @@ class StreamQuery(Query):
 
     after: Annotated[int, Field(ge=0)] = 0
     """Number of the last chunk that is known; 0 for all."""
+
+
+class JobPathQuery(Query):
+    """What of its worker a request asks for."""
+
+    path: Annotated[str, Field(max_length=PATH_CHARS_MAX, pattern=r"^(/[!-~]*)?$")] = ""
+    """Path and query, as `/predict?size=large`; empty for the endpoint's `jobs.path`."""
+
+
+class JobAccepted(Document):
+    """A job that was taken; `Location` tells where it can be asked for."""
+
+    id: str
+    state: JobState
 
 
 class AttemptDocument(Document):
@@ -106,6 +121,8 @@ class JobDocument(Document):
     """Millijoules that its part of its workers' time drew; 0 where no GPU tells."""
     execution_timeout_ms: int
     input_bytes: int
+    path: str
+    """Where at its worker it is posted; empty for the endpoint's `jobs.path`."""
 
 
 class JobDetail(JobDocument):
@@ -169,6 +186,7 @@ def job_fields(job: Job, queue: JobQueue, *, reason: str, estimate_ms: int | Non
         "energy_mj": used.energy_mj,
         "execution_timeout_ms": job.execution_timeout_ms,
         "input_bytes": job.input_bytes,
+        "path": job.path,
     }
 
 

@@ -235,6 +235,7 @@ export interface Job {
   energy_mj: number;
   execution_timeout_ms: number;
   input_bytes: number;
+  path: string;
 }
 
 export interface JobDetail {
@@ -269,6 +270,7 @@ export interface JobDetail {
   energy_mj: number;
   execution_timeout_ms: number;
   input_bytes: number;
+  path: string;
   attempts: readonly gpud__api__schemas__jobs__Attempt[];
   output: unknown;
   progress: unknown;
