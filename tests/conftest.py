@@ -25,16 +25,17 @@ hypothesis.settings.register_profile("gpud", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=3000)
 hypothesis.settings.load_profile("gpud")
 
-_IN_ORDER = ("sim", "unit", "e2e", "rig", "contract")
-"""What computes goes beside the soak, which takes longest and mostly waits. Modules that start engines
-of their own come after those that only use one."""
+_STARTERS = ("rig", "contract")
+"""Kinds whose modules start engines of their own: they come after those that only use one."""
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test an id of its own, and put the kinds in order, the soak first.
+    """Give each test an id of its own, and put the modules in an order that keeps the cores busy.
 
-    Within a kind the order stays the shuffled one.
+    The soak first, for it takes longest; then what mostly waits among what mostly computes; of each
+    kind the long modules first, so that none is left to run alone. Otherwise the order stays the
+    shuffled one.
 
     Raises:
         UsageError: Two tests have one id; of these, processes in parallel would run only one.
@@ -46,9 +47,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if len(set(ids)) != len(ids):
         twice = sorted({name for name in ids if ids.count(name) > 1})
         raise pytest.UsageError(f"tests that share an id: {', '.join(twice[:5])}")
-    items.sort(key=lambda item: (item.get_closest_marker("soak") is None, _rank(item.path)))
+    places = _places(items)
+    items.sort(key=lambda item: (item.get_closest_marker("soak") is None, places[item.path]))
 
 
-def _rank(path: Path) -> int:
-    kinds = [rank for rank, kind in enumerate(_IN_ORDER) if kind in path.parts]
-    return kinds[0] if kinds else len(_IN_ORDER)
+def _places(items: list[pytest.Item]) -> dict[Path, tuple[bool, float]]:
+    """Where each module runs: the modules that wait are spread evenly over those that compute."""
+    modules: dict[str, dict[Path, bool]] = {"waits": {}, "computes": {}, "starts engines": {}}
+    for item in items:
+        parts = item.path.parts
+        kind = "waits" if "e2e" in parts else "computes"
+        if any(each in parts for each in _STARTERS):
+            kind = "starts engines"
+        modules[kind].setdefault(item.path, item.get_closest_marker("long") is not None)
+    places = {}
+    for kind, paths in modules.items():
+        in_turn = sorted(paths, key=lambda path: not paths[path])
+        for index, path in enumerate(in_turn):
+            places[path] = (kind == "starts engines", index / len(in_turn))
+    return places

@@ -31,6 +31,8 @@ from tests.contract.test_api_access import NEEDED
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.long
+
 CASES_MAX = 4
 """Cases for each operation and each kind of data."""
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from gpud.ports.containers import ContainerRuntime
     from tests.rig.engine import Engine
 
+pytestmark = pytest.mark.long
+
 NETWORK = "gpud-contract"
 INSTALL = "contract"
 WORKER = WorkerId("wk_" + "a" * 16)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gpud.ports.containers import SeenContainer
     from tests.rig.engine import Engine
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.long]
 
 NETWORK = "gpud-real"
 INSTALL = "real"

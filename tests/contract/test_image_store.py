@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tests.rig.engine import Engine
     from tests.rig.registry import Registry
 
+pytestmark = pytest.mark.long
+
 STALL_TIMEOUT_S = 1.0
 LAYER_BYTES = 3_000_000
 NUMBERS = itertools.count(1)

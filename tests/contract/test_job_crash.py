@@ -41,6 +41,7 @@ POINTS = 3
 SYSCALLS = ("fsync", "fdatasync", "pwrite64", "rename")
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed"),
     pytest.mark.timeout(1800 if EVERY_POINT else 120),
 ]

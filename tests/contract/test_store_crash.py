@@ -37,6 +37,7 @@ SYSCALLS = ("fdatasync", "pwrite64", "rename")
 KILLED = -signal.SIGKILL
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed"),
     pytest.mark.timeout(1800 if EVERY_POINT else 60),
 ]

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from gpud.core.metering import Segment
     from gpud.ports.store import EventRow, UsageRow
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def clock() -> HandClock:

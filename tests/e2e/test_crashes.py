@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import DaemonStarter
     from tests.e2e.daemon import DaemonProcess
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.long]
 
 _KILLS = 20
 _RUN_S_MAX = 1.0

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import DaemonStarter
     from tests.e2e.daemon import DaemonProcess
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.long]
 
 _JOBS = 2000
 _SUBMITTERS = 16

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import DaemonStarter
     from tests.e2e.daemon import DaemonProcess
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 
 def _turn(daemon: DaemonProcess, worker_id: str, **knobs: int) -> None:

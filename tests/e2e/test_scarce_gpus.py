@@ -13,7 +13,7 @@ from tests.e2e.daemon import static_gpus, worker_spec
 if TYPE_CHECKING:
     from tests.e2e.conftest import DaemonStarter
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 
 @pytest.mark.timeout(180)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.e2e.daemon import DaemonProcess
     from tests.rig.engine import Engine
 
-pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("shim")]
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("shim"), pytest.mark.long]
 
 RUNGS = ("created", "parked")
 

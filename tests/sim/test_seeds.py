@@ -7,6 +7,8 @@ import pytest
 from tests.sim.chaos import TROUBLES, Chaos, Plot
 from tests.sim.final import check_calm
 
+pytestmark = pytest.mark.long
+
 _SEEDS = 50
 _LIFE_S = 4 * 60.0
 _DAY_S = 24 * 3600.0

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from tests.contract.gateway.rig import Rig
 
+pytestmark = pytest.mark.long
+
 IDLE_BYTES_MAX = 4 * 1024
 SLOW_READER_BYTES_MAX = 640 * 1024
 UPLOAD_BYTES_MAX = 640 * 1024
