@@ -7,17 +7,14 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from gpud.core.gpu import GpuAttach
 from gpud.errors import BadSettings
+from gpud.money_settings import EnergySettings, PriceSettings, Section
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class ServerSettings(_Section):
+class ServerSettings(Section):
     """Where gpud listens."""
 
     listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$")] = "127.0.0.1:8700"
@@ -48,7 +45,7 @@ class ServerSettings(_Section):
     """How long a stopping daemon waits for running requests."""
 
 
-class PathSettings(_Section):
+class PathSettings(Section):
     """Where gpud keeps things."""
 
     data_dir: Path = Path("/var/lib/gpud")
@@ -59,7 +56,7 @@ class PathSettings(_Section):
     """Host paths below which endpoint volumes may be bound; none by default."""
 
 
-class DockerSettings(_Section):
+class DockerSettings(Section):
     """How gpud reaches the engine."""
 
     host: str = "unix:///var/run/docker.sock"
@@ -83,7 +80,7 @@ class DockerSettings(_Section):
     """Size of one container log file; two are kept."""
 
 
-class StaticGpu(_Section):
+class StaticGpu(Section):
     """A GPU declared by hand, for machines without NVML."""
 
     uuid: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{4,80}$")]
@@ -98,7 +95,7 @@ class StaticGpu(_Section):
     """UUIDs of GPUs it is linked to by NVLink; workers of several GPUs get linked ones first."""
 
 
-class GpuSettings(_Section):
+class GpuSettings(Section):
     """Which GPUs there are and how containers get them."""
 
     source: Literal["auto", "nvml", "static", "none"] = "auto"
@@ -115,7 +112,7 @@ class GpuSettings(_Section):
     """Of every GPU that is shared by reserved memory, this much is reserved for nobody."""
 
 
-class ScalingSettings(_Section):
+class ScalingSettings(Section):
     """Limits on starting workers, for the whole box."""
 
     start_backoff_s: Annotated[float, Field(ge=0.05, le=300)] = 1.0
@@ -132,7 +129,7 @@ class ScalingSettings(_Section):
     """After a start of the daemon nothing is scaled down for this long."""
 
 
-class WebhookSettings(_Section):
+class WebhookSettings(Section):
     """Whom gpud may call. Public addresses over https need no setting."""
 
     http_hosts: tuple[Annotated[str, Field(pattern=r"^[^\s/:@\[\]]{1,253}$")], ...] = ()
@@ -145,14 +142,14 @@ class WebhookSettings(_Section):
     """How long ended deliveries are kept, to be seen and sent again."""
 
 
-class HistorySettings(_Section):
+class HistorySettings(Section):
     """What gpud remembers of the requests it has carried: when they came and how long they took."""
 
     keep_days: Annotated[float, Field(ge=0, le=366)] = 8.0
     """Days for which the record is kept; 0 keeps none."""
 
 
-class StandbySettings(_Section):
+class StandbySettings(Section):
     """What standbys, paused and sleeping workers of all endpoints may take together."""
 
     workers: Annotated[int, Field(ge=0, le=10_000)] = 64
@@ -165,7 +162,7 @@ class StandbySettings(_Section):
     """GPU memory in MiB that paused workers may hold together; 0 for no limit."""
 
 
-class ImageSettings(_Section):
+class ImageSettings(Section):
     """What images may take on the engine's disk, and when missing ones are pulled and surplus ones removed.
 
     gpud removes images only that it pulled itself, and never one that a deployed revision, a revision to go
@@ -183,7 +180,7 @@ class ImageSettings(_Section):
     """Of that expression, by its IANA name."""
 
 
-class JobSettings(_Section):
+class JobSettings(Section):
     """Jobs: how many may wait, and how long they are kept."""
 
     max_waiting: Annotated[int, Field(ge=1, le=100_000_000)] = 1_000_000
@@ -204,7 +201,7 @@ class JobSettings(_Section):
     """How long a dead letter is kept."""
 
 
-class AuditSettings(_Section):
+class AuditSettings(Section):
     """The record of calls that change something."""
 
     keep_days: Annotated[float, Field(ge=1, le=3660)] = 400.0
@@ -214,7 +211,7 @@ class AuditSettings(_Section):
     for each."""
 
 
-class ExecSettings(_Section):
+class ExecSettings(Section):
     """Sessions: commands that people run inside workers (`gpud exec`, scope `exec`)."""
 
     idle_timeout_s: Annotated[float, Field(ge=1, le=604_800)] = 1800.0
@@ -223,7 +220,7 @@ class ExecSettings(_Section):
     """Sessions one worker may have at once; 0 allows none."""
 
 
-class LogsSettings(_Section):
+class LogsSettings(Section):
     """What is kept of the workers' output, on disk under `paths.data_dir`."""
 
     capture: bool = True
@@ -246,38 +243,14 @@ class LogsSettings(_Section):
     """`auto`: the engine's own log files where gpud may read them, else its API; `api`: always its API."""
 
 
-class MetricsSettings(_Section):
+class MetricsSettings(Section):
     """What is measured of workers and GPUs."""
 
     step_s: Annotated[float, Field(ge=1, le=300)] = 10.0
     """Between looks at what workers and GPUs use: for `/metrics` and for each worker's history."""
 
 
-class GpuPriceSettings(_Section):
-    """A price of some GPUs, for some time."""
-
-    gpu: Annotated[str, Field(min_length=1, max_length=100)]
-    """Whose: a part of the product name such as `H100`, in any case, or the UUID of one GPU."""
-    gpu_hour_micros: Annotated[int, Field(ge=0)]
-    """Price of one hour, in millionths of the currency."""
-    since: AwareDatetime | None = None
-    """When it begins, with its zone; without, it always was."""
-    until: AwareDatetime | None = None
-    """When it ends; without, it does not."""
-
-
-class PriceSettings(_Section):
-    """What GPU time costs."""
-
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
-    """ISO 4217 code, for display."""
-    gpu_hour_micros: Annotated[int, Field(ge=0)] = 0
-    """Price of one GPU for one hour, in millionths of the currency, where no other applies."""
-    gpus: tuple[GpuPriceSettings, ...] = ()
-    """Prices by model or GPU, each for its time; the first that fits applies."""
-
-
-class LogSettings(_Section):
+class LogSettings(Section):
     """gpud's own log."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -291,7 +264,7 @@ class LogSettings(_Section):
     with a status of 500 or above always do."""
 
 
-class Settings(_Section):
+class Settings(Section):
     """Every setting of the daemon."""
 
     server: ServerSettings = ServerSettings()
@@ -308,6 +281,7 @@ class Settings(_Section):
     audit: AuditSettings = AuditSettings()
     exec: ExecSettings = ExecSettings()
     prices: PriceSettings = PriceSettings()
+    energy: EnergySettings = EnergySettings()
     log: LogSettings = LogSettings()
     logs: LogsSettings = LogsSettings()
     metrics: MetricsSettings = MetricsSettings()

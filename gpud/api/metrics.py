@@ -274,6 +274,11 @@ def _starts(page: Exposition, services: Services) -> None:
         "GPU time by phase; the phases of the usage report.",
         _pairs("endpoint", "phase", tally.gpu_seconds(now_ns)),
     )
+    page.counter(
+        "gpud_energy_joules_total",
+        "Energy of GPUs by endpoint and phase; without an endpoint what was drawn while nobody had them.",
+        _pairs("endpoint", "phase", {key: mj / 1000 for key, mj in tally.energy_mj.items()}),
+    )
 
 
 def _jobs(page: Exposition, services: Services) -> None:

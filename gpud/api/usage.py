@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING
 from gpud.api.operations import Operation, Scope
 from gpud.api.parsing import query_of
 from gpud.api.rendering import answer, cursor_for, position_of
-from gpud.api.schemas.access import (
-    AuditDocument,
-    UsageDocument,
-    UsageQuery,
-    UsageTotal,
-    usage_line,
-)
+from gpud.api.schemas.access import AuditDocument
 from gpud.api.schemas.base import at_ms, timestamp
 from gpud.api.schemas.segments import SegmentPage, SegmentsQuery, segment_document
+from gpud.api.schemas.usage import UsageDocument, UsageQuery, UsageTotal, usage_line
 from gpud.api.services import SERVICES
 from gpud.api.tariffs import tariff_of
+from gpud.core.energy import EnergyTariff
 from gpud.core.usage import FINER_NS, NS_PER_MS, UsageBy
 from gpud.errors import InvalidRequest
 
@@ -47,13 +43,19 @@ async def show_usage(request: web.Request) -> web.StreamResponse:
     labels = (
         {str(key.id): key.label for key in services.keyring.list_keys()} if query.by is UsageBy.KEY else {}
     )
-    lines = tuple(usage_line(row, label=labels.get(row.key, "")) for row in rows)
+    energy = services.settings.energy
+    rates = EnergyTariff(kwh_micros=energy.kwh_micros, co2_g_per_kwh=energy.co2_g_per_kwh)
+    lines = tuple(usage_line(row, rates, label=labels.get(row.key, "")) for row in rows)
     total = UsageTotal(
         gpu_ms=sum(line.gpu_ms for line in lines),
         wall_ms=sum(line.wall_ms for line in lines),
         billed_s=sum(line.billed_s for line in lines),
         sessions=sum(line.sessions for line in lines),
         cost_micros=sum(line.cost_micros for line in lines),
+        energy_mj=sum(line.energy_mj for line in lines),
+        sampled_mj=sum(line.sampled_mj for line in lines),
+        energy_cost_micros=sum(line.energy_cost_micros for line in lines),
+        co2_mg=sum(line.co2_mg for line in lines),
     )
     report = UsageDocument(
         by=query.by,
@@ -61,6 +63,8 @@ async def show_usage(request: web.Request) -> web.StreamResponse:
         until=timestamp(until_ms),
         currency=prices.currency,
         gpu_hour_micros=prices.gpu_hour_micros,
+        kwh_micros=energy.kwh_micros,
+        co2_g_per_kwh=energy.co2_g_per_kwh,
         items=lines,
         total=total,
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from gpud.core.gpu import WHOLE_PPM
 from gpud.core.records import (
     ColdStartSaved,
+    EnergyDrawn,
     EventRecorded,
     SegmentClosed,
     SegmentOpened,
@@ -84,6 +85,7 @@ class FleetTally:
         self.queue_waits: dict[str, Histogram] = {}
         self.services: dict[str, Histogram] = {}
         self.arrivals: Counter[str] = Counter()
+        self.energy_mj: Counter[tuple[str, str]] = Counter()
         self._gpu_ns: Counter[tuple[str, str]] = Counter()
         self._open: dict[str, Segment] = {}
         self._counted: dict[str, None] = {}
@@ -103,6 +105,8 @@ class FleetTally:
                 segment = change.segment
                 self._open.pop(segment.worker_id, None)
                 self._gpu_ns[segment.endpoint, segment.phase] += _gpu_ns(segment, segment.end_boot_ns or 0)
+            case EnergyDrawn():
+                self.energy_mj[change.holder.endpoint, change.holder.phase] += change.mj
             case _:
                 pass
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gpud.core.cold_start import ColdStart
     from gpud.core.endpoint import Endpoint
+    from gpud.core.energy import Holder
     from gpud.core.gpu import GpuSlice, GpuStatus
     from gpud.core.history import ArrivalBatch
     from gpud.core.ids import EndpointName, GpuUuid, WorkerId
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from gpud.core.revision import RevisionRecord
     from gpud.core.rollout import Rollout
     from gpud.core.standby import Standby
+    from gpud.core.unleased import Watch
     from gpud.core.worker import Worker, WorkerState
 
 
@@ -179,6 +181,32 @@ class ColdStartSaved:
     start: ColdStart
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuWatched:
+    """The daemon ran and saw a GPU, until now."""
+
+    watch: Watch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnergyDrawn:
+    """A GPU drew energy.
+
+    Args:
+        gpu_uuid: The GPU; one in MIG mode for all of its devices.
+        holder: Whose it was.
+        hour: Since 1970.
+        mj: Millijoules.
+        sampled_mj: What of it was reckoned from power, not counted by the driver.
+    """
+
+    gpu_uuid: GpuUuid
+    holder: Holder
+    hour: int
+    mj: int
+    sampled_mj: int = 0
+
+
 FleetChange = (
     EndpointSaved
     | EndpointDeleted
@@ -199,4 +227,6 @@ FleetChange = (
     | ArrivalsForgotten
     | PredictionSaved
     | ColdStartSaved
+    | GpuWatched
+    | EnergyDrawn
 )

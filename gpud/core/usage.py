@@ -49,6 +49,9 @@ class UsageBy(StrEnum):
     SECOND = "second"
 
 
+UNLEASED = "(unleased)"
+"""The line of time in which nobody had a GPU, where lines are of those who have them."""
+
 FINER_NS = {UsageBy.MINUTE: MINUTE_NS, UsageBy.SECOND: SECOND_NS}
 """Lines that the sums by hour cannot give, with the length of each."""
 
@@ -79,6 +82,8 @@ class UsageRow:
             part it is, rounded down once a line.
         phases_ppm_ns: The same in millionths of a GPU, where nothing is rounded.
         cost_micros: Price of the billable GPU time, rounded half to even once.
+        energy_mj: Millijoules drawn, whatever the phase.
+        sampled_mj: What of it was reckoned from power.
     """
 
     key: str
@@ -89,6 +94,8 @@ class UsageRow:
     phases_ns: dict[str, int]
     phases_ppm_ns: dict[str, int] = field(default_factory=dict)
     cost_micros: int = 0
+    energy_mj: int = 0
+    sampled_mj: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,8 +344,13 @@ def usage_rows(
             phases_ppm_ns=dict(sorted(total.phases_ppm_ns.items())),
             cost_micros=half_even(total.priced_ppm_ns, HOUR_NS * WHOLE_PPM),
         )
-        for key, total in sorted(sums.items())
+        for key, total in sorted(sums.items(), key=lambda line: in_order(line[0]))
     )
+
+
+def in_order(key: str) -> tuple[bool, str]:
+    """Sorts lines: by name, and those that are nobody's last."""
+    return key.startswith("("), key
 
 
 def _count(stretch: Stretch, gpus: Sequence[GpuUuid], total: _Sum, price: Price) -> None:
@@ -355,9 +367,9 @@ def _lines(of: Stretch | Session, at_ns: int, by: UsageBy) -> Iterator[tuple[str
     gpus = of.gpu_uuids
     match by:
         case UsageBy.ENDPOINT:
-            yield of.endpoint, gpus
+            yield of.endpoint or UNLEASED, gpus
         case UsageBy.WORKER:
-            yield of.worker_id, gpus
+            yield of.worker_id or UNLEASED, gpus
         case UsageBy.KEY:
             if isinstance(of, Stretch):
                 yield of.key or line_of(of.phase), gpus
@@ -368,8 +380,9 @@ def _lines(of: Stretch | Session, at_ns: int, by: UsageBy) -> Iterator[tuple[str
             if isinstance(of, Stretch):
                 yield of.phase.value, gpus
         case _:
-            yield _date(at_ns).strftime(_LABELS[by]), gpus
+            yield date_line(at_ns, by), gpus
 
 
-def _date(at_ns: int) -> datetime:
-    return datetime.fromtimestamp(at_ns // 1_000_000_000, tz=UTC)
+def date_line(at_ns: int, by: UsageBy) -> str:
+    """The line of a Unix nanosecond in a report by a length of time."""
+    return datetime.fromtimestamp(at_ns // 1_000_000_000, tz=UTC).strftime(_LABELS[by])

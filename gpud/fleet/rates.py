@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gpud.core.ids import GpuUuid, WorkerId
     from gpud.core.pricing import Tariff
+    from gpud.fleet.energy_meter import EnergyMeter
     from gpud.fleet.state import FleetState
     from gpud.ports.time import Clock
 
@@ -19,9 +20,11 @@ class BoxRates:
         tariff: The prices.
         state: The fleet, for the names of GPUs.
         clock: Says which price is in force.
+        energy: Knows what workers drew.
     """
 
-    def __init__(self, tariff: Tariff, state: FleetState, clock: Clock) -> None:
+    def __init__(self, tariff: Tariff, state: FleetState, clock: Clock, energy: EnergyMeter) -> None:
+        self._energy = energy
         self._tariff = tariff
         self._state = state
         self._clock = clock
@@ -34,6 +37,6 @@ class BoxRates:
         models = {} if known is None else {gpu: known.gpu.name}
         return replace(self._tariff, models=models).micros(gpu, self._clock.wall_ns())
 
-    def energy_mj(self, worker_id: WorkerId, ns: int) -> int:  # noqa: ARG002 - the protocol's
-        """Nothing is known."""
-        return 0
+    def energy_mj(self, worker_id: WorkerId, ns: int) -> int:
+        """What a worker drew in so much of its time, as far as that is known."""
+        return self._energy.drawn_mj(worker_id, ns)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gpud.core.gpu import GpuReading
     from gpud.core.ids import GpuUuid, WorkerId
     from gpud.core.worker import Worker
+    from gpud.fleet.energy_meter import EnergyMeter
     from gpud.fleet.state import FleetState
     from gpud.ports.gpus import GpuInventory
     from gpud.ports.stats import ContainerUse, UseReader
@@ -48,6 +49,7 @@ class Sampler:
         self.uses: Mapping[WorkerId, ContainerUse] = {}
         self._before: dict[WorkerId, tuple[float, float]] = {}
         self._complaint = ""
+        self.energy: EnergyMeter | None = None
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -61,6 +63,7 @@ class Sampler:
         try:
             readings = await self._gpus.readings(tuple(self._state.gpus))
             self.gpu_readings = {reading.uuid: reading for reading in readings}
+            await self._note_energy(readings)
             self.uses = await self._reader.uses([worker.id for worker in workers])
         except (DependencyDown, Unavailable) as error:
             if error.detail != self._complaint:
@@ -74,6 +77,14 @@ class Sampler:
             if use is not None:
                 self.history.add(worker.id, self._sample(worker, use, now_s, at_ms))
         self._before = {worker_id: (now_s, use.cpu_s) for worker_id, use in self.uses.items()}
+
+    async def _note_energy(self, readings: tuple[GpuReading, ...]) -> None:
+        """Say what GPUs have drawn; those in MIG mode tell it for all of their devices."""
+        if self.energy is not None:
+            at_ns, boards = self._clock.boot_ns(), self.energy.boards()
+            if boards:
+                readings = (*readings, *await self._gpus.readings(boards))
+            self.energy.take(readings, at_ns)
 
     def _sample(self, worker: Worker, use: ContainerUse, now_s: float, at_ms: int) -> UseSample:
         before_s, cpu_s = self._before.get(worker.id, (now_s, use.cpu_s))

@@ -11,8 +11,9 @@ import pytest
 
 from gpud.api import state
 from gpud.core.stats_history import StatsHistory
+from gpud.money_settings import PriceSettings
 from gpud.ports.readings import Readings
-from gpud.settings import PriceSettings, Settings
+from gpud.settings import Settings
 from tests.contract.api_site import ApiSite, running_api
 from tests.contract.dashboard_past import remember
 from tests.contract.dashboard_world import furnish, readings

@@ -24,7 +24,8 @@ from gpud.core.records import (
     WorkerMoved,
 )
 from gpud.core.worker import Cause, Worker, WorkerState
-from gpud.settings import GpuPriceSettings, PriceSettings, Settings
+from gpud.money_settings import GpuPriceSettings, PriceSettings
+from gpud.settings import Settings
 from tests.contract.api_site import ApiSite, running_api
 
 if TYPE_CHECKING:

@@ -79,13 +79,14 @@ def version_of(data_dir: Path) -> int:
         return version
 
 
-def spread(count: int) -> Iterator[int]:
-    """Points from the first call to the last."""
+def spread(count: int, *, late: bool = False) -> Iterator[int]:
+    """Points from the first call to the last; most are late where much of a run makes the database."""
     if EVERY_POINT or count <= POINTS:
         yield from range(1, count + 1)
         return
     for i in range(POINTS):
-        yield 1 + i * (count - 1) // (POINTS - 1)
+        even = i * (POINTS - 1)
+        yield 1 + (even * 2 - i * i if late else even) * (count - 1) // (POINTS - 1) ** 2
 
 
 async def assert_kept(data_dir: Path, acknowledged: str) -> None:
@@ -142,7 +143,7 @@ async def test_a_failing_disk_at_any_write_or_sync_loses_nothing_acknowledged(
 ) -> None:
     syscall = fault.partition(":")[0]
     seen = set()
-    for n in spread(counted[syscall]):
+    for n in spread(counted[syscall], late=True):
         data_dir = tmp_path / f"at-{n}"
         done = run(data_dir, "-e", f"trace={syscall}", "-e", f"inject={fault.format(n)}")
         assert done.returncode in {DONE, ENDED, NOT_OPENED}, (n, done.stdout, done.stderr)

@@ -12,11 +12,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gpud.core.energy import Holder
 from gpud.core.gpu import GpuSlice
 from gpud.core.key_shares import PUBLIC
 from gpud.core.metering import Phase
 from gpud.core.pricing import GpuPrice, Tariff
-from gpud.core.records import EndpointSaved, EventRecorded, HeartbeatWritten, WorkerInserted
+from gpud.core.records import (
+    EndpointSaved,
+    EnergyDrawn,
+    EventRecorded,
+    GpuWatched,
+    HeartbeatWritten,
+    WorkerInserted,
+)
+from gpud.core.unleased import Watch
 from gpud.core.usage import FINER_NS
 from gpud.core.worker import WorkerState
 from gpud.ports.store import UsageBy
@@ -287,6 +296,16 @@ async def test_sums_by_every_dimension_agree_to_the_nanosecond(
     seed: int, store: Store, clock: HandClock
 ) -> None:
     numbers = random.Random(seed)
+    watches = [
+        Watch(
+            gpu_uuid=gpu,
+            boot_id=clock.boot_id,
+            start_boot_ns=clock.boot_ns(),
+            end_boot_ns=clock.boot_ns(),
+            start_wall_ms=clock.at_ms(),
+        )
+        for gpu in (GPU_A, GPU_B)
+    ]
     for number in range(1, 4):
         life = await Life(store, clock, number, numbers.choice([None, an_endpoint("embed")])).begin()
         await _busy_life(life, clock, numbers, *numbers.choice([(GPU_A,), (GPU_B,), (GPU_A, GPU_B), ()]))
@@ -298,21 +317,74 @@ async def test_sums_by_every_dimension_agree_to_the_nanosecond(
     clock.advance(100 * S + 3)
     assert last.segment is not None
     running = {last.worker.id: (last.segment.seq, {"key_b": 40 * S, "key_c": 2 * S})}
+    await store.fleet.record(
+        [GpuWatched(watch=replace(watch, end_boot_ns=clock.boot_ns())) for watch in watches]
+    )
+    await store.fleet.record(_energy(watches[0].start_wall_ms, clock.at_ms(), last, numbers))
     until_ms = clock.at_ms() + 1
     begin_ms, fine_ms = until_ms - 20 * 3_600_000, until_ms - 1_500_000
     cuts = sorted(numbers.randrange(begin_ms, fine_ms) for _ in range(3))
     for since_ms, before_ms in ((0, 0), *pairwise((begin_ms, *cuts, fine_ms, until_ms))):
-        totals = {}
+        totals, drawn = {}, {}
         for by in UsageBy:
             if since_ms == fine_ms or by not in FINER_NS:
                 rows = await store.reads.usage(by=by, since_ms=since_ms, until_ms=before_ms, running=running)
                 totals[by] = _phases(rows)
+                if by not in FINER_NS:
+                    drawn[by] = sum(row.energy_mj for row in rows), sum(row.sampled_mj for row in rows)
         assert all(found == totals[UsageBy.ENDPOINT] for found in totals.values())
+        assert set(drawn.values()) == {drawn[UsageBy.ENDPOINT]}
+    watched_ns = 2 * (clock.boot_ns() - watches[0].start_boot_ns)
+    (unleased,) = (row for row in await store.reads.usage(by=UsageBy.WORKER) if row.key == "(unleased)")
+    workers = await store.reads.usage(by=UsageBy.WORKER)
+    assert sum(_phases(workers).values()) == watched_ns * 1_000_000
+    assert (
+        unleased.phases_ns["unleased"]
+        + sum(sum(row.phases_ns.values()) for row in workers if row.key != "(unleased)")
+        == watched_ns
+    )
     by_key = {row.key: row for row in await store.reads.usage(by=UsageBy.KEY, running=running)}
     assert by_key["key_c"].gpu_ns == (100 * S + 3) - (100 * S + 3) * 40 // 42
-    nobodys = {"(idle)", "(starting)", "(draining)", "(stopping)", "(unknown)"}
+    nobodys = {"(idle)", "(starting)", "(draining)", "(stopping)", "(unknown)", "(unleased)"}
     assert set(by_key) <= nobodys | {"key_a", "key_b", "key_c", PUBLIC}
     assert await store.reads.audit() == ()
+
+
+def _energy(since_ms: int, until_ms: int, life: Life, numbers: random.Random) -> list[EnergyDrawn]:
+    """What both GPUs drew in each hour, of workers that there were and of nobody."""
+    users = [Holder(), Holder(life.worker.id, life.worker.endpoint, Phase.ACTIVE)]
+    users += [
+        Holder(a_worker(number).id, "llm", phase) for number in (1, 2) for phase in (Phase.IDLE, Phase.ACTIVE)
+    ]
+    return [
+        EnergyDrawn(gpu_uuid=gpu, holder=user, hour=hour, mj=mj, sampled_mj=mj // 3)
+        for hour in range(since_ms // 3_600_000, until_ms // 3_600_000 + 1)
+        for gpu in (GPU_A, GPU_B)
+        for user in users
+        if (mj := numbers.randrange(10**9))
+    ]
+
+
+async def test_consecutive_periods_share_out_energy_without_rest(store: Store, clock: HandClock) -> None:
+    numbers, began_ms = random.Random(3), clock.at_ms()
+    life = await Life(store, clock, 1).begin()
+    await _busy_life(life, clock, numbers, GPU_A)
+    await store.fleet.record(_energy(began_ms, clock.at_ms(), life, numbers))
+    for by in (UsageBy.KEY, UsageBy.PHASE, UsageBy.HOUR):
+        whole = sum(row.energy_mj for row in await store.reads.usage(by=by))
+        assert whole > 0
+        parts = 0
+        cuts = [
+            1,
+            began_ms + 1_234_567,
+            began_ms + 3_600_000,
+            began_ms + 5_000_001,
+            clock.at_ms() + 3_600_000,
+        ]
+        for since_ms, until_ms in pairwise(cuts):
+            rows = await store.reads.usage(by=by, since_ms=since_ms, until_ms=until_ms)
+            parts += sum(row.energy_mj for row in rows)
+        assert parts == whole
 
 
 async def test_periods_share_out_what_keys_used_without_rest(store: Store, clock: HandClock) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from gpud.adapters.sqlite import rows
+from gpud.adapters.sqlite import metered_rows
 from gpud.core.metering import BILLABLE
 from gpud.core.standby import StandbyMode, StandbyState
 from gpud.core.worker import WorkerState
@@ -134,7 +134,7 @@ def billed_by_worker(box: Box, now_ns: int) -> Counter[WorkerId]:
     """Billable nanoseconds of each worker, up to now."""
     billed_ns: Counter[WorkerId] = Counter()
     for row in box.database.execute("SELECT * FROM usage_segment ORDER BY worker_id, seq"):
-        segment = rows.segment_of(row)
+        segment = metered_rows.segment_of(row)
         end_ns = now_ns if segment.end_boot_ns is None else segment.end_boot_ns
         if segment.phase in BILLABLE:
             billed_ns[segment.worker_id] += end_ns - segment.start_boot_ns

@@ -7,7 +7,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, TypeVar
 
-from gpud.adapters.sqlite import rows
+from gpud.adapters.sqlite import metered_rows, rows
 from gpud.adapters.sqlite.metered import hour_stretches
 from gpud.adapters.sqlite.statements import SQL
 from gpud.core.audit import (
@@ -71,7 +71,7 @@ def audit_workers(connection: sqlite3.Connection, after: str, limit: int) -> Aud
     breaches: list[str] = []
     # Workers without segments come last: they have no place in the stream of segments.
     waiting = {worker.id: worker for worker in workers}
-    stream = map(rows.segment_of, connection.execute(SQL["segments_of_workers"], span))
+    stream = map(metered_rows.segment_of, connection.execute(SQL["segments_of_workers"], span))
     for worker_id, session in groupby(stream, key=attrgetter("worker_id")):
         worker = waiting.pop(worker_id, None)
         if worker is not None:

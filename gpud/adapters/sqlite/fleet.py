@@ -6,7 +6,7 @@ import sqlite3
 from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
-from gpud.adapters.sqlite import history, revisions, rows
+from gpud.adapters.sqlite import history, metered_rows, revisions, rows
 from gpud.adapters.sqlite.outbox import calls_out, put_event
 from gpud.adapters.sqlite.statements import SQL
 from gpud.core.cold_start import COMPARED_MAX
@@ -17,9 +17,11 @@ from gpud.core.records import (
     ColdStartSaved,
     EndpointDeleted,
     EndpointSaved,
+    EnergyDrawn,
     EventRecorded,
     FleetChange,
     GpuHealthSaved,
+    GpuWatched,
     HeartbeatWritten,
     LeaseClosed,
     LeaseOpened,
@@ -118,12 +120,8 @@ def _apply(change: FleetChange, connection: sqlite3.Connection) -> None:  # noqa
             _open_lease(change, connection)
         case LeaseClosed():
             _close_lease(change, connection)
-        case SegmentOpened(segment=segment):
-            connection.execute(SQL["segment_open"], rows.segment_params(segment))
-            if segment.end_boot_ns is not None:
-                _add_hours(segment, connection)
-        case SegmentClosed():
-            _close_segment(change, connection)
+        case SegmentOpened() | SegmentClosed() | GpuWatched() | EnergyDrawn():
+            _meter(change, connection)
         case GpuHealthSaved(status=status):
             connection.execute(SQL["gpu_health_save"], rows.gpu_health_params(status))
         case EventRecorded():
@@ -142,6 +140,22 @@ def _apply(change: FleetChange, connection: sqlite3.Connection) -> None:  # noqa
             _save_cold_start(start, connection)
         case _:
             assert_never(change)
+
+
+def _meter(
+    change: SegmentOpened | SegmentClosed | GpuWatched | EnergyDrawn, connection: sqlite3.Connection
+) -> None:
+    match change:
+        case SegmentOpened(segment=segment):
+            connection.execute(SQL["segment_open"], metered_rows.segment_params(segment))
+            if segment.end_boot_ns is not None:
+                _add_hours(segment, connection)
+        case SegmentClosed():
+            _close_segment(change, connection)
+        case GpuWatched(watch=watch):
+            connection.execute(SQL["gpu_watch_save"], metered_rows.watch_params(watch))
+        case EnergyDrawn():
+            connection.execute(SQL["usage_energy_add"], metered_rows.energy_params(change))
 
 
 def _save_cold_start(start: ColdStart, connection: sqlite3.Connection) -> None:
@@ -206,7 +220,7 @@ def _close_segment(change: SegmentClosed, connection: sqlite3.Connection) -> Non
         raise InvariantBroken(
             f"Segment {segment.seq} of {segment.worker_id} was to be closed without an end."
         )
-    if connection.execute(SQL["segment_close"], rows.segment_params(segment)).rowcount != 1:
+    if connection.execute(SQL["segment_close"], metered_rows.segment_params(segment)).rowcount != 1:
         raise InvariantBroken(
             f"Worker {segment.worker_id} has no open {segment.phase} segment {segment.seq} "
             f"that began at {segment.start_boot_ns}."
@@ -215,7 +229,7 @@ def _close_segment(change: SegmentClosed, connection: sqlite3.Connection) -> Non
 
 
 def _add_hours(segment: Segment, connection: sqlite3.Connection) -> None:
-    params = rows.segment_params(segment)
+    params = metered_rows.segment_params(segment)
     for hour, ns in hours_of(segment):
         connection.execute(SQL["usage_hour_add"], params | {"hour": hour, "ns": ns})
     for hour, key, ns in key_hours_of(segment):
@@ -247,7 +261,7 @@ def _load(connection: sqlite3.Connection) -> FleetRows:
             (GpuUuid(row["gpu_uuid"]), WorkerId(row["worker_id"]))
             for row in connection.execute(SQL["leases_open"])
         ),
-        open_segments=tuple(map(rows.segment_of, connection.execute(SQL["segments_open"]))),
+        open_segments=tuple(map(metered_rows.segment_of, connection.execute(SQL["segments_open"]))),
         gpu_statuses=tuple(map(rows.gpu_status_of, connection.execute(SQL["gpu_health_all"]))),
         slept={
             WorkerId(row["worker_id"]): row["next_seq"] for row in connection.execute(SQL["segments_slept"])

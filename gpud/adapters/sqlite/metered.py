@@ -7,11 +7,13 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from gpud.adapters.sqlite import rows
+from gpud.adapters.sqlite import metered_rows
+from gpud.adapters.sqlite.energetics import energy_by_line, with_energy
 from gpud.adapters.sqlite.statements import SQL
 from gpud.core.ids import EndpointName, GpuUuid, WorkerId
 from gpud.core.key_shares import with_shares
 from gpud.core.metering import BILLABLE, Phase
+from gpud.core.unleased import parts, unleased
 from gpud.core.usage import (
     FINER_NS,
     HOUR_NS,
@@ -82,17 +84,24 @@ def usage_of(
         for stretch in _stretches(connection, asked, piece)
     )
     sessions = _sessions(connection, asked.endpoint, period, asked.now)
-    return usage_rows(priced, sessions, by=asked.by, price=tariff.micros)
+    lines = usage_rows(priced, sessions, by=asked.by, price=tariff.micros)
+
+    def stretches(part: Period, by: UsageBy) -> Iterator[Stretch]:
+        return _stretches(connection, replace(asked, by=by), part)
+
+    return with_energy(lines, energy_by_line(connection, asked.by, asked.endpoint, period, stretches))
 
 
 def _stretches(connection: sqlite3.Connection, asked: Asked, period: Period) -> Iterator[Stretch]:
     by, endpoint = asked.by, asked.endpoint
+    if not endpoint:
+        yield from unleased_stretches(connection, period, every_ns=FINER_NS.get(by, HOUR_NS))
     if by in FINER_NS:
         yield from _finer_stretches(connection, by, endpoint, period)
     else:
         yield from _hourly_stretches(connection, by, endpoint, period)
     for row in connection.execute(SQL["segments_open"]):
-        segment = ended_by(rows.segment_of(row), asked.now)
+        segment = ended_by(metered_rows.segment_of(row), asked.now)
         if endpoint not in ("", segment.endpoint):
             continue
         stretches = stretches_of(segment, period, every_ns=FINER_NS.get(by, HOUR_NS))
@@ -103,12 +112,26 @@ def _stretches(connection: sqlite3.Connection, asked: Asked, period: Period) -> 
         yield from stretches
 
 
+def unleased_stretches(connection: sqlite3.Connection, period: Period, *, every_ns: int) -> Iterator[Stretch]:
+    """Time in which the daemon ran and nobody had a GPU.
+
+    Args:
+        connection: In a read transaction.
+        period: What counts.
+        every_ns: Of a bucket.
+    """
+    watches = list(map(metered_rows.watch_of, connection.execute(SQL["gpu_watches"], _reach("", period))))
+    if watches:
+        holds = map(metered_rows.hold_of, connection.execute(SQL["leases_all"]))
+        yield from unleased(parts(watches, holds), period, every_ns=every_ns)
+
+
 def _finer_stretches(
     connection: sqlite3.Connection, by: UsageBy, endpoint: str, period: Period
 ) -> Iterator[Stretch]:
     """Straight from the closed segments, since nothing is summed up by less than an hour."""
     for row in connection.execute(SQL["segments_reaching_into"], _reach(endpoint, period)):
-        yield from stretches_of(rows.segment_of(row), period, every_ns=FINER_NS[by])
+        yield from stretches_of(metered_rows.segment_of(row), period, every_ns=FINER_NS[by])
 
 
 def _reach(endpoint: str, period: Period) -> dict[str, object]:
@@ -132,7 +155,7 @@ def _hourly_stretches(
             "start_ms": hour * HOUR_NS // NS_PER_MS,
             "end_ms": (hour + 1) * HOUR_NS // NS_PER_MS,
         }
-        segments = map(rows.segment_of, connection.execute(SQL["segments_begun_or_ended"], borders))
+        segments = map(metered_rows.segment_of, connection.execute(SQL["segments_begun_or_ended"], borders))
         mine = (segment for segment in segments if endpoint in ("", segment.endpoint))
         yield from cut_hour(hour, whole, mine, period)
 
@@ -144,7 +167,7 @@ def _cut_hour_by_key(
     start_ns, end_ns = period.clip(hour * HOUR_NS, (hour + 1) * HOUR_NS)
     part = Period(since_ns=start_ns, until_ns=end_ns)
     for row in connection.execute(SQL["segments_reaching_into"], _reach(endpoint, part)):
-        segment = rows.segment_of(row)
+        segment = metered_rows.segment_of(row)
         yield from by_key(segment, stretches_of(segment, part))
 
 
@@ -201,7 +224,7 @@ def _sessions(
             billable_ns[row["worker_id"]] += row["ns"]
     since_ms = 0 if period.since_ns is None else period.since_ns // NS_PER_MS
     for row in connection.execute(SQL["segments_last"], {"endpoint": endpoint, "since_ms": since_ms}):
-        stored = rows.segment_of(row)
+        stored = metered_rows.segment_of(row)
         segment = ended_by(stored, now)
         if not period.holds(ended_at(segment)):
             continue

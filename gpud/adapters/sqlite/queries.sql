@@ -296,6 +296,27 @@ SELECT worker_id, hour, phase, endpoint, gpu_uuids, ns FROM usage_hour
 WHERE worker_id > :after AND worker_id <= :last
 ORDER BY worker_id;
 
+-- name: gpu_watch_save
+INSERT INTO gpu_watch (gpu_uuid, boot_id, start_boot_ns, end_boot_ns, start_wall_ms)
+VALUES (:gpu_uuid, :boot_id, :start_boot_ns, :end_boot_ns, :start_wall_ms)
+ON CONFLICT (gpu_uuid, boot_id, start_boot_ns) DO UPDATE SET end_boot_ns = excluded.end_boot_ns;
+
+-- name: gpu_watches
+-- Those that reach into a period.
+SELECT gpu_uuid, boot_id, start_boot_ns, end_boot_ns, start_wall_ms FROM gpu_watch
+WHERE start_wall_ms <= :until_ms AND start_wall_ms + (end_boot_ns - start_boot_ns) / 1000000 >= :since_ms;
+
+-- name: usage_energy_add
+INSERT INTO usage_energy (gpu_uuid, worker_id, phase, hour, endpoint, mj, sampled_mj)
+VALUES (:gpu_uuid, :worker_id, :phase, :hour, :endpoint, :mj, :sampled_mj)
+ON CONFLICT (gpu_uuid, worker_id, phase, hour) DO UPDATE SET
+    mj = mj + excluded.mj, sampled_mj = sampled_mj + excluded.sampled_mj;
+
+-- name: usage_energy
+SELECT gpu_uuid, worker_id, phase, hour, endpoint, mj, sampled_mj FROM usage_energy
+WHERE hour >= :first AND hour < :last AND (:endpoint = '' OR endpoint = :endpoint)
+ORDER BY hour, gpu_uuid, worker_id, phase;
+
 -- name: gpu_health_save
 INSERT INTO gpu_health (
     gpu_uuid, name, memory_mib, gpu_index, numa_node, cpus, mig_parent, health, reason, since_ms

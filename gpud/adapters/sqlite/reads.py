@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gpud.adapters.sqlite import history, rows
+from gpud.adapters.sqlite import history, metered_rows, rows
 from gpud.adapters.sqlite.auditing import audit_holdings, audit_workers
 from gpud.adapters.sqlite.metered import Asked, last_seen, usage_of
 from gpud.adapters.sqlite.statements import SQL
@@ -144,7 +144,9 @@ class SqliteReadModel:
             "limit": _capped(limit),
         }
         return await self._read(
-            lambda connection: tuple(map(rows.segment_of, connection.execute(SQL["segments_page"], params)))
+            lambda connection: tuple(
+                map(metered_rows.segment_of, connection.execute(SQL["segments_page"], params))
+            )
         )
 
     async def arrivals(self, endpoint: str, *, since_ms: int, until_ms: int) -> tuple[ArrivalBatch, ...]:

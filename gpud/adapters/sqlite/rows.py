@@ -24,7 +24,6 @@ from gpud.core.endpoint import (
 from gpud.core.gpu import Gpu, GpuHealth, GpuSlice, GpuStatus
 from gpud.core.ids import EndpointName, GpuUuid, KeyId, Revision, WorkerId
 from gpud.core.job_spec import JobNeeds, OnAdopt
-from gpud.core.metering import Phase, Segment
 from gpud.core.page_cache import PageCachePolicy
 from gpud.core.request_rules import RequestRules
 from gpud.core.rollout_policy import RolloutPolicy, RolloutStrategy, SmokeRequest
@@ -205,7 +204,7 @@ def standby_of(row: sqlite3.Row) -> Standby:
         state=StandbyState(row["state"]),
         since_s=row["since_s"],
         created_at_ms=row["created_at_ms"],
-        gpu_uuids=_gpu_uuids(row["gpu_uuids"]),
+        gpu_uuids=gpu_uuids_of(row["gpu_uuids"]),
         address=row["address"],
         detail=row["detail"],
         ram_mib=row["ram_mib"],
@@ -223,7 +222,7 @@ def worker_of(row: sqlite3.Row) -> Worker:
         since_s=row["since_s"],
         created_at_ms=row["created_at_ms"],
         port=row["port"],
-        gpu_uuids=_gpu_uuids(row["gpu_uuids"]),
+        gpu_uuids=gpu_uuids_of(row["gpu_uuids"]),
         gpu_slice=(
             GpuSlice(memory_mib=row["gpu_slice_mib"], of_mib=row["gpu_total_mib"])
             if row["gpu_slice_mib"]
@@ -239,46 +238,6 @@ def worker_of(row: sqlite3.Row) -> Worker:
         adopted=bool(row["adopted"]),
         failed=bool(row["failed"]),
         force=bool(row["force"]),
-    )
-
-
-def segment_params(segment: Segment) -> Params:
-    """A segment as statement parameters."""
-    return {
-        "worker_id": segment.worker_id,
-        "seq": segment.seq,
-        "phase": segment.phase,
-        "endpoint": segment.endpoint,
-        "revision": segment.revision,
-        "gpu_uuids": to_json(segment.gpu_uuids),
-        "boot_id": segment.boot_id,
-        "start_boot_ns": segment.start_boot_ns,
-        "end_boot_ns": segment.end_boot_ns,
-        "start_wall_ms": segment.start_wall_ms,
-        "close_reason": segment.close_reason,
-        "estimated": segment.estimated,
-        "share_ppm": segment.share_ppm,
-        "keys": to_json(dict(segment.keys)),
-    }
-
-
-def segment_of(row: sqlite3.Row) -> Segment:
-    """Read a segment back."""
-    return Segment(
-        worker_id=WorkerId(row["worker_id"]),
-        seq=row["seq"],
-        phase=Phase(row["phase"]),
-        endpoint=EndpointName(row["endpoint"]),
-        revision=Revision(row["revision"]),
-        gpu_uuids=_gpu_uuids(row["gpu_uuids"]),
-        boot_id=row["boot_id"],
-        start_boot_ns=row["start_boot_ns"],
-        end_boot_ns=row["end_boot_ns"],
-        start_wall_ms=row["start_wall_ms"],
-        close_reason=row["close_reason"],
-        estimated=bool(row["estimated"]),
-        share_ppm=row["share_ppm"],
-        keys=tuple(sorted(json.loads(row["keys"]).items())),
     )
 
 
@@ -391,6 +350,7 @@ def key_of(row: sqlite3.Row) -> ApiKey:
     )
 
 
-def _gpu_uuids(stored: str) -> tuple[GpuUuid, ...]:
+def gpu_uuids_of(stored: str) -> tuple[GpuUuid, ...]:
+    """Read a list of GPUs back."""
     uuids: Sequence[str] = json.loads(stored)
     return tuple(GpuUuid(uuid) for uuid in uuids)

@@ -1,30 +1,26 @@
-"""Keys, registry credentials, usage, events and the daemon itself as the API shows them."""
+"""Keys, registry credentials, events and the daemon itself as the API shows them."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr
 
 from gpud.api.schemas.base import (
     Document,
     PageQuery,
-    Query,
     Timestamp,
     timestamp,
     timestamp_or_none,
 )
 from gpud.core.keys import scope_fault
-from gpud.core.metering import whole_ms
-from gpud.core.usage import FINER_NS
-from gpud.ports.store import UsageBy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gpud.ports.control import DaemonHealth
-    from gpud.ports.store import ApiKey, EventRow, StoredRegistry, UsageRow
+    from gpud.ports.store import ApiKey, EventRow, StoredRegistry
     from gpud.ports.traffic import GatewayReading
 
 
@@ -116,72 +112,6 @@ class RegistryPage(Document):
     items: tuple[RegistryDocument, ...]
     next: str | None
     """Cursor of the next page; null on the last."""
-
-
-class UsageQuery(Query):
-    """What a usage report is about."""
-
-    by: UsageBy = UsageBy.ENDPOINT
-    """What it has one line for."""
-    endpoint: Annotated[str, Field(max_length=40)] = ""
-    """Only this endpoint's."""
-    since: Timestamp | None = None
-    """Only time after this."""
-    until: Timestamp | None = None
-    """Only time before this; leave it out for now."""
-
-    @model_validator(mode="after")
-    def _forwards(self) -> Self:
-        if self.since and self.until and self.until < self.since:
-            raise ValueError("until must not be before since")
-        if self.by in FINER_NS and self.since is None:
-            raise ValueError(f"a report by {self.by.value} needs since")
-        return self
-
-
-class UsageLine(Document):
-    """One line of a usage report."""
-
-    key: str
-    """The endpoint, worker, API key, GPU, phase, day (`2026-11-21`), hour (`2026-11-21T14`), minute
-    (`2026-11-21T14:05`) or second (`2026-11-21T14:05:09`), UTC. Names in brackets are of what is nobody's,
-    such as `(idle)` by key."""
-    label: str
-    """Of an API key."""
-    gpu_ms: int
-    """Billable GPU milliseconds: time times GPUs, rounded down."""
-    wall_ms: int
-    """Billable milliseconds, however many GPUs; what CPU workers have."""
-    billed_s: int
-    """Seconds of worker sessions, each rounded up once."""
-    sessions: int
-    phases_ms: dict[str, int]
-    """GPU milliseconds by phase, those that are not billed included."""
-    cost_micros: int
-    """Price of the billable GPU time in millionths of `currency`."""
-
-
-class UsageTotal(Document):
-    """The sums over all lines."""
-
-    gpu_ms: int
-    wall_ms: int
-    billed_s: int
-    sessions: int
-    cost_micros: int
-
-
-class UsageDocument(Document):
-    """A usage report; running workers count up to now."""
-
-    by: UsageBy
-    since: Timestamp | None
-    until: Timestamp
-    currency: str
-    gpu_hour_micros: int
-    """Price of one GPU for one hour where no other applies, in millionths of `currency`."""
-    items: tuple[UsageLine, ...]
-    total: UsageTotal
 
 
 class AuditDocument(Document):
@@ -314,20 +244,6 @@ def registry_document(stored: StoredRegistry) -> RegistryDocument:
         host=stored.host,
         username=stored.username,
         created_at=timestamp(stored.created_at_ms),
-    )
-
-
-def usage_line(row: UsageRow, *, label: str = "") -> UsageLine:
-    """Show a line of a usage report, with its price."""
-    return UsageLine(
-        key=row.key,
-        label=label,
-        gpu_ms=whole_ms(row.gpu_ns),
-        wall_ms=whole_ms(row.wall_ns),
-        billed_s=row.billed_seconds,
-        sessions=row.sessions,
-        phases_ms={phase: whole_ms(ns) for phase, ns in sorted(row.phases_ns.items())},
-        cost_micros=row.cost_micros,
     )
 
 

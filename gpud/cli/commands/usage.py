@@ -38,7 +38,24 @@ def _columns(by: str, currency: str) -> tuple[Column, ...]:
         Column("SESSIONS", lambda row: f"{number_at(row, 'sessions'):,g}", right=True),
         Column("BILLED S", lambda row: f"{number_at(row, 'billed_s'):,g}", right=True),
         Column(f"COST {currency}", lambda row: money(number_at(row, "cost_micros")), right=True),
+        Column("IDLE S", _idle, right=True),
+        Column("KWH", _kwh, right=True),
+        Column(f"POWER {currency}", lambda row: money(number_at(row, "energy_cost_micros")), right=True),
     )
+
+
+def _idle(row: Mapping[str, object]) -> str:
+    """Of GPUs: leased without a request, and leased by nobody."""
+    phases = value_at(row, "phases_ms")
+    if not isinstance(phases, dict):
+        return ""
+    idle_ms = sum(int(phases.get(name, 0)) for name in ("idle", "unleased"))
+    return f"{idle_ms // 1000:,}.{idle_ms % 1000:03d}"
+
+
+def _kwh(row: Mapping[str, object]) -> str:
+    energy_mj = number_at(row, "energy_mj")
+    return f"{energy_mj / 3.6e9:,.4f}" if energy_mj else ""
 
 
 def _usage(values: Values, context: Context) -> int:

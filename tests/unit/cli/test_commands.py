@@ -309,6 +309,13 @@ _LINE = {
 }
 
 
+_UNUSED = {
+    "phases_ms": {"idle": 3_000, "unleased": 4, "active": 9},
+    "energy_mj": 4_500_000_000,
+    "energy_cost_micros": 312_500,
+}
+
+
 def _usage(price: int, *keys: str) -> dict[str, object]:
     cost = _LINE["cost_micros"] if price else 0
     return {
@@ -317,7 +324,7 @@ def _usage(price: int, *keys: str) -> dict[str, object]:
         "until": documents.ago(),
         "currency": "EUR",
         "gpu_hour_micros": price,
-        "items": [{**_LINE, "cost_micros": cost, "key": key, "phases_ms": {}} for key in keys],
+        "items": [{**_LINE, **_UNUSED, "cost_micros": cost, "key": key} for key in keys],
         "total": {**_LINE, "cost_micros": cost},
     }
 
@@ -343,8 +350,11 @@ def test_usage_is_told_to_the_millisecond_and_the_micro(gpud: Gpud, daemon: Cann
     }
     head, first, _, total = ran.out.rstrip("\n").split("\n")
     assert head.startswith("WORKER")
-    assert head.endswith("COST EUR")
-    assert _columns(first) == ["wk_a", "3,723.004", "3,723.004", "12", "3,725", "2.585419"]
+    assert head.endswith("POWER EUR")
+    assert _columns(first) == [
+        *("wk_a", "3,723.004", "3,723.004", "12", "3,725", "2.585419"),
+        *("3.004", "1.2500", "0.312500"),
+    ]
     assert total.startswith("total")
     assert ran.err == ""
 

@@ -611,6 +611,8 @@ export interface Usage {
   until: string;
   currency: string;
   gpu_hour_micros: number;
+  kwh_micros: number;
+  co2_g_per_kwh: number;
   items: readonly UsageLine[];
   total: UsageTotal;
 }
@@ -626,6 +628,10 @@ export interface UsageLine {
   sessions: number;
   phases_ms: Readonly<Record<string, number>>;
   cost_micros: number;
+  energy_mj: number;
+  sampled_mj: number;
+  energy_cost_micros: number;
+  co2_mg: number;
 }
 
 export interface UsageTotal {
@@ -634,6 +640,10 @@ export interface UsageTotal {
   billed_s: number;
   sessions: number;
   cost_micros: number;
+  energy_mj: number;
+  sampled_mj: number;
+  energy_cost_micros: number;
+  co2_mg: number;
 }
 
 export interface VolumeSection {

@@ -1,4 +1,4 @@
-// GPU time and what it costs: over time, and by endpoint, GPU, worker or phase.
+// GPU time and what it costs: over time, and by endpoint, key, GPU, worker or phase.
 import { useMemo } from "preact/hooks";
 import { withQuery } from "../api/client";
 import type { Usage, UsageLine } from "../api/types";
@@ -16,7 +16,7 @@ const SPANS: Record<string, { hours: number; by: "hour" | "day" | "minute" }> = 
   "30 d": { hours: 720, by: "day" },
   "90 d": { hours: 2160, by: "day" },
 };
-const BYS = ["endpoint", "gpu", "worker", "phase"];
+const BYS = ["endpoint", "key", "gpu", "worker", "phase"];
 const STEP_MS = { minute: 60_000, hour: 3_600_000, day: 86_400_000 };
 const KEY_CHARS = { minute: 16, hour: 13, day: 10 };
 
