@@ -180,7 +180,9 @@ class Parts:
             standbys=StandbyBudget(**settings.standby.model_dump()),
         )
         fleet = Fleet(ports, self._fleet_settings(calendar), policy, tasks)
-        self.jobs.queue.metering.rates = BoxRates(tariff(settings), fleet.state, self._clock, fleet.energy)
+        self.jobs.queue.metering.rates = BoxRates(
+            tariff(settings), fleet.state, self._clock, fleet.observers.energy
+        )
         return fleet
 
     def _fleet_settings(self, calendar: CronCalendar) -> FleetSettings:

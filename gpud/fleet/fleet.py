@@ -19,10 +19,8 @@ from gpud.errors import DependencyDown
 from gpud.fleet.adoption import Adoption
 from gpud.fleet.catalog import Catalog
 from gpud.fleet.ending import Ending
-from gpud.fleet.energy_meter import EnergyMeter
 from gpud.fleet.executor import Executor
 from gpud.fleet.gpu_keeper import GpuKeeper
-from gpud.fleet.gpu_watch import GpuWatch
 from gpud.fleet.hands import FleetSettings, Hands
 from gpud.fleet.history import History
 from gpud.fleet.image_keeper import ImageKeeper
@@ -157,10 +155,6 @@ class Fleet:
         self._trials = Trials(self.hands, self.prewarmer, tasks)
         self.history = History(self.state, self.journal, ports.clock, keep_days=settings.history_days)
         self.observers = Observers(self.hands, self.journal, ports.uses, tasks)
-        self.energy = EnergyMeter(self.state, self.journal, ports.clock)
-        if self.observers.sampler is not None:
-            self.observers.sampler.energy = self.energy
-        self._gpu_watch = GpuWatch(self.state, ports.clock, self.journal.add)
         self.control = self._catalog()
         self._loops: list[asyncio.Task[None]] = []
         self._adopted = False
@@ -190,7 +184,7 @@ class Fleet:
         adoption.load()
         if not adoption.rebooted:
             self.observers.tally.resume(rows.open_segments)
-            self.energy.resume(rows.open_segments)
+            self.observers.energy.resume(rows.open_segments)
         found: tuple[Gpu, ...] | None = None
         try:
             found = await self._ports.gpus.list_gpus()
@@ -287,7 +281,7 @@ class Fleet:
         if self._adopted and self.state.engine_up:
             self._add_heartbeat()
         self.history.write(self._ports.clock.now_s())
-        self._gpu_watch.look()
+        self.observers.gpu_watch.look()
         self.reconciler.stop()
         await asyncio.wait([reconciler])
 
@@ -311,7 +305,7 @@ class Fleet:
         while True:
             if self._adopted and self.state.engine_up:
                 self._add_heartbeat()
-            self._gpu_watch.look()
+            self.observers.gpu_watch.look()
             self.reconciler.wake()
             await asyncio.sleep(_HEARTBEAT_S)
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from gpud.core.fleet_tally import FleetTally
 from gpud.core.stats_history import StatsHistory
+from gpud.fleet.energy_meter import EnergyMeter
+from gpud.fleet.gpu_watch import GpuWatch
 from gpud.fleet.log_keeper import LogKeeper
 from gpud.fleet.sampler import Sampler
 from gpud.ports.readings import Readings
@@ -41,6 +43,10 @@ class Observers:
         reconciler.listeners.append(keeper.note)
         reconciler.senses += [keeper.observe, self._note_traffic]
         self.sampler = self._sampler_of(reader) if reader is not None else None
+        self.energy = EnergyMeter(hands.state, journal, hands.clock)
+        if self.sampler is not None:
+            self.sampler.energy = self.energy
+        self.gpu_watch = GpuWatch(hands.state, hands.clock, journal.add)
 
     def _sampler_of(self, reader: UseReader) -> Sampler:
         hands = self._hands

@@ -174,6 +174,7 @@ function Lines({ usage, by }: { usage: Usage; by: string }) {
 }
 
 function KeyName({ by, name }: { by: string; name: string }) {
+  if (name.startsWith("(")) return <>{name}</>; // nobody's
   if (by === "endpoint") return <a href={link("endpoints", name)}>{name}</a>;
   if (by === "worker") return <a href={link("workers", name)}>{name}</a>;
   return <>{name}</>;
