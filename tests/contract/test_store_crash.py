@@ -2,7 +2,7 @@
 
 A script makes durable promises under strace, which kills it or fails a system call at the n-th of
 its kind. Afterwards the data directory is opened and compared with what was acknowledged. By
-default a spread of points is taken; GPUD_SWEEP=all takes every one (some minutes).
+default a spread of points is taken; GPUD_SWEEP=all takes every one (`scripts/sweep`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ KILLED = -signal.SIGKILL
 pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed"),
-    pytest.mark.timeout(1800 if EVERY_POINT else 60),
+    pytest.mark.timeout(7200 if EVERY_POINT else 60),
 ]
 
 

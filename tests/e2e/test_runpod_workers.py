@@ -32,7 +32,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 HERE = Path(__file__).parent / "runpod"
 NEWEST = "1.12.0"
-OLDER = ("1.7.13", "1.6.2")
+OLDER = {"generate": "1.7.13", "answer": "1.6.2"}
+"""Kinds of handlers, each with an earlier generation: a generator, and a coroutine."""
 _LIMIT_S = 60.0
 
 
@@ -144,11 +145,11 @@ def site(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         daemon.deploy(queue_spec("plain", image, "plain", gate=gate))
         scale = {"max_workers": 1, "concurrency": 4, "idle_timeout_s": 600}
         daemon.deploy(queue_spec("stream", image, "stream", gate=gate, scale=scale))
-        for number, version in enumerate(OLDER):
-            daemon.deploy(queue_spec(f"older{number}", image, "plain", version=version))
+        for kind, version in OLDER.items():
+            daemon.deploy(queue_spec(kind, image, kind, version=version))
         made = Site(daemon, gate)
         # Each job wakes its endpoint, all of them at once.
-        for endpoint in ("stream", "older0", "older1"):
+        for endpoint in ("stream", *OLDER):
             made.run(endpoint, {"wakes": endpoint})
         yield made
     finally:
@@ -238,10 +239,21 @@ def test_openai_calls_become_jobs_and_their_output_the_answer(site: Site) -> Non
     assert "too long" in json.loads(body)["error"]["message"]
 
 
-@pytest.mark.parametrize("number", range(len(OLDER)))
-def test_earlier_generations_of_the_sdk_work(site: Site, number: int) -> None:
-    said = site.result(f"older{number}", {"generation": number})
-    assert (said["status"], said["output"]["version"]) == ("COMPLETED", OLDER[number])
+def test_a_plain_generator_of_an_earlier_sdk_streams_and_its_output_is_all_it_gave(site: Site) -> None:
+    job_id = site.run("generate", {"count": 3})
+    said = site.ended("generate", job_id)
+    assert said["status"] == "COMPLETED"
+    assert said["output"] == [{"n": n, "version": OLDER["generate"]} for n in range(3)]
+    streamed = site.daemon.api("GET", f"/v2/generate/stream/{job_id}").json()
+    assert [each["output"] for each in streamed["stream"]] == said["output"]
+
+
+def test_a_coroutine_of_an_earlier_sdk_answers(site: Site) -> None:
+    said = site.result("answer", {"generation": 6})
+    assert (said["status"], said["output"]) == (
+        "COMPLETED",
+        {"given": {"generation": 6}, "version": OLDER["answer"]},
+    )
 
 
 def test_runpods_own_client_works_unmodified(site: Site) -> None:

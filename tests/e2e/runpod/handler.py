@@ -57,9 +57,24 @@ async def stream(job):
         await asyncio.sleep(0.05)
 
 
-if sys.argv[1] == "plain":
-    runpod.serverless.start({"handler": plain})
-else:
-    runpod.serverless.start(
-        {"handler": stream, "return_aggregate_stream": True, "concurrency_modifier": lambda _now: 4}
-    )
+def generate(job):
+    for n in range(job["input"].get("count", 1)):
+        yield {"n": n, "version": runpod.__version__}
+
+
+async def answer(job):
+    await asyncio.sleep(0.01)
+    return {"given": job["input"], "version": runpod.__version__}
+
+
+HANDLERS = {
+    "plain": {"handler": plain},
+    "answer": {"handler": answer},
+    "generate": {"handler": generate, "return_aggregate_stream": True},
+    "stream": {
+        "handler": stream,
+        "return_aggregate_stream": True,
+        "concurrency_modifier": lambda _now: 4,
+    },
+}
+runpod.serverless.start(HANDLERS[sys.argv[1]])
