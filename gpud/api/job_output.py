@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gpud.core.job import Job
     from gpud.jobs.queue import JobQueue
-    from gpud.ports.jobs import Payload
+    from gpud.ports.jobs import ChunkPlace, Payload
 
 CHUNKS_A_READ = 500
 
@@ -50,9 +50,9 @@ async def over(queue: JobQueue, job: Job, timeout_s: float, stopping: asyncio.Ev
 
 
 async def chunks_behind(
-    queue: JobQueue, job: Job, after: int, *, hold_s: float, stopping: asyncio.Event
+    queue: JobQueue, job: Job, place: ChunkPlace, *, hold_s: float, stopping: asyncio.Event
 ) -> tuple[Job, list[tuple[int, bytes]]]:
-    """The job and its chunks behind the n-th, once there are any or it is over; all of them when it is."""
+    """The job and its chunks behind a place, once there are any or it is over; all of them when it is."""
     loop = asyncio.get_running_loop()
     until_s = loop.time() + hold_s
     while True:
@@ -60,7 +60,7 @@ async def chunks_behind(
         job = await queue.store.job(job.id) or job
         found: list[tuple[int, bytes]] = []
         while True:
-            start = found[-1][0] if found else after
+            start = found[-1][0] if found else place.after(job.deliveries)
             more = await queue.store.chunks(job.seq, job.deliveries, after=start, limit=CHUNKS_A_READ)
             found.extend(more)
             if len(more) < CHUNKS_A_READ:

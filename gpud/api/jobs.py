@@ -31,7 +31,7 @@ from gpud.core.audit_log import Audited
 from gpud.core.ids import EndpointName
 from gpud.core.job import Job, JobState
 from gpud.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
-from gpud.ports.jobs import AttemptRecord, JobQuery
+from gpud.ports.jobs import AttemptRecord, ChunkPlace, JobQuery
 
 if TYPE_CHECKING:
     from gpud.api.operations import Handler
@@ -110,15 +110,16 @@ async def stream_job(request: web.Request) -> web.StreamResponse:
     after = query_of(request, StreamQuery).after
     services = request.app[SERVICES]
     job = await visible_job(request)
+    place = ChunkPlace(delivery=job.deliveries, n=after)
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
     while True:
         job, found = await chunks_behind(
-            services.jobs.queue, job, after, hold_s=_HOLD_S, stopping=services.stopping
+            services.jobs.queue, job, place, hold_s=_HOLD_S, stopping=services.stopping
         )
         for number, chunk in found:
             await response.write(b"id: %d\nevent: chunk\ndata: %s\n\n" % (number, chunk))
-            after = number
+            place = ChunkPlace(delivery=job.deliveries, n=number)
         if job.state.terminal or services.stopping.is_set():
             break
         if not found:

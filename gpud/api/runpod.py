@@ -16,7 +16,8 @@ from gpud.api.job_access import (
     visible_job,
     wait_of,
 )
-from gpud.api.job_output import chunks_behind, over, shown
+from gpud.api.job_drain import DRAIN
+from gpud.api.job_output import over, shown
 from gpud.api.operations import Operation, Scope
 from gpud.api.services import SERVICES
 from gpud.core.audit_log import Audited
@@ -39,10 +40,6 @@ _WAIT_MS = 90_000
 _STREAM_HOLD_MS = 5_000
 _REQUESTS_MAX = 100
 _PROBLEMS = (InvalidRequest, QueueFull, StorageFull, IdempotencyMismatch)
-
-DRAINED = web.AppKey("DRAINED", dict[str, int])
-"""How far clients have read each stream; a client that reads again goes on where the last one stopped."""
-_DRAINED_MAX = 10_000
 
 
 async def run(request: web.Request) -> web.StreamResponse:
@@ -81,18 +78,9 @@ async def status_sync(request: web.Request) -> web.StreamResponse:
 async def stream(request: web.Request) -> web.StreamResponse:
     """What a job gave since it was last asked; at its end everything that is left."""
     hold_s = wait_ms_of(request.query.get("wait"), default=_STREAM_HOLD_MS) / 1000
-    services, drained = request.app[SERVICES], request.app[DRAINED]
     job = await visible_job(request, endpoint=request.match_info["endpoint"])
-    after = drained.get(job.id, 0)
-    job, found = await chunks_behind(
-        services.jobs.queue, job, after, hold_s=hold_s, stopping=services.stopping
-    )
-    if found:
-        drained.pop(job.id, None)
-        drained[job.id] = found[-1][0]
-        while len(drained) > _DRAINED_MAX:
-            del drained[next(iter(drained))]
-    outputs = [{"output": json.loads(chunk)} for _n, chunk in found]
+    job, found = await request.app[DRAIN].take(job, hold_s=hold_s, stopping=request.app[SERVICES].stopping)
+    outputs = [{"output": json.loads(chunk)} for chunk in found]
     return _json({"status": job.state.value, "stream": outputs})
 
 
@@ -108,7 +96,6 @@ async def retry(request: web.Request) -> web.StreamResponse:
     """Put a job that FAILED or TIMED_OUT back."""
     job = await visible_job(request, endpoint=request.match_info["endpoint"])
     after = await request.app[SERVICES].jobs.by_hand.retry(job.id, allowed=changes(request[CALLER]))
-    request.app[DRAINED].pop(job.id, None)
     return _json({"id": after.id, "status": after.state.value})
 
 

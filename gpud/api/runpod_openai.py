@@ -20,7 +20,7 @@ from gpud.core.job_stream import sse_of
 from gpud.core.runpod import policy_of
 from gpud.errors import Conflict, InvalidRequest, NotFound, QueueFull, StorageFull
 from gpud.jobs.submission import Submission
-from gpud.ports.jobs import Payload
+from gpud.ports.jobs import ChunkPlace, Payload
 
 if TYPE_CHECKING:
     from gpud.api.services import Services
@@ -121,8 +121,9 @@ async def _more(
     """Wait for chunks behind the n-th; without any the job is over."""
     while True:
         delivery = job.deliveries
+        place = ChunkPlace(delivery=delivery, n=after)
         job, found = await chunks_behind(
-            services.jobs.queue, job, after, hold_s=_LOOK_S, stopping=services.stopping
+            services.jobs.queue, job, place, hold_s=_LOOK_S, stopping=services.stopping
         )
         if found or job.state.terminal:
             return job, found

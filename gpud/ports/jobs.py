@@ -75,6 +75,18 @@ class AttemptRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkPlace:
+    """Behind the n-th stream chunk of a delivery; a later delivery's chunks are counted anew."""
+
+    delivery: int = 0
+    n: int = 0
+
+    def after(self, delivery: int) -> int:
+        """How many of a delivery's chunks are before it."""
+        return self.n if delivery == self.delivery else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingTotals:
     """Jobs of one endpoint IN_QUEUE, those of low priority apart."""
 
@@ -311,6 +323,10 @@ class JobStore(Protocol):
         """Replace the progress of a delivery; False when it is stale."""
         ...
 
+    async def note_drained(self, seq: int, place: ChunkPlace) -> None:
+        """Write how far a job's chunks were drained."""
+        ...
+
     async def sweep_blobs(self) -> int:
         """Remove payload files that no row names any more; how many."""
         ...
@@ -329,6 +345,10 @@ class JobStore(Protocol):
         self, seq: int, delivery: int, *, after: int, limit: int
     ) -> tuple[tuple[int, bytes], ...]:
         """Read stream chunks of a delivery behind the n-th."""
+        ...
+
+    async def drained(self, seq: int) -> ChunkPlace:
+        """Read how far a job's chunks were drained."""
         ...
 
     async def attempts(self, seq: int) -> tuple[AttemptRecord, ...]:

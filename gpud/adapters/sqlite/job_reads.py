@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from gpud.adapters.sqlite.job_rows import attempt_of, job_of
 from gpud.adapters.sqlite.statements import SQL
-from gpud.ports.jobs import AttemptRecord, JobQuery, Payload
+from gpud.ports.jobs import AttemptRecord, ChunkPlace, JobQuery, Payload
 
 if TYPE_CHECKING:
     import sqlite3
@@ -54,6 +54,13 @@ class SqliteJobReads:
                 (row["n"], row["content"]) for row in connection.execute(SQL["job_chunks"], params)
             )
         )
+
+    async def drained(self, seq: int) -> ChunkPlace:
+        """Read how far a job's chunks were drained."""
+        row = await self._read(
+            lambda connection: connection.execute(SQL["job_drain_read"], {"seq": seq}).fetchone()
+        )
+        return ChunkPlace() if row is None else ChunkPlace(delivery=row["delivery"], n=row["n"])
 
     async def attempts(self, seq: int) -> tuple[AttemptRecord, ...]:
         """Read the deliveries of a job that did not complete."""

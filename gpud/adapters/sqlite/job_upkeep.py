@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gpud.adapters.sqlite.hops import Read
     from gpud.core.ids import EndpointName
     from gpud.core.job import Job
+    from gpud.ports.jobs import ChunkPlace
 
 
 class SqliteJobUpkeep(SqliteJobReads):
@@ -90,6 +91,13 @@ class SqliteJobUpkeep(SqliteJobReads):
         params = {"now_ms": now_ms, "limit": limit}
         return await self._committer.write(
             lambda connection: tuple(map(job_of, connection.execute(SQL["jobs_lapsed"], params)))
+        )
+
+    async def note_drained(self, seq: int, place: ChunkPlace) -> None:
+        """Write how far a job's chunks were drained."""
+        params = {"seq": seq, "delivery": place.delivery, "n": place.n}
+        await self._committer.write(
+            lambda connection: connection.execute(SQL["job_drain_put"], params).rowcount
         )
 
     async def sweep_blobs(self) -> int:

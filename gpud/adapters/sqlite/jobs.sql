@@ -193,6 +193,13 @@ SELECT 1 FROM job WHERE seq = :seq AND state = 'IN_PROGRESS' AND deliveries = :d
 -- name: job_chunks
 SELECT n, content FROM job_chunk WHERE job_seq = :seq AND delivery = :delivery AND n > :after ORDER BY n LIMIT :limit;
 
+-- name: job_drain_read
+SELECT delivery, n FROM job_drain WHERE job_seq = :seq;
+
+-- name: job_drain_put
+INSERT INTO job_drain (job_seq, delivery, n) SELECT :seq, :delivery, :n WHERE EXISTS (SELECT 1 FROM job WHERE seq = :seq)
+ON CONFLICT (job_seq) DO UPDATE SET delivery = excluded.delivery, n = excluded.n;
+
 -- name: job_chunks_drop
 DELETE FROM job_chunk WHERE job_seq = :seq;
 

@@ -413,6 +413,13 @@ CREATE TABLE job_chunk (
     PRIMARY KEY (job_seq, n)
 ) STRICT, WITHOUT ROWID;
 
+-- How far the chunks of a job were handed to whoever drains them: up to the n-th of a delivery.
+CREATE TABLE job_drain (
+    job_seq  INTEGER PRIMARY KEY REFERENCES job (seq) ON DELETE CASCADE,
+    delivery INTEGER NOT NULL,
+    n        INTEGER NOT NULL
+) STRICT;
+
 -- Deliveries that did not complete; the one that did, or that is under way, is told by the job's own row.
 CREATE TABLE job_attempt (
     job_seq       INTEGER NOT NULL REFERENCES job (seq) ON DELETE CASCADE,
