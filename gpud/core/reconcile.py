@@ -305,7 +305,7 @@ class _Planner:
 
     def _claimable(self, seen: EndpointSeen) -> list[Standby]:
         standbys = self.world.standing.standbys.values()
-        able = claimable(standbys, seen.endpoint.name, seen.endpoint.revision)
+        able = claimable(standbys, seen.endpoint.name, seen.endpoint.revision, seen.wake_times.usual_s)
         return [standby for standby in able if standby.id not in self._claimed]
 
     def _standby_at(self, able: Sequence[PinnedT], placement: Placement) -> PinnedT | None:

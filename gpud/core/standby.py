@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
 
@@ -184,9 +184,6 @@ StandbyChange = NewStandby | ClaimStandby | DropStandby
 _BELOW: dict[Rung, Rung | None] = {Rung.PARKED: Rung.CREATED, Rung.CREATED: None}
 """What is made instead where a rung cannot be had."""
 
-_WAKES_IN_S: dict[Rung, float] = {Rung.PARKED: 0.002, Rung.CREATED: 0.16}
-"""What leaving a rung takes before the application's own start: orders of size, measured with the engine."""
-
 _ENGINE_RAM_MIB = 18
 """A running container without its application: the engine's own process for it, and the shim."""
 
@@ -227,14 +224,26 @@ def after_fault(
     return StandbyFault(revision=revision, detail=detail, again_s=again_s, tries=tries)
 
 
-def claimable(standbys: Iterable[Standby], endpoint: EndpointName, revision: Revision) -> tuple[Standby, ...]:
-    """Standbys that can become a worker of a revision, the one that is soonest back first."""
+def claimable(
+    standbys: Iterable[Standby],
+    endpoint: EndpointName,
+    revision: Revision,
+    usual_s: Callable[[Rung], float],
+) -> tuple[Standby, ...]:
+    """Standbys that can become a worker of a revision, the one that is soonest back first.
+
+    Args:
+        standbys: All.
+        endpoint: Whose.
+        revision: Of the worker.
+        usual_s: What coming back from a rung takes.
+    """
     able = [
         s
         for s in standbys
         if s.state is StandbyState.READY and s.endpoint == endpoint and s.revision == revision
     ]
-    return tuple(sorted(able, key=lambda s: (_WAKES_IN_S[s.rung], s.created_at_ms, s.id)))
+    return tuple(sorted(able, key=lambda s: (usual_s(s.rung), s.created_at_ms, s.id)))
 
 
 def to_claim(

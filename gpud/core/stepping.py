@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from gpud.core.worker import Worker
     from gpud.core.world import EndpointSeen, World
 
-_BACK_IN_S = {WorkerState.PAUSED: 0.001, WorkerState.DOZING: 3.0, WorkerState.SLEEPING: 2.0}
-"""What coming back takes: orders of size. What is on its way to sleep must get there first."""
+_FALLS_ASLEEP_S = 1.0
+"""What is on its way to sleep must get there before it can come back; an order of size."""
 _OF_SLEEP = frozenset({WorkerState.DOZING, WorkerState.SLEEPING})
 _CAUSE = {Rung.PAUSED: Cause.PAUSED, Rung.SLEEPING: Cause.PUT_TO_SLEEP}
 
@@ -62,12 +62,20 @@ def called(seen: EndpointSeen, workers: Sequence[Worker], in_flight: Mapping[Wor
     soon = [w for w in workers if w.state in (WorkerState.READY, WorkerState.WAKING)]
     places = sum(max(0, scale.concurrency - in_flight.get(w.id, 0)) for w in soon)
     needed = math.ceil(max(0, seen.waiting - places) / scale.concurrency)
-    order = sorted(down, key=lambda w: (_BACK_IN_S[w.state], -w.since_s, w.id))
+    order = sorted(down, key=lambda w: (_back_in_s(seen, w), -w.since_s, w.id))
     back = order[:needed]
     paused = sum(w.state is WorkerState.PAUSED and w not in back for w in down)
     missing = max(scale.guaranteed, seen.window_open.workers) - len(soon) - paused - len(back)
     asleep = [w for w in order[needed:] if w.state in _OF_SLEEP]
     return back + asleep[: max(0, missing)]
+
+
+def _back_in_s(seen: EndpointSeen, worker: Worker) -> float:
+    """What a worker that stepped down is expected to take until it serves."""
+    if worker.state is WorkerState.PAUSED:
+        return seen.wake_times.usual_s(Rung.PAUSED)
+    awake_s = seen.wake_times.usual_s(Rung.SLEEPING)
+    return awake_s + _FALLS_ASLEEP_S if worker.state is WorkerState.DOZING else awake_s
 
 
 def staying_asleep(seen: EndpointSeen, workers: Sequence[Worker], in_flight: Mapping[WorkerId, int]) -> int:

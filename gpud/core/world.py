@@ -12,6 +12,7 @@ from gpud.core.pacing import PaceMemory
 from gpud.core.patience import last_patience_s, patience_s
 from gpud.core.standby import StandbySeen
 from gpud.core.starts import StartRecord
+from gpud.core.wake_times import UNMEASURED, WakeTimes
 from gpud.core.windows import NO_WINDOW, OpenWindow
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class EndpointSeen:
         image_present: The engine has exactly its image.
         window_open: What its warm windows ask for now.
         rollout: The way to another revision, while there is one; also the last one that ended.
+        wake_times: What coming back from each rung took lately.
         resting: `core.resting.rests` holds for it, which is asked once and not in each plan.
     """
 
@@ -64,6 +66,7 @@ class EndpointSeen:
     image_present: bool = False
     window_open: OpenWindow = NO_WINDOW
     rollout: RolloutSeen | None = None
+    wake_times: WakeTimes = UNMEASURED
     resting: bool = False
 
     @property

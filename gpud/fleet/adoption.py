@@ -71,7 +71,7 @@ class Adoption:
             state.standbys[standby.id] = standby
             self._recall_what_it_was_made_from(standby)
         for start in self._rows.cold_starts:
-            state.recall(start.endpoint).note_start(start)
+            state.recall(start.endpoint).recollect(start)
         if heartbeat is None:
             return
         _, heartbeat_ns, wall_ms = heartbeat

@@ -166,7 +166,10 @@ class Chronicle:
             self._state.start_timings[worker.id] = server_timing(phases_ns)
             self._add(ColdStartSaved(start=start))
             facts = start_facts(start)
-            if slowdown := self._state.recall(worker.endpoint).note_start(start):
+            memory = self._state.recall(worker.endpoint)
+            if timeline.stood_by is not None:
+                memory.note_wake(worker.revision, timeline.stood_by, start.from_gpus_ns)
+            if slowdown := memory.note_start(start):
                 facts["slower"] = told(slowdown)
         self._record("worker.ready", facts, endpoint=worker.endpoint, worker_id=worker.id)
 
@@ -199,6 +202,8 @@ class Chronicle:
             self._state.started[worker.id] = start
             self._state.start_timings[worker.id] = server_timing(phases_ns)
             self._add(ColdStartSaved(start=start))
+            memory = self._state.recall(worker.endpoint)
+            memory.note_wake(worker.revision, Rung(marks.rung), start.from_gpus_ns)
             facts = {"rung": marks.rung} | {
                 f"{phase}_ms": round(ns / 1e6, 3) for phase, ns in phases_ns.items()
             }

@@ -94,7 +94,8 @@ class Moves:
             self.move(WorkerEvent(worker_id=change.replaces, cause=Cause.UNWANTED, detail=detail), now_s)
         new = NewWorker(endpoint=standby.endpoint, revision=standby.revision)
         self._insert(new, standby.id, now_s, kept=standby.rung)
-        self.state.timelines[standby.id].reached_ns[WorkerState.PENDING] = asked_ns
+        timeline = self.state.timelines[standby.id]
+        timeline.reached_ns[WorkerState.PENDING], timeline.stood_by = asked_ns, standby.rung
         reserved = WorkerEvent(worker_id=standby.id, cause=Cause.GPUS_RESERVED, gpu_uuids=standby.gpu_uuids)
         return self.move(reserved, now_s)
 

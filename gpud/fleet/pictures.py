@@ -66,6 +66,7 @@ class Pictures:
             and picture.starts is memory.starts
             and picture.service_s == memory.service_s
             and picture.cold_start_s == memory.cold_start_s
+            and picture.wake_times is memory.wake_times
             and picture.image_present is (endpoint.image.pin in state.images_present)
             and picture.window_open is state.windows_open.get(endpoint.spec.name, NO_WINDOW)
         )
@@ -84,6 +85,7 @@ class Pictures:
             arrivals=memory.arrivals,
             service_s=memory.service_s,
             cold_start_s=memory.cold_start_s,
+            wake_times=memory.wake_times,
             pace=memory.pace,
             starts=memory.starts,
             image_present=endpoint.image.pin in state.images_present,

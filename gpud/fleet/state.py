@@ -16,8 +16,10 @@ from gpud.core.patience import last_patience_s, patience_s
 from gpud.core.policies import STABLE_WINDOW_S, arrival_window_s
 from gpud.core.prediction import Prediction
 from gpud.core.revision import at_present
+from gpud.core.standby import Rung
 from gpud.core.starts import StartRecord
 from gpud.core.tallying import tallied
+from gpud.core.wake_times import UNMEASURED, WakeTimes
 from gpud.core.worker import HOLDS_GPUS, WorkerState
 from gpud.core.world import World
 from gpud.fleet.pictures import Pictures
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from gpud.core.pacing import ScaleDecision
     from gpud.core.rollout import Rollout, Tally
     from gpud.core.stalls import StartProgress
-    from gpud.core.standby import Rung, Standby, StandbyFault, StandbySeen
+    from gpud.core.standby import Standby, StandbyFault, StandbySeen
     from gpud.core.waiting import WaitReason
     from gpud.core.windows import OpenWindow
     from gpud.core.worker import Worker
@@ -52,6 +54,7 @@ class StartTimeline:
         evicting_ns: When a worker was sent away from the GPUs it got; 0 if none was.
         pulled_ns: When its image was here; 0 if it was from the start.
         listening_ns: When it took a connection; 0 until then.
+        stood_by: The rung it began from; None for a start from nothing.
     """
 
     reached_ns: dict[WorkerState, int] = field(default_factory=dict)
@@ -59,6 +62,7 @@ class StartTimeline:
     evicting_ns: int = 0
     pulled_ns: int = 0
     listening_ns: int = 0
+    stood_by: Rung | None = None
 
     def marks(self, *, ready_ns: int) -> Marks:
         """The timeline of a worker that is ready now."""
@@ -122,6 +126,7 @@ class EndpointMemory:
     services_s: deque[float] = field(default_factory=lambda: deque(maxlen=200))
     service_s: float = usual_service_s(())
     cold_start_s: float = _COLD_START_DEFAULT_S
+    wake_times: WakeTimes = UNMEASURED
     pace: PaceMemory = field(default_factory=PaceMemory)
     answers: dict[Revision, Tally] = field(default_factory=dict)
     prediction: Prediction = field(default_factory=Prediction)
@@ -146,6 +151,17 @@ class EndpointMemory:
             and not self.average.load
             and self.arrivals.since_s is not None
         )
+
+    def recollect(self, start: ColdStart) -> None:
+        """An earlier daemon noted this start, or this way back from a rung."""
+        if start.woken:
+            self.note_wake(start.revision, Rung(start.woken), start.from_gpus_ns)
+        else:
+            self.note_start(start)
+
+    def note_wake(self, revision: Revision, rung: Rung, took_ns: int) -> None:
+        """A worker came back from a rung."""
+        self.wake_times = self.wake_times.noted(revision, rung, took_ns / 1e9)
 
     def note_start(self, start: ColdStart) -> Slowdown | None:
         """A start ended well; says whether it was slower than usual."""

@@ -8,6 +8,7 @@ import pytest
 
 from gpud.core.endpoint import ScalePolicy
 from gpud.core.gpu import GpuHealth
+from gpud.core.ids import EndpointName
 from gpud.core.standby import Rung
 from gpud.core.step_policy import PausePolicy, SleepPolicy, SleepPreset
 from gpud.core.worker import WorkerState
@@ -181,6 +182,23 @@ def test_what_a_sleeper_keeps_of_a_quarantined_gpu_does_not_hold_it_there(somebo
         healed = sim.up.fleet.state.gpus[uuid].health is GpuHealth.HEALTHY
         assert healed is not somebody_else
         assert _states(sim) == {WorkerState.SLEEPING}
+
+
+def test_what_coming_back_took_is_known_to_the_next_daemon() -> None:
+    with Sim(12) as sim:
+        _deploy(sim, Rung.PAUSED)
+        for _ in range(4):
+            sim.request("echo", takes_s=0.1)
+            sim.run(for_s=30)
+        before = sim.up.fleet.state.memory[EndpointName("echo")].wake_times
+        assert len(before.seconds[Rung.PAUSED]) == 3
+        assert before.usual_s(Rung.PAUSED) == sorted(before.seconds[Rung.PAUSED])[1]
+        sim.crash_daemon()
+        sim.restart()
+        sim.run(for_s=1)
+        after = sim.up.fleet.state.memory[EndpointName("echo")].wake_times
+        assert after.revision == before.revision
+        assert after.seconds[Rung.PAUSED][:3] == before.seconds[Rung.PAUSED], "and perhaps one more since"
 
 
 def test_an_exhausted_budget_is_told_and_the_worker_stays_awake() -> None:

@@ -605,11 +605,12 @@ DELETE FROM cold_start WHERE (worker_id, at_ms) IN (
 );
 
 -- name: cold_starts_recent
--- The newest :each of every endpoint that is deployed, oldest first.
+-- The newest :each of every endpoint that is deployed and of each rung, oldest first.
 SELECT * FROM (
-    SELECT c.*, row_number() OVER (PARTITION BY c.endpoint ORDER BY c.at_ms DESC, c.worker_id DESC) AS place
+    SELECT c.*, row_number() OVER (
+        PARTITION BY c.endpoint, c.woken ORDER BY c.at_ms DESC, c.worker_id DESC
+    ) AS place
     FROM cold_start AS c JOIN endpoint AS e ON e.name = c.endpoint
-    WHERE c.woken = ''
 ) WHERE place <= :each ORDER BY at_ms, worker_id;
 
 -- name: cold_starts_of_endpoint

@@ -28,6 +28,7 @@ from gpud.core.standby import (
     claimable,
     to_claim,
 )
+from gpud.core.wake_times import UNMEASURED
 from gpud.core.worker import Cause, WorkerState
 from tests.unit.core.making import endpoint, events, gpu, gpu_uuid, news, seen, worker, worker_id, world
 
@@ -245,8 +246,12 @@ def test_the_one_that_is_soonest_back_is_woken_first() -> None:
     each = endpoint()
     parked, created = _standby(each, 41), _standby(each, 40, rung=Rung.CREATED)
     claimed = _standby(each, 42, state=StandbyState.CLAIMED)
-    able = claimable((created, claimed, parked), each.name, each.revision)
+    able = claimable((created, claimed, parked), each.name, each.revision, UNMEASURED.usual_s)
     assert able == (parked, created)
+    measured = UNMEASURED
+    for _ in range(3):
+        measured = measured.noted(each.revision, Rung.PARKED, 9.0)
+    assert claimable((created, parked), each.name, each.revision, measured.usual_s) == (created, parked)
     assert to_claim(able, created.gpu_uuids, free=()) == parked
     assert to_claim(able, (gpu_uuid(5),), free=()) is None
 
