@@ -18,6 +18,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "run",
             "apply",
             "status",
+            "top",
             "explain",
             "simulate",
             "logs",

@@ -25,7 +25,7 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _LIMIT_S = 30.0
 
 
-class _Terminal:
+class Terminal:
     """Runs `gpud` with this many columns, and reads what it draws."""
 
     def __init__(self, *words: str, columns: int = 100) -> None:
@@ -54,6 +54,14 @@ class _Terminal:
             self.drawn += piece.decode()
         return self.drawn
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def fd(self) -> int:
+        return self._master
+
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 
@@ -67,7 +75,7 @@ class _Terminal:
 def test_a_listing_is_coloured_and_fits_the_terminal(daemon: CannedDaemon) -> None:
     long = {"reference": "ghcr.io/acme/team/" + "x" * 100 + ":1", "pin": "p", "exposed_ports": []}
     daemon.lists("/v1/endpoints", documents.endpoint(), documents.endpoint("long", image=long))
-    terminal = _Terminal("endpoint", "ls", columns=90)
+    terminal = Terminal("endpoint", "ls", columns=90)
     code, text = terminal.end()
     assert code == 0
     assert "\x1b[32mready" in terminal.drawn
@@ -105,7 +113,7 @@ def _starting(daemon: CannedDaemon) -> None:
 
 def test_a_deploy_draws_a_bar_for_the_pull_and_a_line_for_each_phase(daemon: CannedDaemon) -> None:
     _starting(daemon)
-    terminal = _Terminal("deploy", "x", "-n", "llm")
+    terminal = Terminal("deploy", "x", "-n", "llm")
     code, text = terminal.end()
     assert code == 0
     assert "512.0 MiB of 1.0 GiB, 2/4 layers" in text
@@ -125,7 +133,7 @@ def test_an_interrupted_wait_ends_with_130_and_gives_the_cursor_back(daemon: Can
     starting = documents.endpoint(spec=documents.spec(min_workers=1), workers=[], condition="starting")
     daemon.on("PUT", "/v1/endpoints/llm", starting)
     daemon.on("GET", "/v1/endpoints/llm", starting)
-    terminal = _Terminal("deploy", "x", "-n", "llm")
+    terminal = Terminal("deploy", "x", "-n", "llm")
     terminal.until(lambda drawn: "reserving GPUs" in drawn)
     terminal.type("\x03")
     code, text = terminal.end()
@@ -144,7 +152,7 @@ def test_a_held_invoke_shows_the_start_and_leaves_only_the_answer(daemon: Canned
         return Reply(body=b"the answer")
 
     daemon.on("GET", "/e/llm/", held)
-    terminal = _Terminal("invoke", "llm")
+    terminal = Terminal("invoke", "llm")
     code, text = terminal.end()
     assert code == 0
     assert "512.0 MiB of 1.0 GiB" in text
@@ -155,7 +163,7 @@ def test_a_held_invoke_shows_the_start_and_leaves_only_the_answer(daemon: Canned
 def test_a_registry_password_is_asked_for_and_not_echoed(daemon: CannedDaemon) -> None:
     stored = {"name": "ghcr", "host": "ghcr.io", "username": "me", "created_at": documents.ago()}
     daemon.on("PUT", "/v1/registries/ghcr", stored)
-    terminal = _Terminal("registry", "login", "ghcr", "--host", "ghcr.io", "-u", "me")
+    terminal = Terminal("registry", "login", "ghcr", "--host", "ghcr.io", "-u", "me")
     terminal.until(lambda drawn: "Password or token of me at ghcr.io: " in drawn)
     terminal.type("s3cret\n")
     code, text = terminal.end()
