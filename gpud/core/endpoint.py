@@ -244,9 +244,16 @@ class EndpointSpec:
             raise InvalidSpec(f"The endpoint spec cannot be used: {listed}.", fields=faults)
 
     @property
+    def start_timeout_s(self) -> float:
+        """From container start to the first success; RunPod's images may have it in their environment."""
+        said = dict(self.env).get("RUNPOD_INIT_TIMEOUT", "") if self.type is EndpointType.QUEUE else ""
+        told = said.isascii() and said.isdigit() and len(said) <= len("86400")
+        return min(max(float(said), 1.0), 86_400.0) if told else self.health.start_timeout_s
+
+    @property
     def hold_timeout_s(self) -> float:
         """Longest time a request is held, so that a start's own error is reported first."""
-        return self.limits.queue_timeout_s or self.health.start_timeout_s + 30.0
+        return self.limits.queue_timeout_s or self.start_timeout_s + 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,7 +63,8 @@ def _limit_of(worker: Worker, world: World) -> tuple[float, Cause, str] | None:
         case WorkerState.RESERVED if not world.verify_gpus or not worker.gpu_uuids:
             return float("-inf"), Cause.GPUS_VERIFIED, ""
         case WorkerState.STARTING:
-            return _limit_of_start(worker, health, world)
+            start_s = spec.start_timeout_s if spec else health.start_timeout_s
+            return _limit_of_start(worker, health, start_s, world)
         case WorkerState.NOT_READY:
             return health.not_ready_timeout_s, Cause.NOT_READY_TIMEOUT, ""
         case WorkerState.DOZING:
@@ -97,7 +98,9 @@ def _is_preempted(worker: Worker, world: World) -> bool:
     return taking.preempt is Preempt.KILL and taking.priority > giving.priority
 
 
-def _limit_of_start(worker: Worker, health: HealthCheck, world: World) -> tuple[float, Cause, str]:
+def _limit_of_start(
+    worker: Worker, health: HealthCheck, start_s: float, world: World
+) -> tuple[float, Cause, str]:
     says, limit_s = worker.detail or "no answer", health.stall_timeout_s
     if stalled(world.progress.get(worker.id), limit_s):
         why = (
@@ -105,9 +108,8 @@ def _limit_of_start(worker: Worker, health: HealthCheck, world: World) -> tuple[
             f"CPU, its memory did not change, and its probe said the same: {says}"
         )
         return float("-inf"), Cause.START_STALLED, why
-    limit_s = health.start_timeout_s
-    why = f"Not ready {limit_s:g} s after its start (health.start_timeout_s): {says}"
-    return limit_s, Cause.START_TIMEOUT, why
+    why = f"Not ready {start_s:g} s after its start (health.start_timeout_s): {says}"
+    return start_s, Cause.START_TIMEOUT, why
 
 
 def _spec_of(worker: Worker, world: World) -> EndpointSpec | None:

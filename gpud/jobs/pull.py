@@ -17,6 +17,7 @@ from gpud.core.worker import WorkerState
 from gpud.errors import GpudError, StorageFull
 from gpud.jobs.pull_ends import PullEnds
 from gpud.jobs.pulling_worker import Booking, ChunkBuffer, Poll, PullingWorker
+from gpud.jobs.push import SOLO_PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
@@ -55,6 +56,7 @@ class Pull:
         self._hold_s = hold_s
         self._workers: dict[WorkerId, PullingWorker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._patient: set[EndpointName] = set()
         self._stopping = False
         self._listening: asyncio.Task[None] | None = None
         self._ends = PullEnds(queue, fates, self._workers, self._spawn)
@@ -252,7 +254,7 @@ class Pull:
         if self._stopping or worker.leaving or worker.solo or not self._queue.may_claim(worker.endpoint):
             return None
         alone = self._queue.next_is_solo(worker.endpoint)
-        if alone and worker.held:
+        if alone and worker.held and self._is_patient(worker.endpoint):
             return None
         place = self._places.take_place(worker.endpoint, worker.id)
         if place is None:
@@ -270,6 +272,18 @@ class Pull:
         if claim is not None:
             self._book(worker, claim.job, place)
         return claim
+
+    def _is_patient(self, endpoint: EndpointName) -> bool:
+        """Whether a job that should run alone goes on waiting for an idle worker; others wait behind it."""
+        left_s = SOLO_PATIENCE_S - self._queue.next_waited_s(endpoint)
+        if left_s > 0 and endpoint not in self._patient:
+            self._patient.add(endpoint)
+            asyncio.get_running_loop().call_later(left_s, self._patience_over, endpoint)
+        return left_s > 0
+
+    def _patience_over(self, endpoint: EndpointName) -> None:
+        self._patient.discard(endpoint)
+        self.pump(endpoint)
 
     def _book(self, worker: PullingWorker, job: Job, place: JobPlace, *, adopted: bool = False) -> None:
         loop = asyncio.get_running_loop()

@@ -12,7 +12,7 @@ import pytest
 
 from gpud.adapters.sqlite.store import memory_database
 from gpud.core.ids import JobId, WorkerId
-from gpud.core.job import JobState
+from gpud.core.job import Delivered, Ending, JobState
 from gpud.core.worker import WorkerState
 from gpud.jobs import pull_ends
 from tests.contract.pull_site import EP, WRK, PullSite, pull_site
@@ -384,6 +384,28 @@ async def test_a_job_that_must_run_alone_gets_an_idle_worker_to_itself(site: Pul
     await until(lambda: site.jobs.queue.may_claim(EP))
     _, alone = await site.call("GET", f"/v2/ep0/job-take-batch/{other}?gpu=x&batch_size=2", worker=other)
     assert len(alone) == 1
+
+
+async def test_a_job_that_must_run_alone_waits_for_an_idle_worker_only_so_long(
+    site: PullSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await site.submit("poison")
+    claim = await site.jobs.queue.claim(EP, "wk_gone")
+    assert claim is not None
+    path = f"/v2/ep0/job-take-batch/{WRK}?gpu=x&batch_size=2"
+    await site.submit("hours long")
+    _, taken = await site.call("GET", path)
+    assert len(taken) == 1
+    shared = Delivered(ending=Ending.WORKER_DIED_SHARED, after_ms=0)
+    await site.jobs.queue.settle(claim.job, shared)
+    await site.submit("behind it")
+    polling = asyncio.ensure_future(site.call("GET", path))
+    await asyncio.sleep(0.05)
+    assert not polling.done()
+    monkeypatch.setattr("gpud.jobs.pull.SOLO_PATIENCE_S", 0.0)
+    site.jobs.queue.tell_ready(EP)
+    _, beside = await polling
+    assert [job["id"] for job in beside] == [job_id], "and nothing comes beside it then"
 
 
 async def test_a_job_that_a_worker_holds_over_a_restart_is_completed_once() -> None:

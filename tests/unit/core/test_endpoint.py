@@ -185,3 +185,12 @@ def test_every_fault_of_a_spec_is_told_at_once() -> None:
 def test_a_hold_lasts_a_little_longer_than_a_start_may_so_that_its_error_is_told() -> None:
     assert spec(health=HealthCheck(start_timeout_s=100)).hold_timeout_s == 130
     assert spec(limits=Limits(queue_timeout_s=7)).hold_timeout_s == 7
+
+
+@pytest.mark.parametrize(
+    ("said", "limit_s"), [("420", 420.0), ("0", 1.0), ("99999", 86_400.0), ("7 min", 600.0), ("", 600.0)]
+)
+def test_runpods_variable_bounds_the_start_of_workers_that_fetch_jobs(said: str, limit_s: float) -> None:
+    env = (("RUNPOD_INIT_TIMEOUT", said),)
+    assert spec(type=EndpointType.QUEUE, port=0, env=env).start_timeout_s == limit_s
+    assert spec(env=env).start_timeout_s == 600.0
