@@ -75,19 +75,33 @@ class Context:
         return sys.stdout.isatty()
 
     def print_json(self, document: object) -> None:
-        """Print a document of the API."""
-        import json  # noqa: PLC0415
+        """Print a document of the API; on a terminal over several lines."""
+        self._print_json(document, indent=2 if self.on_terminal else None)
 
-        indent = 2 if self.on_terminal else None
-        sys.stdout.write(json.dumps(document, indent=indent, ensure_ascii=False) + "\n")
+    def print_json_line(self, document: object) -> None:
+        """Print a document on a line of its own."""
+        self._print_json(document, indent=None)
+
+    def _print_json(self, document: object, *, indent: int | None) -> None:
+        from gpud.cli.screen import json_text  # noqa: PLC0415
+
+        sys.stdout.write(json_text(document, indent=indent) + "\n")
 
     def print_text(self, text: str) -> None:
-        """Print a line, or lines."""
+        """Print a line, or lines, without what a terminal would obey."""
+        sys.stdout.write(f"{_harmless(text)}\n")
+
+    def print_data(self, text: str) -> None:
+        """Print what somebody made: as it is, except on a terminal."""
+        sys.stdout.write(f"{_harmless(text) if self.on_terminal else text}\n")
+
+    def print_raw(self, text: str) -> None:
+        """Print a line as it is, which was asked for."""
         sys.stdout.write(f"{text}\n")
 
     def note(self, text: str) -> None:
         """Say something beside the output, on stderr."""
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{_harmless(text)}\n")
 
     def print_table(self, columns: tuple[Column, ...], rows: list[dict[str, object]], *, empty: str) -> None:
         """Print a listing: a table, or the API's JSON with `--json`."""
@@ -105,3 +119,11 @@ class Context:
     def colour(self) -> bool:
         """Whether stdout may be coloured."""
         return self.on_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _harmless(text: str) -> str:
+    if text.isprintable():
+        return text
+    from gpud.cli.screen import harmless  # noqa: PLC0415 - most lines need none of it
+
+    return harmless(text)

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TaskID, Text
 from rich.text import Text
 
 from gpud.cli.output import size
+from gpud.core.plain_text import plain
 
 if TYPE_CHECKING:
     from rich.progress_bar import ProgressBar
@@ -53,10 +54,10 @@ class LiveReporter:
             self._task = self._progress.add_task(moment.phase, total=None, detail="", took="")
         if self._task is None:
             return
-        detail = moment.detail
+        detail = plain(moment.detail)
         if moment.total:
             self._total_bytes = moment.total
-            detail = f"{size(moment.done)} of {size(moment.total)}, {moment.detail}"
+            detail = f"{size(moment.done)} of {size(moment.total)}, {detail}"
         self._progress.update(
             self._task, detail=detail, took=self._took(), total=moment.total or None, completed=moment.done
         )

@@ -80,7 +80,7 @@ def table(
         width: Of the terminal; 0 for no bound.
         colour: Use terminal colours.
     """
-    cells = [[column.cell(row) or "-" for column in columns] for row in rows]
+    cells = [[_cell(column.cell(row)) or "-" for column in columns] for row in rows]
     widths = [max([len(column.title), *(len(row[i]) for row in cells)]) for i, column in enumerate(columns)]
     if width:
         _fit(columns, widths, width)
@@ -93,6 +93,15 @@ def table(
         ]
         lines.append(_line(row, columns, widths, styles if colour else None))
     return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    """A text as it will be shown, so that it is measured as that."""
+    if text.isprintable():
+        return text
+    from gpud.core.plain_text import plain  # noqa: PLC0415 - most cells need none of it
+
+    return plain(text.replace("\n", " "))
 
 
 def _fit(columns: tuple[Column, ...], widths: list[int], width: int) -> None:
@@ -215,7 +224,12 @@ def failure_text(failure: CommandFailed, *, colour: bool = False) -> str:
     lines += [f"  {name:<{longest}}  {why}" for name, why in failure.fields.items()]
     if failure.todo:
         lines.append(f"  {failure.todo}")
-    return "\n".join(lines) + "\n"
+    told = "\n".join(lines) + "\n"
+    if not told.replace("\n", "").isprintable():
+        from gpud.cli.screen import harmless  # noqa: PLC0415 - most failures need none of it
+
+        told = harmless(told)
+    return told
 
 
 def money(micros: float) -> str:

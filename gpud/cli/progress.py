@@ -9,6 +9,7 @@ import sys
 from typing import NamedTuple, Protocol
 
 from gpud.cli.output import size
+from gpud.core.plain_text import plain
 
 
 class Moment(NamedTuple):
@@ -49,7 +50,7 @@ class Lines:
         if moment.total:
             told = f"{moment.phase}: pulling {size(moment.total)}, {_tenth(moment)} % done"
         if told != self._last:
-            sys.stderr.write(f"{told}\n")
+            sys.stderr.write(f"{plain(told)}\n")
             sys.stderr.flush()
         self._last = told
 

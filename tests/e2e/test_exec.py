@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 
-EVERY_BYTE = bytes(range(256)) * 16_384
+EVIL = "$(touch /evil)`touch /evil`;touch /evil|<script>alert('1')</script>\\n\"&& \x1b[31m"
+"""What a shell or a page would obey."""
+EVERY_BYTE = bytes(range(256)) * 4096
 
 
 def test_a_person_and_a_pipe_use_a_worker_and_leave_nothing_behind(
     start_daemon: DaemonStarter, worker_image: str, static_image: str
 ) -> None:
     daemon = start_daemon(settings={**static_gpus(2), "exec": {"idle_timeout_s": 300}})
-    daemon.deploy(worker_spec("hello", worker_image, scale={"min_workers": 1}))
+    daemon.deploy(worker_spec("hello", worker_image, env={"EVIL": EVIL}, scale={"min_workers": 1}))
     (worker,) = daemon.wait_ready("hello")
     worker_id = worker["id"]
     programs = _programs(daemon, worker_id)
@@ -75,8 +77,8 @@ def _a_shell_on_a_terminal(daemon: DaemonProcess, worker_id: str) -> None:
             person.resize(20, 44)
             person.types(b"while test \"$(stty size)\" != '20 44'; do sleep 0.1; done; echo resi''zed\r")
             person.reads(b"resized")
-            person.types(b"sleep 4001\r")
-            person.reads(b"sleep 4001")
+            person.types(b"sh -c 'echo run''ning; sleep 4001; true'\r")
+            person.reads(b"running")
             person.types(b"\x03")
             person.reads(b"# ")
             person.types(b"exit 7\r")
@@ -99,8 +101,10 @@ def _pipes(daemon: DaemonProcess, worker_id: str) -> None:
     ran = _piped(daemon, "-i", "hello", "--", "sh", "-c", "cat; echo err >&2; exit 3", stdin=EVERY_BYTE)
     assert (ran.returncode, ran.stderr) == (3, b"err\n")
     assert ran.stdout == EVERY_BYTE
-    ran = _piped(daemon, worker_id, "--", "cat", stdin=b"not for it", tcp=True)
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")
+    words = ("sh", "-c", 'ls /evil; cat; printf %s "$EVIL"')
+    ran = _piped(daemon, worker_id, "--", *words, stdin=b"not for it", tcp=True)
+    assert (ran.returncode, ran.stdout) == (0, EVIL.encode())
+    assert b"No such file" in ran.stderr
 
 
 def _refusals(daemon: DaemonProcess, worker_id: str) -> None:

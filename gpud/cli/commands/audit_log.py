@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from gpud.cli import exits, grammar
 from gpud.cli.grammar import Command, Option
 from gpud.cli.output import Column, number_at, rows_at, text_at
-from gpud.core.plain_text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -35,7 +34,7 @@ COLUMNS = (
     Column("SUBJECT", lambda row: text_at(row, "subject"), shrink=True),
     Column("STATUS", lambda row: text_at(row, "status"), right=True),
     Column("CHANGE", _change),
-    Column("DETAIL", lambda row: plain(text_at(row, "detail")), shrink=True),
+    Column("DETAIL", lambda row: text_at(row, "detail"), shrink=True),
 )
 
 
@@ -64,10 +63,8 @@ def _audit_log(values: Values, context: Context) -> int:
 
 
 def _export(query: Mapping[str, object], context: Context) -> None:
-    import json  # noqa: PLC0415 - the client has it already
-
     for row in _rows(query, context):
-        context.print_text(json.dumps(row, ensure_ascii=False))
+        context.print_json_line(row)
 
 
 def _rows(query: Mapping[str, object], context: Context) -> Iterator[dict[str, object]]:

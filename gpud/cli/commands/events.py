@@ -47,9 +47,7 @@ def _show(event: Mapping[str, object], context: Context, *, as_lines: bool) -> N
     if not context.as_json:
         context.print_text(event_line(event, colour=context.colour))
     elif as_lines:
-        import json  # noqa: PLC0415 - the client has it already
-
-        context.print_text(json.dumps(event, ensure_ascii=False))
+        context.print_json_line(event)
 
 
 def event_line(event: Mapping[str, object], *, colour: bool = False) -> str:

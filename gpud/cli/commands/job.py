@@ -149,7 +149,7 @@ def _dead(values: Values, context: Context, verb: str, done: str) -> int:
 
 def _stream(values: Values, context: Context) -> int:
     for chunk in context.client.payloads(path_of("v1", "jobs", values.text("id"), "stream")):
-        context.print_text(chunk)
+        context.print_data(chunk)
     return exits.OK
 
 

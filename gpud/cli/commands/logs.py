@@ -98,9 +98,7 @@ def _follow(query: dict[str, object], values: Values, context: Context) -> int:
 
 def _show(line: Mapping[str, object], values: Values, context: Context) -> None:
     if context.as_json:
-        import json  # noqa: PLC0415 - the client has it already
-
-        context.print_text(json.dumps(line, ensure_ascii=False))
+        context.print_json_line(line)
         return
     text, stream = text_at(line, "text"), text_at(line, "stream")
     if not values.flag("raw"):
@@ -113,7 +111,8 @@ def _show(line: Mapping[str, object], values: Values, context: Context) -> None:
     prefix = " ".join(about) + " " if about else ""
     colour = context.colour
     style = _STREAM_STYLES.get(stream, "") if about else ""
-    context.print_text(styled(prefix, "dim", colour=colour) + styled(text, style, colour=colour))
+    shown = styled(prefix, "dim", colour=colour) + styled(text, style, colour=colour)
+    context.print_raw(shown) if values.flag("raw") else context.print_text(shown)
 
 
 def _clock(stamp: str) -> str:

@@ -45,7 +45,7 @@ def _show(context: Context, job: dict[str, object]) -> int:
         context.print_json(job)
     elif "output" in job:
         output = job["output"]
-        context.print_text(output if isinstance(output, str) else json.dumps(output, ensure_ascii=False))
+        context.print_data(output) if isinstance(output, str) else context.print_json_line(output)
     if state == "COMPLETED":
         return exits.OK
     error = text_at(job, "error")
