@@ -192,5 +192,6 @@ def test_a_hold_lasts_a_little_longer_than_a_start_may_so_that_its_error_is_told
 )
 def test_runpods_variable_bounds_the_start_of_workers_that_fetch_jobs(said: str, limit_s: float) -> None:
     env = (("RUNPOD_INIT_TIMEOUT", said),)
-    assert spec(type=EndpointType.QUEUE, port=0, env=env).start_timeout_s == limit_s
+    fetching = replace(spec(), type=EndpointType.QUEUE, port=0, env=env)
+    assert fetching.start_timeout_s == limit_s
     assert spec(env=env).start_timeout_s == 600.0
