@@ -65,6 +65,12 @@ class Context:
         target = socket_path or os.environ.get("GPUD_SOCKET", "") or default_socket
         return Client(target, timeout_s=limit_s)
 
+    def forget_client(self) -> None:
+        """Connect anew at the next use."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
     def environment(self, name: str) -> str | None:
         """A variable of the user's environment."""
         return os.environ.get(name)

@@ -36,11 +36,46 @@ with `_` for `-`."""
 FIRST_WORDS = tuple(word for _, words in GROUPS for word in words)
 
 
+WATCHED = frozenset(
+    {
+        ("status",),
+        ("explain",),
+        ("usage",),
+        ("endpoint", "ls"),
+        ("endpoint", "get"),
+        ("endpoint", "starts"),
+        ("endpoint", "revisions"),
+        ("job", "ls"),
+        ("job", "get"),
+        ("worker", "ls"),
+        ("worker", "get"),
+        ("worker", "stats"),
+        ("gpu", "ls"),
+        ("image", "ls"),
+        ("registry", "ls"),
+        ("key", "ls"),
+        ("webhook", "ls"),
+        ("webhook", "get"),
+        ("audit-log",),
+    }
+)
+"""Commands that show how something is, and so can be watched."""
+
+
+_watchable: dict[str, tuple[Command, ...]] = {}
+
+
 def commands_of(first_word: str) -> tuple[Command, ...]:
     """Import the commands that begin with a word."""
     module = importlib.import_module(f"gpud.cli.commands.{first_word.replace('-', '_')}")
     commands: tuple[Command, ...] = module.COMMANDS
-    return commands
+    if first_word not in _watchable and any(command.words in WATCHED for command in commands):
+        from gpud.cli.watching import watched  # noqa: PLC0415 - only for those
+
+        _watchable[first_word] = tuple(
+            watched(command) if command.words in WATCHED else command for command in commands
+        )
+    return _watchable.get(first_word, commands)
 
 
 def all_commands() -> tuple[Command, ...]:

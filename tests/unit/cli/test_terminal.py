@@ -14,11 +14,14 @@ import termios
 import time
 from typing import TYPE_CHECKING
 
+from gpud.cli import exits
 from tests.unit.cli import documents
 from tests.unit.cli.canned import CannedDaemon, Reply, json_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.unit.cli.canned import Seen
 
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -170,3 +173,24 @@ def test_a_registry_password_is_asked_for_and_not_echoed(daemon: CannedDaemon) -
     assert code == 0
     assert daemon.seen[0].document["password"] == "s3cret"
     assert "s3cret" not in text
+
+
+def test_a_watched_listing_is_drawn_over_and_the_terminal_given_back(daemon: CannedDaemon) -> None:
+    names = iter(["first", "second"])
+    rows = [documents.endpoint(next(names))]
+
+    def listed(_seen: Seen) -> Reply:
+        return json_reply({"items": rows, "next": None})
+
+    daemon.on("GET", "/v1/endpoints", listed)
+    terminal = Terminal("endpoint", "ls", "--watch", "--interval", "200ms")
+    terminal.until(lambda text: "first" in text)
+    rows[:] = [documents.endpoint(next(names))]
+    terminal.until(lambda text: "second" in text)
+    daemon.on("GET", "/v1/endpoints", Reply(status=504, body=b"{}"))
+    terminal.until(lambda text: "Trying again." in text)
+    terminal.type("\x03")
+    drawn = terminal.until(lambda _drawn: False)
+    assert terminal.end()[0] == exits.INTERRUPTED
+    assert drawn.rindex("\033[?1049l") > drawn.rindex("\033[?25h") > drawn.rindex("\033[?25l")
+    assert "Traceback" not in drawn
