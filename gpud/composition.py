@@ -242,6 +242,10 @@ class Parts:
         """Have those who follow something, or have a session in a worker, be told that this is the end."""
         self._end_followers()
 
+    async def end_abandoned_execs(self, fleet: Fleet) -> None:
+        """End what sessions in workers left running when the daemon before this one was killed."""
+        await self._runtime.execs.end_abandoned(tuple(fleet.state.workers))
+
     def worker_calls(self) -> WorkerListener:
         """Serves what workers call."""
         calls = WorkerCalls(

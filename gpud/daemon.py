@@ -144,6 +144,7 @@ class Daemon:
                 tasks.create_task(self._watch_store(), name="store_watch"),
                 tasks.create_task(self._feed_watchdog(fleet), name="watchdog"),
                 tasks.create_task(parts.webhooks().run(), name="webhooks"),
+                tasks.create_task(parts.end_abandoned_execs(fleet), name="abandoned_execs"),
             ]
             if isinstance(parts.logs, ProcessLogCapture):
                 watching.append(tasks.create_task(parts.logs.run(), name="log_capture"))

@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import structlog
-from docker.errors import APIError, NotFound
+from docker.errors import APIError, DockerException, NotFound
 
+from gpud.adapters.abandoned_execs import MARK, end_abandoned
 from gpud.adapters.docker_errors import engine_errors
 from gpud.adapters.process_sessions import end_session, session_members
-from gpud.errors import CommandNotStarted, Conflict, DependencyDown
+from gpud.errors import CommandNotStarted, Conflict, DependencyDown, GpudError
 from gpud.ports.containers import ContainerStatus
 from gpud.ports.execs import Exec, ExecRequest, OutputStream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from gpud.adapters.docker_client import DockerClients
     from gpud.adapters.threads import Threads
@@ -39,7 +40,6 @@ _LOOK_S, _LOOK_S_MAX = 0.01, 0.2
 _START_S_MAX = 30.0
 _END_S_MAX = 5.0
 _NOT_FOUND, _NOT_RUNNABLE = 127, 126
-_MARK = "GPUD_EXEC_ID"
 _NO_DETACH = "ctrl-@,ctrl-_,ctrl-@,ctrl-_,ctrl-^"
 """Instead of ctrl-p ctrl-q, which the engine would keep from the command: what nobody types."""
 _SWEEP = (
@@ -70,6 +70,8 @@ class ContainerExecs:
         self.clients = clients
         self.threads = threads
         self.local = local
+        self.open_ids: set[str] = set()
+        """The engine's names for the commands that somebody is connected to."""
         self._find = find
 
     async def open(self, worker_id: WorkerId, request: ExecRequest) -> Exec:
@@ -82,7 +84,11 @@ class ContainerExecs:
                 raise Conflict(f"The container of {worker_id} is paused: its processes are frozen.")
             container_id, mark = found[0], os.urandom(12).hex()
             exec_id, version = await self._call(self._create, container_id, request, mark)
-            reader, writer = await self._attach(exec_id, version, tty=request.tty)
+            try:
+                reader, writer = await self._attach(exec_id, version, tty=request.tty)
+            except BaseException:
+                self.open_ids.discard(exec_id)
+                raise
         running = DockerExec(
             self, container_id, exec_id, mark=mark, reader=reader, writer=writer, tty=request.tty
         )
@@ -92,6 +98,23 @@ class ContainerExecs:
             await running.close()
             raise
         return running
+
+    async def end_abandoned(self, worker_ids: Iterable[WorkerId]) -> None:
+        """End the commands that a daemon before this one left in workers when it was killed."""
+        if not self.local:
+            return
+        for worker_id in worker_ids:
+            try:
+                ended = await self.threads.run(self._end_abandoned, worker_id)
+            except (GpudError, DockerException, OSError) as error:
+                log.warning("exec.abandoned_not_looked_for", worker=worker_id, error=str(error))
+                continue
+            if ended:
+                log.info("exec.abandoned_ended", worker=worker_id, commands=ended)
+
+    def _end_abandoned(self, worker_id: WorkerId) -> int:
+        found = self._find(worker_id)
+        return end_abandoned(self.clients.get(), found[0], self.open_ids) if found is not None else 0
 
     async def _call(self, call: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401 - the call's own
         try:
@@ -107,7 +130,7 @@ class ContainerExecs:
 
     def _create(self, container_id: str, request: ExecRequest, mark: str) -> tuple[str, str]:
         client = self.clients.get()
-        environment = {_MARK: mark}
+        environment = {MARK: mark}
         if request.tty:
             environment["TERM"] = "xterm-256color"
         made = client.exec_create(
@@ -118,7 +141,9 @@ class ContainerExecs:
             environment=environment,
             detach_keys=_NO_DETACH,
         )
-        return str(made["Id"]), str(client.api_version)
+        exec_id = str(made["Id"])
+        self.open_ids.add(exec_id)
+        return exec_id, str(client.api_version)
 
     async def _attach(
         self, exec_id: str, version: str, *, tty: bool
@@ -315,6 +340,7 @@ class DockerExec:
     async def close(self) -> bool:
         """End what still runs of it."""
         self._writer.close()
+        self._execs.open_ids.discard(self._exec_id)
         if self._ended:
             return True
         try:
@@ -340,7 +366,7 @@ class DockerExec:
 
     def _sweep(self) -> None:
         client = self._execs.clients.get()
-        script = _SWEEP.format(mark=_MARK, value=self._mark)
+        script = _SWEEP.format(mark=MARK, value=self._mark)
         made = client.exec_create(self._container_id, ["/bin/sh", "-c", script])
         client.exec_start(made["Id"])
 

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gpud.adapters.docker_runtime import DockerRuntime
+from gpud.adapters.threads import Threads
+from gpud.core.ids import WorkerId, container_name
 from gpud.errors import CommandNotStarted, Conflict
 from gpud.ports.execs import ExecRequest, OutputStream
+from gpud.settings import DockerSettings
 from tests.contract.test_docker_runtime import (  # noqa: F401 - fixtures
+    INSTALL,
+    NETWORK,
     WORKER,
     image,
     launch_of,
     runtime,
-    runtime_on,
 )
 
 if TYPE_CHECKING:
-    from gpud.adapters.docker_runtime import DockerRuntime
+    from collections.abc import AsyncIterator
+
     from gpud.core.endpoint import PinnedImage
     from gpud.ports.execs import Exec
+    from tests.rig.engine import Engine
 
 pytestmark = pytest.mark.engine
 
@@ -51,6 +62,7 @@ async def until_read(running: Exec, wanted: bytes) -> bytes:
 
 async def test_commands_run_with_and_without_a_terminal(
     runtime: DockerRuntime,  # noqa: F811
+    engine: Engine,
     image: PinnedImage,  # noqa: F811
 ) -> None:
     await runtime.start_worker(launch_of(image))
@@ -58,9 +70,10 @@ async def test_commands_run_with_and_without_a_terminal(
     await _binary(runtime)
     await _terminal(runtime)
     await _refusals(runtime)
-    for local in (True, False):
-        runtime.execs.local = local
-        await _left_behind(runtime)
+    await _left_behind(runtime)
+    await _abandoned(runtime, engine)
+    async with _over_tcp(engine) as remote:
+        await _left_behind(remote)
     await _worker_ends(runtime)
 
 
@@ -125,6 +138,63 @@ async def _left_behind(runtime: DockerRuntime) -> None:  # noqa: F811
     assert await asyncio.gather(*(running.close() for running in opened)) == [True] * 3
     await _until_more(runtime, before, 0)
     assert before <= set(await runtime.pids(WORKER)), "the worker itself goes on"
+
+
+async def _abandoned(runtime: DockerRuntime, engine: Engine) -> None:  # noqa: F811
+    """A daemon that was killed leaves its commands; the next one ends them, and nobody else's."""
+    before = set(await runtime.pids(WORKER))
+    api = engine.client.api
+    by_hand = api.exec_create(container_name(WORKER), ["sleep", "3004"])["Id"]
+    api.exec_start(by_hand, detach=True)
+    killed = await runtime.execs.open(WORKER, asked("sh", "-c", "sleep 3005 & sleep 3006", tty=True))
+    runtime.execs.open_ids.clear()
+    in_use = await runtime.execs.open(WORKER, asked("sleep", "3007"))
+    await _until_more(runtime, before, 5)
+    await runtime.execs.end_abandoned((WORKER, WorkerId("wk_" + "z" * 16)))
+    await _until_more(runtime, before, 2)
+    assert api.exec_inspect(by_hand)["Running"]
+    assert await in_use.close()
+    assert await killed.close()
+    os.kill(api.exec_inspect(by_hand)["Pid"], signal.SIGKILL)
+    await _until_more(runtime, before, 0)
+
+
+@asynccontextmanager
+async def _over_tcp(engine: Engine) -> AsyncIterator[DockerRuntime]:
+    """The same engine as one on another machine, whose processes are not ours to signal."""
+    path, served = engine.socket_url.removeprefix("unix://"), set[asyncio.Task[None]]()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+            writer.write_eof()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        served.add(task)
+        its_reader, its_writer = await asyncio.open_unix_connection(path)
+        try:
+            await asyncio.gather(carry(reader, its_writer), carry(its_reader, writer))
+        finally:
+            writer.close()
+            its_writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    threads = Threads(4)
+    settings = DockerSettings(host=f"tcp://127.0.0.1:{port}", network=NETWORK)
+    remote = DockerRuntime(settings, INSTALL, threads)
+    assert not remote.execs.local
+    async with server:
+        yield remote
+        await remote.close()
+        await threads.close()
+        for task in served:
+            task.cancel()
+        await asyncio.gather(*served, return_exceptions=True)
 
 
 async def _until_more(runtime: DockerRuntime, before: set[int], count: int) -> None:  # noqa: F811

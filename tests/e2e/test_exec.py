@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e.daemon import ROOT, static_gpus, worker_spec
+from tests.e2e.http_client import exchange
 from tests.e2e.typist import Typist
 from tests.e2e.waiting import until
 
@@ -37,6 +39,7 @@ def test_a_person_and_a_pipe_use_a_worker_and_leave_nothing_behind(
     _a_terminal_is_given_back_whatever_ends_it(daemon, worker_id)
     _pipes(daemon, worker_id)
     _refusals(daemon, worker_id)
+    _foreign_names(daemon)
     until(lambda: _programs(daemon, worker_id) == programs, what="only its own processes")
     _without_a_shell(daemon, static_image)
     _audited(daemon, worker_id)
@@ -118,6 +121,20 @@ def _refusals(daemon: DaemonProcess, worker_id: str) -> None:
         "exec", worker_id, "--url", f"http://127.0.0.1:{daemon.port}", "--", "true", env={"GPUD_KEY": token}
     )
     assert (refused.returncode, "this needs exec" in refused.stderr) == (5, True)
+
+
+def _foreign_names(daemon: DaemonProcess) -> None:
+    """A name that leads here reaches endpoints, and the API with a key, and nothing else."""
+    evil = {"Host": "evil.example"}
+    assert daemon.call("hello", headers=evil).status == 200
+    for path, headers, status in (
+        ("/docs", evil, 421),
+        ("/docs", {}, 200),
+        ("/v1/endpoints", evil, 421),
+        ("/v1/endpoints", {**evil, "Authorization": f"Bearer {daemon.key}"}, 200),
+    ):
+        connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=20)
+        assert exchange(connection, "GET", path, body=None, headers=headers).status == status, path
 
 
 def _without_a_shell(daemon: DaemonProcess, static_image: str) -> None:
