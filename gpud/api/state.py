@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from gpud.core.state_changes import Picture
 
 LOOK_PERIOD_S = 0.5
+_WRITTEN_AT_ONCE = 20
 
 T = TypeVar("T")
 
@@ -58,7 +59,7 @@ class StateFeed:
     """Looks at the fleet for all who ask, and tells each where it stands."""
 
     def __init__(self, services: Services) -> None:
-        self._services = services
+        self.services = services
         self._lock = asyncio.Lock()
         self._seen: Seen | None = None
         self._looked_s = 0.0
@@ -68,12 +69,12 @@ class StateFeed:
 
     async def now(self) -> Seen:
         """The state, seen just now or for another caller within the period."""
-        clock = self._services.clock
+        clock = self.services.clock
         async with self._lock:
             last, now_s = self._seen, clock.now_s()
             if last is not None and now_s - self._looked_s < LOOK_PERIOD_S / 2:
                 return last
-            picture = await self._look()
+            picture = await self.look()
             self.looks += 1
             number = 1 if last is None else last.number + (picture != last.picture)
             if last is None or number != last.number:
@@ -90,17 +91,26 @@ class StateFeed:
             self._told[before.number] = _event("change", after, _change(before, after))
         return self._told[before.number]
 
-    async def _look(self) -> Picture:
-        control, readings = self._services.control, self._services.readings.gpu_readings()
+    async def look(self) -> Picture:
+        """Look now, whatever was seen before."""
+        control, readings = self.services.control, self.services.readings.gpu_readings()
         views, gpus = control.endpoints(), await control.gpus()
         texts = _Texts(self._known)
-        picture: Picture = {
+        endpoints: dict[str, str] = {
+            v.endpoint.name: await texts.of(v.endpoint.name, v, endpoint_state) for v in views
+        }
+        workers: dict[str, str] = {
+            w.id: await texts.of(w.id, w, worker_document) for v in views for w in v.workers
+        }
+        standbys: dict[str, str] = {
+            s.id: await texts.of(f"standby {s.id}", s, standby_document) for v in views for s in v.standbys
+        }
+        self._known = texts.kept
+        return {
             "daemon": {"": daemon_state(control.health()).model_dump_json()},
-            "endpoints": {v.endpoint.name: texts.of(v.endpoint.name, v, endpoint_state) for v in views},
-            "workers": {w.id: texts.of(w.id, w, worker_document) for v in views for w in v.workers},
-            "standbys": {
-                s.id: texts.of(f"standby {s.id}", s, standby_document) for v in views for s in v.standbys
-            },
+            "endpoints": endpoints,
+            "workers": workers,
+            "standbys": standbys,
             "gpus": {
                 view.status.gpu.uuid: gpu_document(view, readings.get(view.status.gpu.uuid)).model_dump_json()
                 for view in gpus
@@ -109,12 +119,6 @@ class StateFeed:
                 pin: pull_document(pin, far).model_dump_json() for pin, far in sorted(control.pulls().items())
             },
         }
-        self._known = texts.kept
-        return picture
-
-
-VIEWERS = web.AppKey("VIEWERS", Followers)
-FEED = web.AppKey("FEED", StateFeed)
 
 
 class _Texts:
@@ -123,13 +127,21 @@ class _Texts:
     def __init__(self, known: dict[str, tuple[object, str]]) -> None:
         self._known = known
         self.kept: dict[str, tuple[object, str]] = {}
+        self._written = 0
 
-    def of(self, name: str, thing: T, show: Callable[[T], Document]) -> str:
+    async def of(self, name: str, thing: T, show: Callable[[T], Document]) -> str:
         held = self._known.get(name)
         if held is None or held[0] != thing:
             held = (thing, show(thing).model_dump_json())
+            self._written += 1
+            if self._written % _WRITTEN_AT_ONCE == 0:
+                await asyncio.sleep(0)  # Requests do not wait until all is written.
         self.kept[name] = held
         return held[1]
+
+
+VIEWERS = web.AppKey("VIEWERS", Followers)
+FEED = web.AppKey("FEED", StateFeed)
 
 
 async def show_state(request: web.Request) -> web.StreamResponse:

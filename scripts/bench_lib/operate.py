@@ -2,7 +2,8 @@
 
 `log_lines_per_s_per_core` counts all CPU time of the process that keeps logs, compression included, over
 lines of 100 bytes in the engine's json-file. `metrics_scrape_ms_200_workers` is a scrape of 100 endpoints
-with two workers each and 8 GPUs. The daemon's own figures need an engine: a private one, or the one of
+with two workers each and 8 GPUs. The dashboard's figures are of the same box (see `dashboard.py`), its time
+only where Chromium is. The daemon's own figures need an engine: a private one, or the one of
 GPUD_TEST_ENGINE.
 """
 
@@ -19,6 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench_lib import dashboard
 from bench_lib.report import Report, add_arguments
 
 from gpud.adapters.log_files import LogFile, compress, folder_for
@@ -64,6 +66,7 @@ def main(argv: list[str]) -> int:
     report.add("log_lines_per_s_per_core", "gpud", "lines/s", [_log_rate() for _ in range(rounds)])
     for subject, samples in asyncio.run(_scrapes(rounds * 5)).items():
         report.add("metrics_scrape_ms_200_workers", subject, "ms", samples)
+    asyncio.run(_dashboard(report, rounds))
     report.add("cli_help_ms", "gpud --help", "ms", [_help_ms() for _ in range(rounds * 2)])
     if not options.no_engine:
         cpu_percent, rss_bytes = _idle(10.0 if options.quick else 60.0)
@@ -110,16 +113,7 @@ async def _scrapes(rounds: int) -> dict[str, list[float]]:
     from gpud.api.services import SERVICES  # noqa: PLC0415 - the same
 
     samples: dict[str, list[float]] = {"rendered": [], "over HTTP": []}
-    workers = [
-        making.worker(
-            0,
-            WorkerState.READY,
-            id=f"wk_{n:016d}",
-            endpoint=EndpointName(f"endpoint-{n // 2}"),
-            gpu_uuids=(making.gpu_uuid(n % GPUS),),
-        )
-        for n in range(WORKERS)
-    ]
+    workers = _many_workers()
     async with running_api(readings=_readings(workers)) as site:
         _deploy(site, workers)
         headers = await site.headers("metrics")
@@ -133,6 +127,31 @@ async def _scrapes(rounds: int) -> dict[str, list[float]]:
                 assert len(await answer.text()) > WORKERS * 100
             samples["over HTTP"].append((time.perf_counter() - began_s) * 1000)
     return samples
+
+
+async def _dashboard(report: Report, rounds: int) -> None:
+    workers = _many_workers()
+    async with running_api(readings=_readings(workers)) as site:
+        _deploy(site, workers)
+        for subject, count in (await dashboard.sent_bytes(site)).items():
+            report.add("dashboard_bytes_compressed", subject, "bytes", [count])
+        for subject, samples in (await dashboard.usable_ms(site, rounds)).items():
+            report.add("dashboard_interactive_ms", subject, "ms", samples)
+        for subject, samples in (await dashboard.look_ms(site, rounds * 5)).items():
+            report.add("state_look_ms_200_workers", subject, "ms", samples)
+
+
+def _many_workers() -> list[Worker]:
+    return [
+        making.worker(
+            0,
+            WorkerState.READY,
+            id=f"wk_{n:016d}",
+            endpoint=EndpointName(f"endpoint-{n // 2}"),
+            gpu_uuids=(making.gpu_uuid(n % GPUS),),
+        )
+        for n in range(WORKERS)
+    ]
 
 
 def _deploy(site: ApiSite, workers: list[Worker]) -> None:

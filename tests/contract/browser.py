@@ -16,7 +16,7 @@ from gpud.ports.readings import Readings
 from gpud.settings import Settings
 from tests.contract.api_site import ApiSite, running_api
 from tests.contract.dashboard_past import remember
-from tests.contract.dashboard_world import furnish, readings
+from tests.contract.dashboard_world import HOSTILE, furnish, readings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -84,7 +84,7 @@ class Seat:
 
     def __init__(self, context: BrowserContext, page: Page, origin: str) -> None:
         self.context = context
-        self._page = page
+        self.page = page
         self._faults: list[str] = []
         page.on("pageerror", lambda error: self._faults.append(f"error: {error}"))
         page.on("console", lambda told: self._note(told.type, told.text))
@@ -100,12 +100,12 @@ class Seat:
     @asynccontextmanager
     async def watched(self, url: str) -> AsyncIterator[Page]:
         """Go there; nothing must go wrong until the test is over."""
-        await self._page.goto(url)
-        yield self._page
-        assert await self._page.evaluate("window.hacked") is None
-        assert await self._page.evaluate("document.cookie") == ""
+        await self.page.goto(url)
+        yield self.page
+        assert await self.page.evaluate("window.hacked") is None
+        assert await self.page.evaluate("document.cookie") == ""
         assert not self._faults
-        await self._page.goto(url.partition("#")[0] + "#/nowhere")
+        await self.page.goto(url.partition("#")[0] + "#/nowhere")
 
 
 async def sit_down(
@@ -147,8 +147,8 @@ async def running_browser() -> AsyncIterator[Browser]:
 
 
 @asynccontextmanager
-async def running_desk(log_root: Path) -> AsyncIterator[Desk]:
-    """A furnished box with a past, and a browser before it."""
+async def running_desk(log_root: Path, odd: str = HOSTILE) -> AsyncIterator[Desk]:
+    """A furnished box with a past, and a browser before it; `odd` is what others say there."""
     places: list[ApiSite] = []
     history = StatsHistory(10.0)
     seen = Readings(gpu_readings=lambda: readings(places[0]), history=history)
@@ -159,8 +159,8 @@ async def running_desk(log_root: Path) -> AsyncIterator[Desk]:
             running_browser() as browser,
         ):
             places.append(site)
-            await furnish(site)
-            await remember(site, log_root, history)
+            await furnish(site, odd)
+            await remember(site, log_root, history, odd)
             yield Desk(site, browser, log_root)
 
 

@@ -40,14 +40,14 @@ LINES = 600
 """That the worker of chat wrote."""
 
 
-async def remember(site: ApiSite, log_root: Path, history: StatsHistory) -> None:
-    """Put everything in; the endpoints are there already."""
+async def remember(site: ApiSite, log_root: Path, history: StatsHistory, odd: str = HOSTILE) -> None:
+    """Put everything in, with a text where others' words stand; the endpoints are there already."""
     stored = {name: await _stored(site, name) for name in ("chat", "whisper")}
     await _starts(site, stored["chat"])
     await _usage(site, stored)
-    await _events(site)
-    await _jobs(site)
-    _output(site, log_root)
+    await _events(site, odd)
+    await _jobs(site, odd)
+    _output(site, log_root, odd)
     _stats(site, history)
     chat = site.control.deployed[EndpointName("chat")]
     site.control.revision_records += [
@@ -128,7 +128,7 @@ async def _usage(site: ApiSite, stored: dict[str, Endpoint]) -> None:
         )
 
 
-async def _events(site: ApiSite) -> None:
+async def _events(site: ApiSite, odd: str) -> None:
     now_ms = site.clock.at_ms()
     kinds = ("endpoint.deployed", "worker.ready", "worker.gone", "gpu.cordoned")
     events = [
@@ -137,7 +137,7 @@ async def _events(site: ApiSite) -> None:
             at_ms=now_ms - (130 - number) * 60_000,
             endpoint="chat",
             worker_id=CHAT_WORKER,
-            facts={"number": number, "detail": HOSTILE if number == 129 else "as it should be"},
+            facts={"number": number, "detail": odd if number == 129 else "as it should be"},
         )
         for number in range(130)
     ]
@@ -160,23 +160,23 @@ async def add_job(site: ApiSite, number: int, *, max_attempts: int = 1) -> Job:
     return written
 
 
-async def fail_job(site: ApiSite, job: Job) -> None:
+async def fail_job(site: ApiSite, job: Job, odd: str = HOSTILE) -> None:
     """Hand it to a worker that dies of it."""
     now_ms = site.jobs.queue.now_ms()
     claim = await site.store.jobs.claim(
         job.seq, now_ms=now_ms, worker_id=CHAT_WORKER, instance="run-1", lease_until_ms=now_ms + 60_000
     )
     assert claim is not None
-    said = Delivered(ending=Ending.WORKER_DIED, error=f"killed: {HOSTILE}", exit_code=137)
+    said = Delivered(ending=Ending.WORKER_DIED, error=f"killed: {odd}", exit_code=137)
     await site.store.jobs.settle(
         claim.job, said, now_ms=now_ms + 4200, fraction=0.5, kept=Retention(), log_tail="CUDA out of memory"
     )
 
 
-async def _jobs(site: ApiSite) -> None:
+async def _jobs(site: ApiSite, odd: str) -> None:
     for number in range(3):
         await add_job(site, number)
-    await fail_job(site, await add_job(site, 3))
+    await fail_job(site, await add_job(site, 3), odd)
 
 
 def _log_file(log_root: Path) -> LogFile:
@@ -185,14 +185,14 @@ def _log_file(log_root: Path) -> LogFile:
     )
 
 
-def _output(site: ApiSite, log_root: Path) -> None:
+def _output(site: ApiSite, log_root: Path, odd: str) -> None:
     begin_ns = site.clock.wall_ns() - LINES * 1_000_000_000
     file = _log_file(log_root)
     for number in range(LINES):
         stream = b"stderr" if number % 10 == 9 else b"stdout"
         text = b"10.0.0.%d - \x1b[32mPOST /v1/chat/completions\x1b[0m 200 line %d" % (number % 250, number)
         if number == LINES - 5:
-            text = b"\x1b]0;title\x07" + HOSTILE.encode() + b"\x1b[2J\x9b31m \xe2\x80\xae\x08\x08 end"
+            text = b"\x1b]0;title\x07" + odd.encode() + b"\x1b[2J\x9b31m \xe2\x80\xae\x08\x08 end"
         file.append(record(stamp_of(begin_ns + number * 1_000_000_000), stream, text))
     file.close(over=False)
 

@@ -65,8 +65,8 @@ def show(site: ApiSite, name: str, **facts: Any) -> None:
         site.control.views[name] = replace(site.control.endpoint(name), **facts)
 
 
-async def furnish(site: ApiSite) -> None:
-    """Put everything in."""
+async def furnish(site: ApiSite, odd: str = HOSTILE) -> None:
+    """Put everything in, and a text wherever somebody else's words stand."""
     control = site.control
     for index in range(4):
         uuid = GpuUuid(f"GPU-{index}")
@@ -97,7 +97,7 @@ async def furnish(site: ApiSite) -> None:
         waits=(WaitReason(reason="image_pulling", detail="The image is being pulled: 4 of 11 layers."),),
         pull=PullProgress(layers=11, layers_done=4, bytes_total=9 * GIB, bytes_done=3 * GIB),
     )
-    await _broken(site)
+    await _broken(site, odd)
 
 
 async def _chat(site: ApiSite) -> None:
@@ -122,16 +122,15 @@ async def _embed(site: ApiSite) -> None:
         )
 
 
-async def _broken(site: ApiSite) -> None:
+async def _broken(site: ApiSite, odd: str) -> None:
     """A failing endpoint, whose image and worker write what they should not."""
     name = EndpointName("broken")
-    spec = EndpointSpec(
-        name=name, image="team/broken:1", port=8000, env=(("EVIL", HOSTILE),), command=(HOSTILE,)
-    )
+    spec = EndpointSpec(name=name, image="team/broken:1", port=8000, env=(("NOTE", odd),), command=(odd,))
     endpoint, _ = await site.control.deploy(spec)
     # No deploy would take such an image; the dashboard must not rely on that.
-    endpoint = replace(endpoint, image=replace(endpoint.image, reference=f"team/broken:1 {HOSTILE}"))
-    error = f"The container ended with code 137 before it was ready: {HOSTILE}"
+    if odd == HOSTILE:
+        endpoint = replace(endpoint, image=replace(endpoint.image, reference=f"team/broken:1 {odd}"))
+    error = f"The container ended with code 137 before it was ready: {odd}"
     wait = WaitReason(
         reason="circuit_open",
         detail=f"5 starts failed in a row. {error}",

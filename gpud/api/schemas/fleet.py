@@ -294,7 +294,22 @@ def worker_document(worker: Worker) -> WorkerDocument:
     )
 
 
-def _progress_document(progress: PullProgress) -> PullProgressDocument:
+def wait_documents(view: EndpointView) -> tuple[WaitDocument, ...]:
+    """Show why an endpoint's wishes are not met."""
+    return tuple(
+        WaitDocument(
+            reason=wait.reason,
+            detail=wait.detail,
+            facts=dict(wait.facts),
+            until=timestamp_or_none(wait.until_ms),
+            remedy=remedy(wait, view.endpoint.name),
+        )
+        for wait in view.waits
+    )
+
+
+def progress_document(progress: PullProgress) -> PullProgressDocument:
+    """Show how far a pull is."""
     return PullProgressDocument(
         layers=progress.layers,
         layers_done=progress.layers_done,
@@ -305,7 +320,7 @@ def _progress_document(progress: PullProgress) -> PullProgressDocument:
 
 def pull_document(pin: str, progress: PullProgress) -> PullDocument:
     """Show a running pull."""
-    return PullDocument(pin=pin, **dict(_progress_document(progress)))
+    return PullDocument(pin=pin, **dict(progress_document(progress)))
 
 
 def _image_document(image: PinnedImage) -> PinnedImageDocument:
@@ -327,18 +342,9 @@ def endpoint_document(view: EndpointView) -> EndpointDocument:
         in_flight=view.in_flight,
         workers=tuple(worker_document(worker) for worker in view.workers),
         standbys=tuple(standby_document(standby) for standby in view.standbys),
-        waits=tuple(
-            WaitDocument(
-                reason=wait.reason,
-                detail=wait.detail,
-                facts=dict(wait.facts),
-                until=timestamp_or_none(wait.until_ms),
-                remedy=remedy(wait, view.endpoint.name),
-            )
-            for wait in view.waits
-        ),
+        waits=wait_documents(view),
         last_error=view.last_error,
-        pull=_progress_document(view.pull) if view.pull else None,
+        pull=progress_document(view.pull) if view.pull else None,
         serving=view.serving or endpoint.revision,
         rollout=rollout_document(view.rollout) if view.rollout else None,
         window=window_document(view.window) if view.window else None,

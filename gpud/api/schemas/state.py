@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gpud.api.schemas.base import Document, Query, Timestamp
+from gpud.api.schemas.base import Document, Query, Timestamp, timestamp
 from gpud.api.schemas.fleet import (
     GpuDocument,
     PullDocument,
     PullProgressDocument,
     WaitDocument,
     WorkerDocument,
-    endpoint_document,
+    progress_document,
+    wait_documents,
 )
-from gpud.api.schemas.outlook import WindowDocument
-from gpud.api.schemas.revisions import RolloutDocument
+from gpud.api.schemas.outlook import WindowDocument, window_document
+from gpud.api.schemas.revisions import RolloutDocument, rollout_document
 from gpud.api.schemas.standby import StandbyDocument
 from gpud.core.endpoint import EndpointType, PolicyName
 from gpud.ports.control import EndpointCondition
@@ -102,31 +103,31 @@ class StateDocument(Document):
 
 def endpoint_state(view: EndpointView) -> EndpointStateDocument:
     """Show an endpoint in short, in the words of the whole document."""
-    shown, spec = endpoint_document(view), view.endpoint.spec
-    return EndpointStateDocument(
-        name=shown.name,
-        condition=shown.condition,
+    endpoint, spec = view.endpoint, view.endpoint.spec
+    return EndpointStateDocument.model_construct(  # Written twice a second for each that changes.
+        name=endpoint.name,
+        condition=view.condition,
         type=spec.type,
-        image=shown.image.reference,
+        image=endpoint.image.reference,
         public=spec.public,
         aliases=spec.aliases,
-        revision=shown.revision,
-        serving=shown.serving,
+        revision=endpoint.revision,
+        serving=view.serving or endpoint.revision,
         policy=spec.scale.policy,
         min_workers=spec.scale.min_workers,
         max_workers=spec.scale.max_workers,
         gpus=spec.gpus.count,
         gpu_memory_mib=spec.gpus.memory_mib,
-        desired=shown.desired,
-        scale_reason=shown.scale_reason,
-        waiting=shown.waiting,
-        in_flight=shown.in_flight,
-        waits=shown.waits,
-        last_error=shown.last_error,
-        pull=shown.pull,
-        rollout=shown.rollout,
-        window=shown.window,
-        updated_at=shown.updated_at,
+        desired=view.desired,
+        scale_reason=view.scale_reason,
+        waiting=view.waiting,
+        in_flight=view.in_flight,
+        waits=wait_documents(view),
+        last_error=view.last_error,
+        pull=progress_document(view.pull) if view.pull else None,
+        rollout=rollout_document(view.rollout) if view.rollout else None,
+        window=window_document(view.window) if view.window else None,
+        updated_at=timestamp(endpoint.updated_at_ms),
     )
 
 

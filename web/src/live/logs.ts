@@ -5,7 +5,8 @@ import { follow, type Line } from "../api/streams";
 import type { LogLine, LogPage } from "../api/types";
 
 const HELD_MAX = 3000;
-const FIRST = 400;
+/** So many lines are asked for at once. */
+export const FIRST = 400;
 
 export interface Asked {
   endpoint: string;

@@ -1,7 +1,7 @@
 // The workers' output: searched by the daemon, followed live.
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { LogLine } from "../api/types";
-import { type Asked, LogLines } from "../live/logs";
+import { type Asked, FIRST, LogLines } from "../live/logs";
 import { endpoints } from "../live/state";
 import { link, route, setQuery } from "../router";
 import { Empty, Fault } from "../ui/parts";
@@ -141,7 +141,7 @@ function LineList({ lines, mark, caseless, found }: LineListProps) {
   const workers = new Set(lines.map((one) => one.worker_id)).size;
   return (
     <div class="log" ref={box} onScroll={scrolled} tabIndex={0} role="log" aria-label="Lines">
-      {lines.length > 0 && !found.noOlder.value && (
+      {lines.length >= FIRST && !found.noOlder.value && (
         <button type="button" class="quiet" onClick={() => void found.older()}>
           Show older lines
         </button>

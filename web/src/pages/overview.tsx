@@ -78,7 +78,7 @@ function EndpointRow({ endpoint }: { endpoint: EndpointState }) {
       <Cell head="Workers" cls="nowrap">
         {present.filter((one) => one.state === "ready").length} ready of {present.length}
         <span class="under">
-          {endpoint.desired} desired, at most {endpoint.max_workers}
+          {endpoint.desired} desired ({endpoint.scale_reason}), at most {endpoint.max_workers}
         </span>
       </Cell>
       <Cell head="In flight">{endpoint.in_flight}</Cell>

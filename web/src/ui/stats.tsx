@@ -7,7 +7,7 @@ import { useLoaded } from "./loading";
 import { Empty, Fault } from "./parts";
 
 const KINDS: { label: string; of: (one: Stats) => number; spell: (value: number) => string }[] = [
-  { label: "CPU cores", of: (one) => one.cpu_cores, spell: (value) => value.toFixed(2) },
+  { label: "CPU cores", of: (one) => one.cpu_cores, spell: (value) => value.toFixed(value > 0 && value < 0.1 ? 4 : 2) },
   { label: "Memory", of: (one) => one.memory_bytes, spell: spellBytes },
   { label: "GPU utilisation", of: (one) => one.gpu_utilization_percent, spell: (value) => `${Math.round(value)} %` },
   { label: "GPU memory", of: (one) => one.gpu_memory_bytes, spell: spellBytes },

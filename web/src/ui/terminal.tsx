@@ -69,7 +69,7 @@ function OpenTerminal({ worker, command, onEnd }: OpenProps) {
           Close the terminal
         </button>
       </div>
-      <div class="terminal" ref={place} />
+      <div class="shell-box" ref={place} />
     </>
   );
 }
@@ -86,12 +86,13 @@ function connect(
     cursorBlink: false,
     fontFamily: "ui-monospace, DejaVu Sans Mono, Menlo, monospace",
     fontSize: 14,
-    theme: { background: "#111614", foreground: "#e6ece9" },
+    theme: { background: "#000000", foreground: "#e6ece9" },
     screenReaderMode: true,
   });
   const fit = new FitAddon();
   terminal.loadAddon(fit);
   openIn(terminal, box);
+  box.scrollIntoView({ block: "nearest" });
   fit.fit();
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
   const socket = new WebSocket(`${scheme}//${location.host}/v1/workers/${encodeURIComponent(worker)}/exec`);
