@@ -57,6 +57,7 @@ class Pull:
         self._workers: dict[WorkerId, PullingWorker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._patient: set[EndpointName] = set()
+        self._paused: set[EndpointName] = set()
         self._stopping = False
         self._listening: asyncio.Task[None] | None = None
         self._ends = PullEnds(queue, fates, self._workers, self._spawn)
@@ -220,7 +221,7 @@ class Pull:
 
     def pump(self, endpoint: EndpointName) -> None:
         """Wake as many polls of an endpoint as there may be jobs for, of the least busy workers first."""
-        if self._stopping or not self._queue.may_claim(endpoint):
+        if self._stopping or endpoint in self._paused or not self._queue.may_claim(endpoint):
             return
         waiting = [
             (len(worker.held), poll.since_s, number, poll)
@@ -251,7 +252,9 @@ class Pull:
         return claims
 
     async def _claim(self, worker: PullingWorker) -> Claim | None:
-        if self._stopping or worker.leaving or worker.solo or not self._queue.may_claim(worker.endpoint):
+        if self._stopping or worker.leaving or worker.solo or worker.endpoint in self._paused:
+            return None
+        if not self._queue.may_claim(worker.endpoint):
             return None
         alone = self._queue.next_is_solo(worker.endpoint)
         if alone and worker.held and self._is_patient(worker.endpoint):
@@ -262,16 +265,27 @@ class Pull:
         claim: Claim | None = None
         try:
             claim = await self._queue.claim(worker.endpoint, worker.id, solo=alone)
-        except StorageFull:
-            asyncio.get_running_loop().call_later(_FULL_DISK_RETRY_S, self.pump, worker.endpoint)
         except GpudError as error:
-            _log.error("job.claim_failed", endpoint=worker.endpoint, error=error.detail)
+            if not isinstance(error, StorageFull):
+                _log.error("job.claim_failed", endpoint=worker.endpoint, error=error.detail)
+            # First: the place that is given back below wakes whoever waits for one, this very poll included.
+            self._pause(worker.endpoint)
         finally:
             if claim is None:
                 place.release()
         if claim is not None:
             self._book(worker, claim.job, place)
         return claim
+
+    def _pause(self, endpoint: EndpointName) -> None:
+        """Claim nothing for a moment: what could not be written now cannot be a millisecond later either."""
+        if endpoint not in self._paused:
+            self._paused.add(endpoint)
+            asyncio.get_running_loop().call_later(_FULL_DISK_RETRY_S, self._go_on, endpoint)
+
+    def _go_on(self, endpoint: EndpointName) -> None:
+        self._paused.discard(endpoint)
+        self.pump(endpoint)
 
     def _is_patient(self, endpoint: EndpointName) -> bool:
         """Whether a job that should run alone goes on waiting for an idle worker; others wait behind it."""

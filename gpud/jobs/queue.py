@@ -356,7 +356,11 @@ class JobQueue(JobBoard):
         return await whole(self._settle(job, said, result, log_tail))
 
     async def _settle(self, job: Job, said: Delivered, result: Payload | None, log_tail: str) -> Job | None:
-        after = await self._store.settle(
+        def over(after: Job | None) -> None:
+            if after is not None:
+                self.delivery_over(Change(before=job, after=after))
+
+        return await self._store.settle(
             self.metering.charged(job),
             said,
             now_ms=self.now_ms(),
@@ -364,7 +368,5 @@ class JobQueue(JobBoard):
             kept=self.kept,
             result=result,
             log_tail=log_tail,
+            then=over,
         )
-        if after is not None:
-            self.delivery_over(Change(before=job, after=after))
-        return after

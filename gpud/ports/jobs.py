@@ -252,8 +252,9 @@ class JobStore(Protocol):
         kept: Retention,
         result: Payload | None = None,
         log_tail: str = "",
+        then: Callable[[Job | None], None] = ...,
     ) -> Job | None:
-        """End a delivery in any other way; None when it is stale."""
+        """End a delivery in any other way; None when it is stale. `then` as for `accept`."""
         ...
 
     async def change(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _JOBS = (
     "SELECT id, state, attempt, max_attempts, deliveries, deliveries_before, redrives, finished_at_ms,"
-    " webhook, group_key FROM job"
+    " webhook, endpoint, group_key FROM job"
 )
 _CALLS = "SELECT url, count(*) AS calls FROM webhook_delivery GROUP BY url"
 
@@ -50,7 +50,9 @@ class JobChecks:
             if self._before.get(job_id) != row:
                 self._compare(self._before.get(job_id), row)
         running = Counter(
-            row["group_key"] for row in now.values() if row["group_key"] and row["state"] == "IN_PROGRESS"
+            (row["endpoint"], row["group_key"])
+            for row in now.values()
+            if row["group_key"] and row["state"] == "IN_PROGRESS"
         )
         assert not [group for group, count in running.items() if count > 1]
         self._before = now
@@ -92,6 +94,9 @@ class JobChecks:
             assert counts == (0, 0, 0, 0, 0), counts
             assert lane.ready.holders == {}
         assert len(queue.new) == 0
+        assert life.jobs.pull is not None
+        held = [held for worker in life.jobs.pull._workers.values() for held in worker.held]
+        assert not held, held
         calls = {row["url"]: row["calls"] for row in world.database.execute(_CALLS)}
         for row in self._before.values():
             if row["webhook"]:

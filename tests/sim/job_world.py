@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from gpud.adapters.sqlite.blobs import MemoryBlobs
 from gpud.adapters.sqlite.store import memory_database, open_inline_store
-from gpud.core.endpoint import EndpointSpec, ScalePolicy
+from gpud.core.endpoint import EndpointSpec, EndpointType, ScalePolicy
 from gpud.core.job import Retention
+from gpud.core.routing import RoutingTable
 from gpud.core.webhook import CallOutcome
 from gpud.errors import GpudError, StorageFull, Unavailable
 from gpud.gateway.dispatch import Dispatcher
@@ -18,6 +19,7 @@ from gpud.jobs.jobs import Jobs
 from gpud.webhooks.dispatcher import WebhookDispatcher
 from tests.fakes.clock import FakeClock, SeededIds
 from tests.sim.box import Disk
+from tests.sim.job_pullers import FETCHED, Pullers
 from tests.sim.job_workers import LLM, Workers
 from tests.sim.loop import SimLoop
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from gpud.adapters.sqlite.store import Store
+    from gpud.core.ids import WorkerId
+    from gpud.core.worker import Worker
 
 _TEN_YEARS_MS = 315_360_000_000
 KEPT = Retention(
@@ -111,7 +115,7 @@ class Life:
         self.jobs = Jobs(
             self.store.jobs, dispatcher, world.workers, clock=world.clock, ids=world.ids, kept=KEPT
         )
-        await self.jobs.load()
+        await self.jobs.load(lambda job: job.endpoint == FETCHED and job.worker_id in world.pullers.alive)
         hooks = WebhookDispatcher(
             store=self.store.webhooks,
             sender=world.receiver,
@@ -120,13 +124,22 @@ class Life:
             ids=world.ids,
             retention_s=KEPT.result_ms / 1000,
         )
-        spec = EndpointSpec(
-            name=LLM, image="a/b", port=8000, scale=ScalePolicy(concurrency=world.workers.concurrency)
-        )
+        specs = {
+            LLM: EndpointSpec(
+                name=LLM, image="a/b", port=8000, scale=ScalePolicy(concurrency=world.workers.concurrency)
+            ),
+            FETCHED: EndpointSpec(name=FETCHED, image="a/b", type=EndpointType.QUEUE),
+        }
+
+        def publish() -> None:
+            table = world.workers.table()
+            dispatcher.publish(RoutingTable(routes={**table.routes, FETCHED: world.pullers.route()}))
+            self.jobs.fleet_changed()
+
         async with asyncio.TaskGroup() as tasks:
-            await self.jobs.start(tasks, world.workers, lambda _: spec)
-            world.workers.publish = lambda: dispatcher.publish(world.workers.table())
-            world.workers.publish()
+            await self.jobs.start(tasks, world, specs.get)
+            world.workers.publish = world.pullers.published = publish
+            publish()
             calling = tasks.create_task(hooks.run())
             self.ready.set()
             await self._stop.wait()
@@ -162,10 +175,30 @@ class JobWorld:
         self.life: Life | None = None
         self.killed = False
         self._boots = 1
-        self.workers = self.do(self._hire())
+        self.workers: Workers
+        self.pullers: Pullers
+        self.do(self._hire())
 
-    async def _hire(self) -> Workers:
-        return Workers(self.rng, count=self.rng.choice((1, 2, 3)), concurrency=self.rng.choice((1, 1, 3)))
+    async def _hire(self) -> None:
+        rng = self.rng
+        self.workers = Workers(rng, count=rng.choice((1, 2, 3)), concurrency=rng.choice((1, 1, 3)))
+        self.pullers = Pullers(self, count=rng.choice((1, 2)), concurrency=rng.choice((1, 1, 3)))
+
+    # -- the fleet, as jobs see it -------------------------------------------------------------
+
+    def worker(self, worker_id: WorkerId) -> Worker | None:
+        return self.pullers.worker(worker_id)
+
+    def asked_to_stop(self, worker_id: WorkerId) -> bool:
+        return self.workers.asked_to_stop(worker_id) or self.pullers.asked_to_stop(worker_id)
+
+    def exit_code(self, worker_id: WorkerId) -> int | None:
+        gone = worker_id in self.pullers.gone or worker_id in self.workers.gone
+        return 137 if gone else None
+
+    async def recycle(self, worker_id: WorkerId) -> None:
+        await self.workers.recycle(worker_id)
+        await self.pullers.recycle(worker_id)
 
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run something to its end in the world's time."""
@@ -223,6 +256,8 @@ class JobWorld:
             self.clock.reboot(f"boot-{self._boots}")
             for worker_id in list(self.workers.alive):
                 self.workers.end(worker_id, asked=False)
+            for worker_id in list(self.pullers.alive):
+                self.pullers.end(worker_id)
         await asyncio.sleep(self.rng.uniform(0.0, 5.0))
         await self.begin()
 

@@ -12,6 +12,7 @@ from gpud.core.job_request import JobPolicy
 from gpud.jobs.submission import Submission
 from gpud.ports.jobs import IdempotencyClaim, JobQuery, Payload
 from tests.sim.job_checks import JobChecks
+from tests.sim.job_pullers import FETCHED
 from tests.sim.job_workers import LLM
 from tests.sim.job_world import JobWorld
 
@@ -35,6 +36,8 @@ _DOES = ("ok",) * 6 + (
     "stream",
 )
 
+_TROUBLES = ("kill", "kill", "stop", "reboot", "wall", "full", "slow", "worker", "worker", "puller", "freeze")
+
 
 class Callers:
     """Who makes jobs, cancels them, tries them again, and never waits for an answer that does not come."""
@@ -53,7 +56,7 @@ class Callers:
         wanted = {"does": rng.choice(_DOES), "lasts_s": lasts_s, "n": self._made}
         content = json.dumps(wanted).encode() + b" " * rng.choice((0, 0, 0, 300_000))
         return Submission(
-            endpoint=LLM,
+            endpoint=rng.choice((LLM, FETCHED)),
             owner="local",
             payload=Payload(content=content),
             policy=JobPolicy(
@@ -115,9 +118,10 @@ class Callers:
 
     async def repeat_a_stale_answer(self) -> None:
         """A delivery that is not the present one says that it is done."""
-        if not self._world.workers.had:
+        had = [*self._world.workers.had, *self._world.pullers.had]
+        if not had:
             return
-        old: Job = self._rng.choice(self._world.workers.had)
+        old: Job = self._rng.choice(had)
         present = await self._world.ask(lambda jobs: jobs.queue.store.job(old.id))
         if present is not None and (present.deliveries, present.instance) != (old.deliveries, old.instance):
             said = await self._world.ask(lambda jobs: jobs.queue.complete(old, Payload(content=b"0")))
@@ -133,7 +137,7 @@ class Trouble:
 
     async def one(self) -> None:
         world, rng = self._world, self._rng
-        match rng.choice(("kill", "kill", "stop", "reboot", "worker", "worker", "wall", "full", "slow")):
+        match rng.choice(_TROUBLES):
             case "kill":
                 await world.kill()
             case "stop":
@@ -142,6 +146,10 @@ class Trouble:
                 await world.kill(reboot=True)
             case "worker" if world.workers.alive:
                 world.workers.end(rng.choice(sorted(world.workers.alive)), asked=rng.random() < 0.3)
+            case "puller" if world.pullers.alive:
+                world.pullers.end(rng.choice(sorted(world.pullers.alive)))
+            case "freeze" if world.pullers.alive:
+                world.pullers.freeze(rng.choice(sorted(world.pullers.alive)), rng.uniform(5.0, 60.0))
             case "wall":
                 world.clock.step_wall(rng.choice((-3600.0, 3600.0, -31e6, 31e6)))
             case "full":
@@ -190,7 +198,7 @@ async def calm(world: JobWorld) -> None:
     """All is well again."""
     world.disk.full = False
     world.disk.delay_s = lambda: 0.0
-    world.workers.faulty = world.receiver.troubled = False
+    world.workers.faulty = world.pullers.faulty = world.receiver.troubled = False
     if world.life is None or not world.life.ready.is_set():
         if world.life is not None:
             await asyncio.wait((world.life.task,))

@@ -56,7 +56,7 @@ class MemoryBlobs:
 
     async def sweep(self, is_used: Callable[[str], Awaitable[bool]]) -> int:
         """Forget what nothing names."""
-        orphans = [ref for ref in self.kept if not await is_used(ref)]
+        orphans = [ref for ref in list(self.kept) if not await is_used(ref)]
         for ref in orphans:
             del self.kept[ref]
         return len(orphans)

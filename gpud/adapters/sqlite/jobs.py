@@ -209,6 +209,7 @@ class SqliteJobStore(SqliteJobUpkeep):
         kept: Retention,
         result: Payload | None = None,
         log_tail: str = "",
+        then: Callable[[Job | None], None] = lambda _: None,
     ) -> Job | None:
         """End a delivery in any other way; None when it is stale."""
         row = None if result is None else await self._row(result)
@@ -216,9 +217,13 @@ class SqliteJobStore(SqliteJobUpkeep):
         def decide(present: Job) -> Job:
             return settled(present, said, now_ms=now_ms, fraction=fraction, kept=kept)
 
-        return await self._committer.write(
-            partial(self.writer.settle, job, said, decide, now_ms=now_ms, log_tail=log_tail, result=row)
-        )
+        def noted(after: Job | None) -> Job | None:
+            then(after)
+            return after
+
+        # Told in the order of commits: whatever is done to the job next must find it noted as it is now.
+        end = partial(self.writer.settle, job, said, decide, now_ms=now_ms, log_tail=log_tail, result=row)
+        return await self._committer.carry(end, noted, _nothing)
 
     async def change(self, job_id: JobId, decide: Decide, *, now_ms: int) -> Change | None:
         """Apply a transition to a job that no worker is at; None when there is no such job."""
