@@ -91,6 +91,12 @@ def _store(page: Exposition, services: Services) -> None:
     page.summary("gpud_db_commit_seconds", "Transactions of the store.", commits.commit_s, commits.commits)
     page.counter("gpud_db_operations_total", "Writes in them.", [((), commits.operations)])
     page.gauge("gpud_db_waiting_operations", "Writes that wait.", [((), commits.waiting_operations)])
+    rounds = services.readings.rounds()
+    page.summary("gpud_reconcile_seconds", "Rounds of the reconciler.", rounds.whole_s, rounds.rounds)
+    page.counter(
+        "gpud_reconcile_deciding_seconds_total", "Of that, before the disk.", [((), rounds.decided_s)]
+    )
+    page.gauge("gpud_reconcile_longest_seconds", "The longest round so far.", [((), rounds.longest_s)])
     page.counter(
         "gpud_reconcile_actions_total",
         "Efforts that the reconciler began.",

@@ -256,7 +256,7 @@ class Fleet:
             round_limit_s: A round of the reconciler, with its write to disk, takes less.
         """
         now_s = self._ports.clock.now_s()
-        if now_s - self.reconciler.rounded_s > round_limit_s:
+        if now_s - self.reconciler.rounds.ended_s > round_limit_s:
             return "the reconciler's round does not end; the disk may hang"
         if now_s - self._sweeper.tried_s > _SWEEP_LIMIT_S:
             return "a call of the Docker Engine does not end"

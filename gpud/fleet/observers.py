@@ -83,5 +83,6 @@ class Observers:
             actions=lambda: actions,
             boot_ns=self._hands.clock.boot_ns,
             commits=commits,
+            rounds=self._hands.reconciler.rounds.reading,
             log_counts=self._hands.logs.counts,
         )

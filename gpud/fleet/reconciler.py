@@ -17,6 +17,7 @@ from gpud.errors import InvariantBroken, StorageFull, Unavailable
 from gpud.fleet.chronicle import Chronicle
 from gpud.fleet.moves import Moves
 from gpud.fleet.rollouts import Rollouts
+from gpud.fleet.rounds import Rounds
 from gpud.fleet.routes import Routes
 from gpud.fleet.standbys import Standbys
 from gpud.fleet.state import StartLimits
@@ -130,7 +131,7 @@ class Reconciler:
         self._no_shrink_until_s = 0.0
         self._plan_fault = ""
         self._round_ended = asyncio.Event()
-        self.rounded_s = clock.now_s()
+        self.rounds = Rounds(clock.now_s)
         self.hurry: Hurry | None = None  # called once the table is out, before the disk
         self.senses: list[Callable[[float], None]] = []
         """Called in each round with its loop time, once the load was taken and before anything is decided."""
@@ -291,7 +292,7 @@ class Reconciler:
 
     async def round(self) -> float:
         """One round; returns how long the next may wait, in seconds."""
-        now_s = self._clock.now_s()
+        now_s = self.rounds.begin()
         self._apply_inbox(now_s)
         self._apply_changes()
         self.state.observe_load(self._traffic, now_s=now_s)
@@ -304,6 +305,7 @@ class Reconciler:
         # The table goes out before anything is awaited: no request reaches a worker that this
         # round has started to drain.
         self._publish(now_s)
+        self.rounds.decided()
         if self.hurry is not None:
             self.hurry(may_start=self._journal.full_since_s is None)
         more_to_settle = self._meter.settle()
@@ -318,7 +320,7 @@ class Reconciler:
         for worker_id in [w.id for w in self.state.workers.values() if w.state is WorkerState.GONE]:
             self.state.forget(worker_id)
         self._round_ended.set()
-        self.rounded_s = self._clock.now_s()
+        self.rounds.end()
         sleep_s = (
             (_TICK_S if self.state.loaded or last is None else _IDLE_TICK_S)
             if written

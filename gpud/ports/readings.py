@@ -29,6 +29,23 @@ class CommitReading:
     waiting_operations: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundReading:
+    """What the reconciler's rounds took since the start.
+
+    Args:
+        rounds: How many there were.
+        decided_s: Of that, until everything was decided and published.
+        whole_s: With the write to the disk.
+        longest_s: Of one.
+    """
+
+    rounds: int = 0
+    decided_s: float = 0.0
+    whole_s: float = 0.0
+    longest_s: float = 0.0
+
+
 def _nothing() -> Mapping[str, int]:
     return {}
 
@@ -47,6 +64,7 @@ class Readings:
         actions: Efforts begun, by kind.
         boot_ns: The clock of `tally`'s GPU time.
         commits: Of the store.
+        rounds: Of the reconciler.
         log_counts: By worker.
         running: What API keys had of open segments.
     """
@@ -60,5 +78,6 @@ class Readings:
     actions: Callable[[], Mapping[str, int]] = _nothing
     boot_ns: Callable[[], int] = int
     commits: Callable[[], CommitReading] = CommitReading
+    rounds: Callable[[], RoundReading] = RoundReading
     log_counts: Callable[[], Mapping[str, LogCounts]] = dict
     running: Callable[[], Running] = dict

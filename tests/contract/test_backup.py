@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import io
 import json
+import os
 import shutil
 import sqlite3
 import stat
@@ -335,3 +336,13 @@ def test_logs_and_files_from_elsewhere_come_along_and_are_put_nowhere(made: Path
     assert (tmp_path / "other/logs/llm/1-wk_a/0001.log").read_text() == "a line\n"
     assert (Path(done.files) / "gpud.toml").read_text() == "[log]\n"
     assert done.manifest.files == {"gpud.toml": str(tmp_path / "gpud.toml")}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_what_root_restores_belongs_to_the_daemons_user(made: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    os.chown(data, 12_345, 12_345)
+    restore(made / "new.tar", data)
+    _back_up(data, tmp_path / "again.tar")
+    assert {path.stat().st_uid for path in data.rglob("*")} == {12_345}

@@ -22,7 +22,7 @@ from gpud.core.waiting import WaitReason
 from gpud.core.worker import Cause, WorkerState
 from gpud.ports.control import EndpointCondition, EndpointView
 from gpud.ports.logs import LogCounts
-from gpud.ports.readings import CommitReading, Readings
+from gpud.ports.readings import CommitReading, Readings, RoundReading
 from gpud.ports.stats import ContainerUse
 from gpud.ports.traffic import EndpointLoad, GatewayReading
 from tests.contract.api_site import running_api
@@ -89,6 +89,7 @@ def _readings() -> Readings:
         temperature_c=61,
     )
     return Readings(
+        rounds=lambda: RoundReading(rounds=2, decided_s=0.25, whole_s=0.75, longest_s=0.5),
         tally=tally,
         history=history,
         uses=lambda: {WORKER.id: ContainerUse(cpu_s=12.5, memory_bytes=1 << 30)},
@@ -158,6 +159,9 @@ async def test_a_scrape_tells_what_is_so(site: ApiSite) -> None:
         ("gpud_jobs_ended_total", {**llm, "ending": "completed"}, 1),
         ("gpud_db_commit_seconds_sum", {}, 0.5),
         ("gpud_reconcile_actions_total", {"action": "launch"}, 2),
+        ("gpud_reconcile_seconds_sum", {}, 0.75),
+        ("gpud_reconcile_deciding_seconds_total", {}, 0.25),
+        ("gpud_reconcile_longest_seconds", {}, 0.5),
         ("gpud_event_loop_lag_max_seconds", {}, 0.02),
         ("gpud_worker_cpu_cores", mine, 1.5),
         ("gpud_worker_cpu_seconds_total", mine, 12.5),
