@@ -36,6 +36,7 @@ from gpud.api.auth import ApiKeyRing
 from gpud.api.services import SERVICES
 from gpud.api.tariffs import tariff
 from gpud.api.worker_calls import WorkerCalls
+from gpud.core.budget import Budget
 from gpud.core.gpu import GpuAttach
 from gpud.core.image_gc import ImagePolicy
 from gpud.core.log_caps import LogCaps
@@ -50,6 +51,7 @@ from gpud.fleet.rates import BoxRates
 from gpud.fleet.reconciler import ReconcilerPolicy
 from gpud.fleet.state import StartLimits
 from gpud.gateway.dispatch import Dispatcher
+from gpud.gateway.refusals import require_budget_of_job
 from gpud.gateway.server import Gateway
 from gpud.jobs.bounds import free_share, limits_of, retention_of
 from gpud.jobs.jobs import Jobs
@@ -121,6 +123,9 @@ class Parts:
             free_share=partial(free_share, settings.paths.data_dir),
             workers_url=door.url_or_empty,
         )
+        self.jobs.queue.require_budget = lambda endpoint, key: require_budget_of_job(
+            self.dispatcher.table, endpoint, key, clock.now_s()
+        )
         self.door = door
         self._worker_tokens = WorkerTokens(store.worker_secret)
 
@@ -166,6 +171,7 @@ class Parts:
             logs=self.logs,
             line=JobLine(self.jobs, self._worker_tokens, self.door.base_url),
             uses=WorkerUses(self._runtime, self._threads),
+            reads=self._store.reads,
         )
         backoff = BackoffPolicy(
             base_s=settings.scaling.start_backoff_s,
@@ -196,6 +202,9 @@ class Parts:
             stats_step_s=settings.metrics.step_s,
             headroom_mib=settings.gpus.headroom_mib,
             images=image_policy(settings, calendar),
+            tariff=tariff(settings),
+            budgets=tuple(Budget(**limit.model_dump()) for limit in settings.budgets.limits),
+            budgets_every_s=settings.budgets.check_s,
         )
 
     def _tiers(self) -> tuple[Tier, ...]:

@@ -235,6 +235,14 @@ class QueueFull(GpudError):
     title = "Too many requests are waiting"
 
 
+class BudgetSpent(GpudError):
+    """The endpoint, or the key, has used its budget: no worker is started for it until that begins anew."""
+
+    slug = "budget-spent"
+    status = 429
+    title = "The budget is spent"
+
+
 class StartFailed(GpudError):
     """The endpoint's workers fail to start; the last error is told."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from gpud.core.budget import BudgetPeriod
 
 
 class Section(BaseModel):
@@ -44,3 +46,37 @@ class EnergySettings(Section):
     """Price of a kilowatt-hour, in millionths of the currency of `prices`."""
     co2_g_per_kwh: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Grams of CO2 that a kilowatt-hour emits where you are; 0 tells none."""
+
+
+class BudgetSettings(Section):
+    """What an endpoint or a key may use in a day or a month (UTC)."""
+
+    endpoint: Annotated[str, Field(max_length=40)] = ""
+    """Whose: an endpoint, or else `key`."""
+    key: Annotated[str, Field(max_length=40)] = ""
+    """Whose: the id of an API key, such as `key_abcdefghijkl`, or else `endpoint`."""
+    per: BudgetPeriod = BudgetPeriod.MONTH
+    """When it begins anew: `day` or `month`."""
+    micros: Annotated[int, Field(ge=0, le=10**15)] = 0
+    """How much money, in millionths of the currency of `prices`; or else `gpu_s`."""
+    gpu_s: Annotated[int, Field(ge=0, le=10**9)] = 0
+    """How many billable GPU seconds; or else `micros`."""
+    warn_percent: Annotated[tuple[Annotated[int, Field(ge=1, le=99)], ...], Field(max_length=10)] = (50, 80)
+    """Parts of it at which an event and webhooks tell, apart from the whole."""
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        if bool(self.endpoint) == bool(self.key):
+            raise ValueError("set one of endpoint and key")
+        if bool(self.micros) == bool(self.gpu_s):
+            raise ValueError("set one of micros and gpu_s")
+        return self
+
+
+class BudgetsSettings(Section):
+    """Budgets: when one is spent no further worker is started for whose it is; those that run go on."""
+
+    check_s: Annotated[float, Field(ge=1, le=600)] = 15.0
+    """Between two looks at what was used."""
+    limits: Annotated[tuple[BudgetSettings, ...], Field(max_length=1000)] = ()
+    """The budgets; of several for one endpoint or key each holds."""

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from gpud.core.gpu import GpuAttach
 from gpud.errors import BadSettings
-from gpud.money_settings import EnergySettings, PriceSettings, Section
+from gpud.money_settings import BudgetsSettings, EnergySettings, PriceSettings, Section
 
 
 class ServerSettings(Section):
@@ -282,6 +282,7 @@ class Settings(Section):
     exec: ExecSettings = ExecSettings()
     prices: PriceSettings = PriceSettings()
     energy: EnergySettings = EnergySettings()
+    budgets: BudgetsSettings = BudgetsSettings()
     log: LogSettings = LogSettings()
     logs: LogsSettings = LogsSettings()
     metrics: MetricsSettings = MetricsSettings()

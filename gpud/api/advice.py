@@ -140,6 +140,12 @@ ADVICE: dict[str, Advice] = {
         do="Repeat after the time in Retry-After. If it happens often, raise `scale.max_workers` or "
         "`limits.max_queue`.",
     ),
+    "budget-spent": Advice(
+        means="The endpoint, or the API key, has used what `[[budgets.limits]]` in gpud.toml allows in the "
+        "day or month, so no worker is started for it.",
+        do="Wait as long as `Retry-After` says, until the budget begins anew, or have it raised; "
+        "`gpud usage` says what was used.",
+    ),
     "start-failed": Advice(
         means="The endpoint's workers failed to start several times in a row, so requests are refused at "
         "once instead of being held. `detail` has the last error. gpud keeps trying, ever more "

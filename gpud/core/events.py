@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 RECORDED: dict[str, str] = {
+    "budget.threshold_passed": "An endpoint or key used a part of its budget; `budget`, `percent`, `until`.",
     "daemon.found_reboot": "The machine was restarted since the last heartbeat; its workers ended with it.",
     "daemon.plan_failed": "gpud's own decisions fail: workers serve on, none starts or stops; `error`.",
     "endpoint.created": "An endpoint was deployed for the first time; image, pin, revision.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gpud.core.budget import wait_for
 from gpud.core.pacing import ScaleReason
 from gpud.core.waiting import WaitReason
 from gpud.core.worker import STARTING_UP, STEPPED_DOWN, WorkerState
@@ -35,6 +36,8 @@ def unmet(
     ready = down + sum(w.state is WorkerState.READY for w in current)
     if decision.reason is ScaleReason.PAUSED:
         waits.append(WaitReason(reason="paused", detail="max_workers is 0; raise it to serve."))
+    if decision.reason is ScaleReason.BUDGET_SPENT and seen.spent is not None:
+        waits.append(wait_for(seen.spent))
     if ready >= max(decision.desired, min(decision.wished, seen.endpoint.spec.scale.max_workers)):
         return waits
     if not engine_up:

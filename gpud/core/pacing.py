@@ -40,6 +40,7 @@ class ScaleReason(StrEnum):
     MAX_WORKERS = "max_workers"
     PAUSED = "paused"
     CIRCUIT_OPEN = "circuit_open"
+    BUDGET_SPENT = "budget_spent"
     NO_DATA = "no_data"
 
 

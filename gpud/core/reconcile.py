@@ -135,7 +135,7 @@ class _Planner:
         for worker in called(seen, workers, self.world.in_flight):
             if worker.state is WorkerState.PAUSED:
                 self._change(worker, Cause.WOKEN)
-            elif worker.state is WorkerState.SLEEPING:
+            elif worker.state is WorkerState.SLEEPING and seen.spent is None:
                 self._called.add(worker.id)
 
     def share(self) -> None:
@@ -168,7 +168,7 @@ class _Planner:
             not workers
             and not decision.desired
             and not decision.wished
-            and decision.reason is not ScaleReason.PAUSED
+            and decision.reason not in (ScaleReason.PAUSED, ScaleReason.BUDGET_SPENT)
             and not is_rolling(seen)
         ):
             return

@@ -207,6 +207,21 @@ class EnergyDrawn:
     sampled_mj: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetTold:
+    """People were told of a budget's threshold, the highest so far in its period.
+
+    Args:
+        budget: Its id.
+        since_ms: Unix wall time of the period's beginning.
+        percent: The threshold.
+    """
+
+    budget: str
+    since_ms: int
+    percent: int
+
+
 FleetChange = (
     EndpointSaved
     | EndpointDeleted
@@ -229,4 +244,5 @@ FleetChange = (
     | ColdStartSaved
     | GpuWatched
     | EnergyDrawn
+    | BudgetTold
 )

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from gpud.core.endpoint import Balance
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gpud.core.budget import BudgetSpent
     from gpud.core.ids import EndpointName, WorkerId
 
 
@@ -96,3 +99,5 @@ class RoutingTable:
 
     routes: dict[EndpointName, Route] = field(default_factory=dict)
     aliases: dict[str, EndpointName] = field(default_factory=dict)
+    keys_spent: Mapping[str, BudgetSpent] = field(default_factory=dict)
+    """Keys that wait for no worker."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, assert_never
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _NOTHING = PaceMemory()
 ASLEEP = ScaleDecision(desired=0, reason=ScaleReason.IDLE)
 _SERVING = frozenset({WorkerState.READY, WorkerState.NOT_READY}) | STEPPED_DOWN
+_NOT_BEGUN = frozenset({WorkerState.PENDING, WorkerState.PULLING})
 _AVAILABLE = frozenset({WorkerState.READY, WorkerState.PAUSED})
 
 
@@ -49,6 +51,19 @@ def desired_workers(
     Returns:
         A count within `min_workers..max_workers` with its reason, and what to remember.
     """
+    decision, pace = _unlimited(seen, workers, in_flight, now_s=now_s)
+    if seen.spent is not None:
+        begun = sum(worker.state not in _NOT_BEGUN for worker in workers)
+        if decision.desired > begun:
+            reason, needed = ScaleReason.BUDGET_SPENT, min(decision.needed, begun)
+            decision = replace(decision, desired=begun, needed=needed, reason=reason)
+    return decision, pace
+
+
+def _unlimited(
+    seen: EndpointSeen, workers: Sequence[Worker], in_flight: Mapping[WorkerId, int], *, now_s: float
+) -> tuple[ScaleDecision, PaceMemory]:
+    """The same without any budget."""
     scale = seen.endpoint.spec.scale
     if seen.resting:
         return kept_at(scale.min_workers), seen.pace

@@ -41,6 +41,8 @@ REMEDIES = {
     "circuit_open": "Mend the cause, then `gpud endpoint retry {name}`. A try comes by itself now and then.",
     "rolling_out": "It goes on by itself; `gpud rollback {name}` goes back to the revision before.",
     "engine_down": "See `systemctl status docker`; it goes on by itself when the engine answers.",
+    "budget_spent": "It begins anew with the next day or month; until then raise it in [[budgets.limits]] of "
+    "gpud.toml and restart gpud. Workers that run go on.",
     "standby_unavailable": "Requests are served all the same, after a slower start. Mend the cause, or lower "
     "standby.mode; gpud tries again by itself.",
     "standby_budget": "Requests are served all the same, after a slower start. Raise the limit that is named "

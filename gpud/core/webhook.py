@@ -47,6 +47,7 @@ class WebhookType(StrEnum):
     ENDPOINT_ROLLED_BACK = "endpoint.rolled_back"
     WORKER_FAILED = "worker.failed"
     GPU_UNHEALTHY = "gpu.unhealthy"
+    BUDGET_THRESHOLD = "budget.threshold"
     WEBHOOK_TEST = "webhook.test"
 
 
@@ -73,6 +74,7 @@ _OF_EVENT = {
     "endpoint.circuit_opened": WebhookType.ENDPOINT_CIRCUIT_OPEN,
     "rollout.rolled_back": WebhookType.ENDPOINT_ROLLED_BACK,
     "worker.failed": WebhookType.WORKER_FAILED,
+    "budget.threshold_passed": WebhookType.BUDGET_THRESHOLD,
 }
 
 

@@ -18,6 +18,7 @@ from gpud.core.windows import NO_WINDOW, OpenWindow
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gpud.core.budget import BudgetSpent
     from gpud.core.endpoint import Endpoint, EndpointSpec
     from gpud.core.gpu import GpuStatus
     from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
@@ -47,6 +48,7 @@ class EndpointSeen:
         starts: Of the present revision.
         image_present: The engine has exactly its image.
         window_open: What its warm windows ask for now.
+        spent: Its budget, when nothing is left of it.
         rollout: The way to another revision, while there is one; also the last one that ended.
         wake_times: What coming back from each rung took lately.
         resting: `core.resting.rests` holds for it, which is asked once and not in each plan.
@@ -65,6 +67,7 @@ class EndpointSeen:
     starts: StartRecord = field(default_factory=StartRecord)
     image_present: bool = False
     window_open: OpenWindow = NO_WINDOW
+    spent: BudgetSpent | None = None
     rollout: RolloutSeen | None = None
     wake_times: WakeTimes = UNMEASURED
     resting: bool = False

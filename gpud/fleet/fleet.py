@@ -17,6 +17,7 @@ from gpud.core.records import HeartbeatWritten
 from gpud.core.worker import Cause, WorkerEvent, WorkerState
 from gpud.errors import DependencyDown
 from gpud.fleet.adoption import Adoption
+from gpud.fleet.budget_keeper import BudgetKeeper, spending_of
 from gpud.fleet.catalog import Catalog
 from gpud.fleet.ending import Ending
 from gpud.fleet.executor import Executor
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
     from gpud.ports.standby import Tier
     from gpud.ports.stats import UseReader
     from gpud.ports.steps import Step
-    from gpud.ports.store import AccessStore, FleetStore
+    from gpud.ports.store import AccessStore, FleetStore, ReadModel
     from gpud.ports.time import Clock, IdSource
     from gpud.ports.traffic import Traffic
     from gpud.ports.worker_line import WorkerLine
@@ -95,6 +96,7 @@ class FleetPorts:
     logs: LogCapture = field(default_factory=NoLogCapture)
     line: WorkerLine = field(default_factory=NoLine)
     uses: UseReader | None = None
+    reads: ReadModel | None = None
 
 
 class Fleet:
@@ -155,6 +157,7 @@ class Fleet:
         self._trials = Trials(self.hands, self.prewarmer, tasks)
         self.history = History(self.state, self.journal, ports.clock, keep_days=settings.history_days)
         self.observers = Observers(self.hands, self.journal, ports.uses, tasks)
+        self._budgets = _budget_keeper(ports, settings, self.reconciler, self.journal, self.meter)
         self.control = self._catalog()
         self._loops: list[asyncio.Task[None]] = []
         self._adopted = False
@@ -193,6 +196,9 @@ class Fleet:
         leased = () if adoption.rebooted else [uuid for uuid, _ in rows.leases]
         self.gpu_keeper.load(found, rows.gpu_statuses, leased, rebooted=adoption.rebooted)
         self._adoption = adoption
+        if self._budgets is not None:  # before the first worker could be started
+            self._budgets.told.update(rows.budgets_told)
+            await self._budgets.look()
 
     def keeps_work(self, job: Job) -> bool:
         """Whether the worker of a job that an earlier daemon handed out goes on with it."""
@@ -243,6 +249,8 @@ class Fleet:
             "gpu_keeper": self.gpu_keeper.run(),
             "image_keeper": self._image_keeper.run(),
         }
+        if self._budgets is not None:
+            loops["budgets"] = self._budgets.run()
         if self.observers.sampler is not None:
             loops["sampler"] = self.observers.sampler.run()
         self._loops = [self._tasks.create_task(loop, name=name) for name, loop in loops.items()]
@@ -336,6 +344,17 @@ class Fleet:
             Action.BURY: ending.bury,
             Action.RELEASE: ending.release,
         }
+
+
+def _budget_keeper(
+    ports: FleetPorts, settings: FleetSettings, reconciler: Reconciler, journal: Journal, meter: Meter
+) -> BudgetKeeper | None:
+    if ports.reads is None or not settings.budgets:
+        return None
+    spending = spending_of(ports.reads, meter, reconciler.state, settings.tariff)
+    return BudgetKeeper(
+        settings.budgets, spending, reconciler, journal, ports.clock, every_s=settings.budgets_every_s
+    )
 
 
 def _hands_of(ports: FleetPorts, reconciler: Reconciler, settings: FleetSettings) -> Hands:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from gpud.core.endpoint import EndpointType
 from gpud.core.image_gc import ImagePolicy
+from gpud.core.pricing import Tariff
 from gpud.core.redaction import Redactor, secret_values
 from gpud.errors import Unavailable
 from gpud.ports.logs import LogCapture, NoLogCapture
 from gpud.ports.worker_line import NoLine
 
 if TYPE_CHECKING:
+    from gpud.core.budget import Budget
     from gpud.core.endpoint import Endpoint
     from gpud.core.gpu import GpuAttach
     from gpud.core.ids import GpuUuid, WorkerId
@@ -42,6 +44,9 @@ class FleetSettings:
         stats_step_s: Between looks at what workers and GPUs use.
         headroom_mib: Of every shared GPU, reserved for nobody.
         images: What images may take on the disk, and when they are looked after.
+        tariff: What GPUs cost.
+        budgets: What endpoints and keys may use.
+        budgets_every_s: Between looks at what they used.
     """
 
     parallel_starts: int
@@ -52,6 +57,9 @@ class FleetSettings:
     headroom_mib: int = 0
     stats_step_s: float = 10.0
     images: ImagePolicy = field(default_factory=ImagePolicy)
+    tariff: Tariff = field(default_factory=Tariff)
+    budgets: tuple[Budget, ...] = ()
+    budgets_every_s: float = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

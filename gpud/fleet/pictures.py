@@ -68,6 +68,7 @@ class Pictures:
             and picture.cold_start_s == memory.cold_start_s
             and picture.wake_times is memory.wake_times
             and picture.image_present is (endpoint.image.pin in state.images_present)
+            and picture.spent is state.budgets_spent.get(endpoint.spec.name)
             and picture.window_open is state.windows_open.get(endpoint.spec.name, NO_WINDOW)
         )
 
@@ -90,6 +91,7 @@ class Pictures:
             starts=memory.starts,
             image_present=endpoint.image.pin in state.images_present,
             window_open=state.windows_open.get(endpoint.name, NO_WINDOW),
+            spent=state.budgets_spent.get(endpoint.name),
         )
 
     def _rollout_of(self, endpoint: Endpoint, memory: EndpointMemory) -> RolloutSeen | None:

@@ -15,6 +15,7 @@ from gpud.core.worker import STARTING_UP, WorkerState
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gpud.core.budget import BudgetSpent
     from gpud.core.endpoint import Endpoint
     from gpud.core.ids import EndpointName, WorkerId
     from gpud.core.starts import StartRecord
@@ -38,6 +39,7 @@ class _Known:
     waits: Sequence[WaitReason]
     expected_start_s: float
     failing: Failing
+    spent: BudgetSpent | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +87,11 @@ class Routes:
             name: self._route(before.get(name), endpoint, ready.get(name, ()), phases.get(name, ""))
             for name, endpoint in state.endpoints.items()
         }
-        if len(before) != len(self._known) or any(
-            before.get(name) is not known for name, known in self._known.items()
+        keys_changed = self._table.keys_spent is not state.keys_spent
+        if (
+            keys_changed
+            or len(before) != len(self._known)
+            or any(before.get(name) is not known for name, known in self._known.items())
         ):
             self._table = self._new_table()
         return self._table
@@ -98,7 +103,7 @@ class Routes:
             routes[name] = known.route
             for alias in known.endpoint.spec.aliases:
                 aliases.setdefault(alias, name)
-        return RoutingTable(routes=routes, aliases=aliases)
+        return RoutingTable(routes=routes, aliases=aliases, keys_spent=self._state.keys_spent)
 
     def _by_endpoint(self) -> tuple[dict[EndpointName, tuple[RouteWorker, ...]], dict[EndpointName, str]]:
         """READY workers of each endpoint, by id, and the foremost step of those that start."""
@@ -156,6 +161,7 @@ class Routes:
             and not memory.starts.open  # else it depends on the moment
             and known.waits == waits
             and known.failing == failing
+            and known.spent is state.budgets_spent.get(name)
             and known.route.workers == workers
             and known.route.start_phase == phase
             and known.expected_start_s == memory.expected_start_s
@@ -175,7 +181,7 @@ class Routes:
             forward_authorization=spec.forward_authorization,
             jobs_only=spec.type is EndpointType.QUEUE,
             workers=workers,
-            refusal=None if workers else _refusal(endpoint, memory.starts, failing, self._now_s),
+            refusal=None if workers else self._refusal(endpoint, memory.starts),
             waiting_for=waits[0].reason if waits else "worker_starting",
             expected_start_s=memory.expected_start_s,
             denied_paths=denied_paths(spec),
@@ -184,7 +190,15 @@ class Routes:
             progress=spec.requests.progress,
             start_phase=phase,
         )
-        return _Known(route, endpoint, memory.starts, waits, memory.expected_start_s, failing)
+        spent = state.budgets_spent.get(name)
+        return _Known(route, endpoint, memory.starts, waits, memory.expected_start_s, failing, spent)
+
+    def _refusal(self, endpoint: Endpoint, starts: StartRecord) -> Refusal | None:
+        spent, now_s = self._state.budgets_spent.get(endpoint.name), self._now_s
+        if spent is None or not endpoint.spec.scale.max_workers:
+            return _refusal(endpoint, starts, self._failing, now_s)
+        retry_after_s = max(spent.ends_at_s - now_s, 1.0)
+        return Refusal(slug="budget-spent", detail=spent.detail, retry_after_s=retry_after_s)
 
 
 def _id_of(worker: RouteWorker) -> WorkerId:

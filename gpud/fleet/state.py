@@ -29,6 +29,7 @@ from gpud.ports.traffic import AT_REST, EndpointLoad
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gpud.core.budget import BudgetSpent
     from gpud.core.endpoint import Endpoint, PinnedImage
     from gpud.core.gpu import GpuStatus, GpuUse
     from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
@@ -210,6 +211,9 @@ class FleetState:
         self.rungs_unavailable: Mapping[Rung, str] = {}
         self.sharing = AllocationMemory()
         self.windows_open: Mapping[EndpointName, OpenWindow] = {}
+        self.budgets_spent: Mapping[str, BudgetSpent] = {}
+        """By endpoint."""
+        self.keys_spent: Mapping[str, BudgetSpent] = {}
         self.looked_s = float("-inf")
         """When the loads were last taken."""
         self.loaded = False

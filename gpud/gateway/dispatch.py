@@ -104,14 +104,12 @@ class Dispatcher:
         lane = self._lanes.get(endpoint)
         if lane is None or lane.held or self._stopping:
             return None
-        skip = self._book.by_worker.keys() if alone else ()
-        worker = lane.pick(self._book.by_worker, frozenset(skip))
+        worker = lane.pick(self._book.by_worker, frozenset(self._book.by_worker if alone else ()))
         if worker is None:
             return None
-        places = lane.route.concurrency if alone else 1
         now_s = self._clock.now_s()
         slots = []
-        for _ in range(places):
+        for _ in range(lane.route.concurrency if alone else 1):
             began_s = self._book.job_began(lane.count, worker.worker_id, "", now_s)
             slots.append(Slot(self, lane, worker, now_s, arrived_s=now_s, began_s=began_s))
         return slots[0] if not alone else WholeWorker(slots)
@@ -209,6 +207,8 @@ class Dispatcher:
         now_s = self._clock.now_s() if now_s is None else now_s
         if worker is not None:  # nobody waits and there is room: what `admit` calls PASS
             return self._take(lane, worker, now_s, now_s, key=key)
+        if self.table.keys_spent:
+            refusals.require_budget(self.table, key, now_s)
         match admit(lane.route, waiting=len(lane.held), free_slot=False):
             case Admission.REFUSE if lane.route.refusal is not None:
                 raise refusals.refused(lane.route.refusal)

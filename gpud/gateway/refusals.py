@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from gpud.core.admission import queue_retry_after_s
 from gpud.errors import (
     Asleep,
+    BudgetSpent,
     ColdStartTimeout,
     Conflict,
     GpudError,
@@ -18,7 +19,8 @@ from gpud.errors import (
 )
 
 if TYPE_CHECKING:
-    from gpud.core.routing import Refusal, Route
+    from gpud.core.ids import EndpointName
+    from gpud.core.routing import Refusal, Route, RoutingTable
 
 
 def refused(refusal: Refusal) -> GpudError:
@@ -33,6 +35,32 @@ def refused(refusal: Refusal) -> GpudError:
     return Unavailable(
         refusal.detail, retry_after_s=refusal.retry_after_s, extra={"reason": refusal.slug.replace("-", "_")}
     )
+
+
+def require_budget(table: RoutingTable, key: str, now_s: float) -> None:
+    """See that a key that must wait for a worker may have one started.
+
+    Raises:
+        BudgetSpent: Nothing is left of its budget.
+    """
+    spent = table.keys_spent.get(key)
+    if spent is not None:
+        raise BudgetSpent(
+            f"{spent.detail} Its requests run at workers that have a free place, and wait for none.",
+            retry_after_s=max(spent.ends_at_s - now_s, 1.0),
+            extra={"reason": "budget_spent"},
+        )
+
+
+def require_budget_of_job(table: RoutingTable, endpoint: EndpointName, key: str, now_s: float) -> None:
+    """See that a job of a key may wait for workers of an endpoint.
+
+    Raises:
+        BudgetSpent: None is ready, and nothing is left of the key's budget.
+    """
+    route = table.routes.get(endpoint)
+    if table.keys_spent and (route is None or not route.workers):
+        require_budget(table, key, now_s)
 
 
 def deleted(name: str) -> NotFound:

@@ -78,6 +78,8 @@ class JobQueue(JobBoard):
         self._giving_back: set[asyncio.Future[Job | None]] = set()
         self.stopped = False
         self.metering = JobMetering()
+        self.require_budget: Callable[[EndpointName, str], None] = lambda _endpoint, _key: None
+        """Refuses a job of a key that may have no worker started."""
 
     @property
     def store(self) -> JobStore:
@@ -178,6 +180,7 @@ class JobQueue(JobBoard):
         self.tell_ready(job.endpoint)
 
     def _refuse_excess(self, asked: Submission) -> None:
+        self.require_budget(asked.endpoint, asked.owner)
         lane = self.lane(asked.endpoint)
         over = lane.waiting >= self._limits.waiting
         if over or lane.waiting_bytes + len(asked.payload.content) > self._limits.waiting_bytes:

@@ -10,6 +10,7 @@ from gpud.core.usage import UsageBy, UsageRow
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gpud.core.budget import Used
     from gpud.core.cold_start import ColdStart
     from gpud.core.endpoint import Endpoint
     from gpud.core.gpu import GpuStatus
@@ -71,6 +72,7 @@ class FleetRows:
     standbys: tuple[Standby, ...] = ()
     cold_starts: tuple[ColdStart, ...] = ()
     slept: Mapping[WorkerId, int] = field(default_factory=dict)
+    budgets_told: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class FleetStore(Protocol):
@@ -162,6 +164,12 @@ class ReadModel(Protocol):
             tariff: What it costs.
             running: What keys had of open segments so far.
         """
+        ...
+
+    async def spent(
+        self, *, by: UsageBy, since_ms: int, tariff: Tariff = ..., running: Running | None = None
+    ) -> Mapping[str, Used]:
+        """What each endpoint or key used since a moment; as `usage`, and only what budgets need."""
         ...
 
     async def segments(

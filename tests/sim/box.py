@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gpud.adapters.sqlite.hops import Execute
+    from gpud.core.budget import Budget
     from gpud.core.ids import EndpointName, GpuUuid, WorkerId
     from tests.fakes.runtime import FakeContainer
 
@@ -147,6 +148,7 @@ class Box:
         sick: Workers whose health check answers 500.
         lifetimes: Every run of every container, oldest first.
         breaches: Containers that ran on the same GPU at once; whatever the daemon knew of them.
+        budgets: What the settings of the next daemon say endpoints may use.
         on_start: Told of each container after it has started, to spoil it.
     """
 
@@ -178,6 +180,7 @@ class Box:
         self.lifetimes: list[Lifetime] = []
         self.breaches: list[str] = []
         self.on_start: Callable[[FakeContainer], None] = lambda _: None
+        self.budgets: tuple[Budget, ...] = ()
         self._running: dict[WorkerId, Lifetime] = {}
         self._asleep: set[WorkerId] = set()
         self._boots = 1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gpud.adapters.cron_calendar import CronCalendar
 from gpud.adapters.sqlite.store import open_inline_store
 from gpud.core.gpu import GpuAttach
+from gpud.core.pricing import Tariff
 from gpud.core.starts import BackoffPolicy
 from gpud.fleet.fleet import Fleet, FleetPorts
 from gpud.fleet.hands import FleetSettings
@@ -92,6 +93,7 @@ class Daemon:
             tiers=box.tiers,
             page_cache=box.page_cache,
             steps=box.steps,
+            reads=self.store.reads,
         )
         settings = FleetSettings(
             parallel_starts=4,
@@ -99,6 +101,8 @@ class Daemon:
             idle_memory_mib_max=512,
             release_timeout_s=RELEASE_TIMEOUT_S,
             headroom_mib=HEADROOM_MIB,
+            tariff=Tariff(gpu_hour_micros=3_600_000),
+            budgets=box.budgets,
         )
         policy = ReconcilerPolicy(
             backoff=BACKOFF, settle_s=self._settle_s, verify_gpus=box.gpus.source == "nvml"

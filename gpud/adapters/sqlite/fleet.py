@@ -14,6 +14,7 @@ from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
 from gpud.core.records import (
     ArrivalsForgotten,
     ArrivalsRecorded,
+    BudgetTold,
     ColdStartSaved,
     EndpointDeleted,
     EndpointSaved,
@@ -120,7 +121,7 @@ def _apply(change: FleetChange, connection: sqlite3.Connection) -> None:  # noqa
             _open_lease(change, connection)
         case LeaseClosed():
             _close_lease(change, connection)
-        case SegmentOpened() | SegmentClosed() | GpuWatched() | EnergyDrawn():
+        case SegmentOpened() | SegmentClosed() | GpuWatched() | EnergyDrawn() | BudgetTold():
             _meter(change, connection)
         case GpuHealthSaved(status=status):
             connection.execute(SQL["gpu_health_save"], rows.gpu_health_params(status))
@@ -143,7 +144,8 @@ def _apply(change: FleetChange, connection: sqlite3.Connection) -> None:  # noqa
 
 
 def _meter(
-    change: SegmentOpened | SegmentClosed | GpuWatched | EnergyDrawn, connection: sqlite3.Connection
+    change: SegmentOpened | SegmentClosed | GpuWatched | EnergyDrawn | BudgetTold,
+    connection: sqlite3.Connection,
 ) -> None:
     match change:
         case SegmentOpened(segment=segment):
@@ -156,6 +158,9 @@ def _meter(
             connection.execute(SQL["gpu_watch_save"], metered_rows.watch_params(watch))
         case EnergyDrawn():
             connection.execute(SQL["usage_energy_add"], metered_rows.energy_params(change))
+        case BudgetTold(budget=budget, since_ms=since_ms, percent=percent):
+            told = {"budget": budget, "since_ms": since_ms, "percent": percent}
+            connection.execute(SQL["budget_told_save"], told)
 
 
 def _save_cold_start(start: ColdStart, connection: sqlite3.Connection) -> None:
@@ -278,4 +283,8 @@ def _load(connection: sqlite3.Connection) -> FleetRows:
         ),
         rollouts=tuple(map(revisions.rollout_of, connection.execute(SQL["rollouts_all"]))),
         predictions=history.predictions(connection),
+        budgets_told={
+            row["budget"]: (row["since_ms"], row["percent"])
+            for row in connection.execute(SQL["budgets_told"])
+        },
     )

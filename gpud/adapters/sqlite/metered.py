@@ -59,12 +59,14 @@ class Asked:
         endpoint: Only this one's; empty for all.
         now: For open segments.
         running: What keys had of open segments.
+        whole: Time in which nobody had a GPU is asked for too.
     """
 
     by: UsageBy
     endpoint: str
     now: Moment
     running: Running
+    whole: bool = True
 
 
 def usage_of(
@@ -78,11 +80,7 @@ def usage_of(
         period: What counts.
         tariff: What it costs.
     """
-    priced = (
-        replace(stretch, priced_ns=at_ns)
-        for piece, at_ns in tariff.pieces(period)
-        for stretch in _stretches(connection, asked, piece)
-    )
+    priced = _priced(connection, asked, period, tariff)
     sessions = _sessions(connection, asked.endpoint, period, asked.now)
     lines = usage_rows(priced, sessions, by=asked.by, price=tariff.micros)
 
@@ -92,9 +90,24 @@ def usage_of(
     return with_energy(lines, energy_by_line(connection, asked.by, asked.endpoint, period, stretches))
 
 
+def spent_of(
+    connection: sqlite3.Connection, asked: Asked, *, period: Period, tariff: Tariff
+) -> tuple[UsageRow, ...]:
+    """Sum the time alone, and price it; args as `usage_of`."""
+    return usage_rows(_priced(connection, asked, period, tariff), (), by=asked.by, price=tariff.micros)
+
+
+def _priced(
+    connection: sqlite3.Connection, asked: Asked, period: Period, tariff: Tariff
+) -> Iterator[Stretch]:
+    for piece, at_ns in tariff.pieces(period):
+        for stretch in _stretches(connection, asked, piece):
+            yield replace(stretch, priced_ns=at_ns)
+
+
 def _stretches(connection: sqlite3.Connection, asked: Asked, period: Period) -> Iterator[Stretch]:
     by, endpoint = asked.by, asked.endpoint
-    if not endpoint:
+    if not endpoint and asked.whole:
         yield from unleased_stretches(connection, period, every_ns=FINER_NS.get(by, HOUR_NS))
     if by in FINER_NS:
         yield from _finer_stretches(connection, by, endpoint, period)

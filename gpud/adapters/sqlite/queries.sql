@@ -317,6 +317,13 @@ SELECT gpu_uuid, worker_id, phase, hour, endpoint, mj, sampled_mj FROM usage_ene
 WHERE hour >= :first AND hour < :last AND (:endpoint = '' OR endpoint = :endpoint)
 ORDER BY hour, gpu_uuid, worker_id, phase;
 
+-- name: budget_told_save
+INSERT INTO budget_told (budget, since_ms, percent) VALUES (:budget, :since_ms, :percent)
+ON CONFLICT (budget) DO UPDATE SET since_ms = excluded.since_ms, percent = excluded.percent;
+
+-- name: budgets_told
+SELECT budget, since_ms, percent FROM budget_told;
+
 -- name: gpu_health_save
 INSERT INTO gpu_health (
     gpu_uuid, name, memory_mib, gpu_index, numa_node, cpus, mig_parent, health, reason, since_ms

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 from gpud.adapters.sqlite import history, metered_rows, rows
 from gpud.adapters.sqlite.auditing import audit_holdings, audit_workers
-from gpud.adapters.sqlite.metered import Asked, last_seen, usage_of
+from gpud.adapters.sqlite.metered import Asked, last_seen, spent_of, usage_of
 from gpud.adapters.sqlite.statements import SQL
+from gpud.core.budget import Used
 from gpud.core.pricing import Tariff
 from gpud.core.usage import NS_PER_MS, Moment, Period, UsageBy, UsageRow
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Mapping
 
     from gpud.adapters.sqlite.hops import Read
     from gpud.core.cold_start import ColdStart
@@ -122,6 +124,21 @@ class SqliteReadModel:
             now = Moment(boot_id=boot_id, boot_ns=boot_ns, last_seen=last_seen(connection))
             asked = Asked(by=by, endpoint=endpoint, now=now, running=running or {})
             return usage_of(connection, asked, period=period, tariff=tariff)
+
+        return await self._read(read)
+
+    async def spent(
+        self, *, by: UsageBy, since_ms: int, tariff: Tariff = _FREE, running: Running | None = None
+    ) -> Mapping[str, Used]:
+        """What each endpoint or key used since a moment; as `usage`, and only what budgets need."""
+        boot_id, boot_ns = self._clock.boot_id, self._clock.boot_ns()
+        period = Period(since_ns=since_ms * NS_PER_MS)
+
+        def read(connection: sqlite3.Connection) -> dict[str, Used]:
+            now = Moment(boot_id=boot_id, boot_ns=boot_ns, last_seen=last_seen(connection))
+            asked = Asked(by=by, endpoint="", now=now, running=running or {}, whole=False)
+            lines = spent_of(connection, asked, period=period, tariff=tariff)
+            return {line.key: Used(gpu_ns=line.gpu_ns, cost_micros=line.cost_micros) for line in lines}
 
         return await self._read(read)
 

@@ -204,6 +204,13 @@ CREATE TABLE usage_energy (
 
 CREATE INDEX usage_energy_of_hour ON usage_energy (hour);
 
+-- The highest threshold of each budget that people were told of, and in which period.
+CREATE TABLE budget_told (
+    budget   TEXT    PRIMARY KEY NOT NULL CHECK (budget <> ''),
+    since_ms INTEGER NOT NULL,
+    percent  INTEGER NOT NULL CHECK (percent > 0)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE gpu_health (
     gpu_uuid   TEXT    PRIMARY KEY NOT NULL,
     name       TEXT    NOT NULL,

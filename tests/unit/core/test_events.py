@@ -23,7 +23,7 @@ def test_every_event_the_fleet_names_is_listed_and_every_listed_one_is_named() -
     for path in (*(ROOT / "gpud/fleet").glob("*.py"), ROOT / "gpud/adapters/sqlite/webhooks.py"):
         named |= set(
             re.findall(
-                r'"((?:daemon|endpoint|engine|gpu|image|rollout|standby|webhook|worker)\.[a-z_]+)"',
+                r'"((?:budget|daemon|endpoint|engine|gpu|image|rollout|standby|webhook|worker)\.[a-z_]+)"',
                 path.read_text(),
             )
         )

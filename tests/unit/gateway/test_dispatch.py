@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gpud import errors
 from gpud.core import ejection
+from gpud.core.budget import BudgetSpent
 from gpud.core.ids import EndpointName, WorkerId
 from gpud.core.routing import Route, RouteWorker, RoutingTable
 from gpud.errors import GpudError, QueueFull
 from gpud.gateway.dispatch import Dispatcher
 from gpud.gateway.hold import Held
+from gpud.gateway.refusals import require_budget_of_job
 from tests.contract.gateway.rig import RecordingWatcher
 from tests.unit.gateway.wires import StandingClock
 
@@ -170,3 +173,24 @@ async def test_a_worker_is_new_until_it_has_answered(failed: bool) -> None:
     desk.publish(1, 3)
     new = {asker.slot.worker.worker_id: asker.slot.first for asker in (desk.ask(), desk.ask()) if asker.slot}
     assert new == {"wk_0000000000000001": failed, "wk_0000000000000003": True}
+
+
+async def test_a_key_without_budget_runs_where_there_is_room_and_waits_for_none() -> None:
+    desk = Desk()
+    spent = BudgetSpent(
+        budget="b", detail="The budget is spent.", until_ms=0, ends_at_s=desk.clock.now_s() + 60
+    )
+    desk.publish(1)
+    table = desk.dispatcher.table
+    desk.dispatcher.publish(RoutingTable(table.routes, keys_spent={"key_a": spent}))
+    slot = desk.dispatcher.acquire_nowait(NAME, Asker(""), key="key_a")
+    assert not isinstance(slot, Held)
+    with pytest.raises(errors.BudgetSpent) as refused:
+        desk.dispatcher.acquire_nowait(NAME, Asker(""), key="key_a")
+    assert refused.value.extra == {"reason": "budget_spent"}
+    assert isinstance(desk.dispatcher.acquire_nowait(NAME, Asker(""), key="key_b"), Held)
+    require_budget_of_job(desk.dispatcher.table, NAME, "key_a", 0.0)  # a worker is ready
+    nobody = RoutingTable(keys_spent={"key_a": spent})
+    with pytest.raises(errors.BudgetSpent):
+        require_budget_of_job(nobody, NAME, "key_a", 0.0)
+    require_budget_of_job(nobody, NAME, "key_b", 0.0)

@@ -1,0 +1,201 @@
+"""How much may an endpoint or a key use in a day or a month, and what follows when it has?
+
+At each threshold people are told, once a period. When all is used no further worker is started: those that
+run go on. Days and months are UTC's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from gpud.core.gpu import WHOLE_PPM
+from gpud.core.waiting import WaitReason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_NS_PER_S = 1_000_000_000
+_ALL_PERCENT = 100
+
+
+class BudgetPeriod(StrEnum):
+    """When a budget begins anew."""
+
+    DAY = "day"
+    MONTH = "month"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What one endpoint or one key may use in a period; one of `micros` and `gpu_s`.
+
+    Args:
+        endpoint: Whose; empty for a key's.
+        key: Whose, by its id; empty for an endpoint's.
+        micros: Money, in millionths; 0 for none.
+        gpu_s: Billable GPU seconds; 0 for none.
+        warn_percent: Thresholds at which people are told, rising; of the whole they always are.
+    """
+
+    endpoint: str = ""
+    key: str = ""
+    per: BudgetPeriod = BudgetPeriod.MONTH
+    micros: int = 0
+    gpu_s: int = 0
+    warn_percent: tuple[int, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Names the budget, whatever its amount."""
+        whose = f"endpoint {self.endpoint}" if self.endpoint else f"key {self.key}"
+        return f"{whose} {'money' if self.micros else 'gpu time'} a {self.per}"
+
+    @property
+    def whose(self) -> str:
+        """The name in a usage report."""
+        return self.endpoint or self.key
+
+    @property
+    def amount(self) -> int:
+        """In micro-units, or nanoseconds."""
+        return self.micros or self.gpu_s * _NS_PER_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Used:
+    """What was used in a period: billable GPU nanoseconds, and their price."""
+
+    gpu_ns: int = 0
+    cost_micros: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetSpent:
+    """A budget of which nothing is left.
+
+    Args:
+        budget: Its id.
+        detail: For a person.
+        until_ms: Unix wall time at which it begins anew.
+        ends_at_s: The same in loop time.
+    """
+
+    budget: str
+    detail: str
+    until_ms: int
+    ends_at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passed:
+    """A threshold was passed for the first time in a period."""
+
+    budget: Budget
+    since_ms: int
+    percent: int
+    used: int
+    until_ms: int
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """As an event tells it."""
+        budget = self.budget
+        if budget.micros:
+            amounts = {"used_micros": self.used, "amount_micros": budget.micros}
+        else:
+            amounts = {"used_gpu_ms": self.used // 1_000_000, "amount_gpu_ms": budget.gpu_s * 1000}
+        whose = {"key": budget.key} if budget.key else {}
+        until = datetime.fromtimestamp(self.until_ms / 1000, tz=UTC).isoformat().replace("+00:00", "Z")
+        return {"budget": budget.id, **whose, "percent": self.percent, **amounts, "until": until}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What follows from what was used.
+
+    Args:
+        endpoints: Whose budget is spent.
+        keys: Whose budget is spent.
+        passed: To be told.
+    """
+
+    endpoints: Mapping[str, BudgetSpent]
+    keys: Mapping[str, BudgetSpent]
+    passed: tuple[Passed, ...]
+
+
+def window_ms(per: BudgetPeriod, at_ms: int) -> tuple[int, int]:
+    """The period that a moment of Unix wall time lies in: its first millisecond, and the first after it."""
+    at = datetime.fromtimestamp(at_ms // 1000, tz=UTC)
+    day = at.replace(hour=0, minute=0, second=0, microsecond=0)
+    if per is BudgetPeriod.DAY:
+        since, until = day, day + timedelta(days=1)
+    else:
+        since = day.replace(day=1)
+        until = (since + timedelta(days=32)).replace(day=1)
+    return round(since.timestamp()) * 1000, round(until.timestamp()) * 1000
+
+
+def judge(
+    budgets: Iterable[Budget],
+    used: Mapping[str, Used],
+    told: Mapping[str, tuple[int, int]],
+    *,
+    at_ms: int,
+    now_s: float,
+) -> Judgement:
+    """Compare what was used with what may be.
+
+    Args:
+        budgets: All of them.
+        used: In each budget's present period, by its id.
+        told: By a budget's id the period's first millisecond and the highest percentage that was told.
+        at_ms: Unix wall time.
+        now_s: Loop time of the same moment.
+    """
+    endpoints: dict[str, BudgetSpent] = {}
+    keys: dict[str, BudgetSpent] = {}
+    passed: list[Passed] = []
+    for budget in budgets:
+        since_ms, until_ms = window_ms(budget.per, at_ms)
+        had = used.get(budget.id, Used())
+        taken = had.cost_micros if budget.micros else had.gpu_ns
+        told_since_ms, told_percent = told.get(budget.id, (0, 0))
+        known = told_percent if told_since_ms == since_ms else 0
+        reached = [
+            percent
+            for percent in (*budget.warn_percent, _ALL_PERCENT)
+            if known < percent and taken * _ALL_PERCENT >= budget.amount * percent
+        ]
+        if reached:
+            passed.append(
+                Passed(budget=budget, since_ms=since_ms, percent=max(reached), used=taken, until_ms=until_ms)
+            )
+        if taken >= budget.amount:
+            spent = _spent(budget, until_ms, now_s + (until_ms - at_ms) / 1000)
+            into = endpoints if budget.endpoint else keys
+            before = into.get(budget.whose)
+            if before is None or before.until_ms < until_ms:
+                into[budget.whose] = spent
+    return Judgement(endpoints=endpoints, keys=keys, passed=tuple(passed))
+
+
+def _spent(budget: Budget, until_ms: int, ends_at_s: float) -> BudgetSpent:
+    amount = f"{budget.micros / WHOLE_PPM:,.6g}" if budget.micros else f"{budget.gpu_s:,} GPU seconds"
+    until = datetime.fromtimestamp(until_ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
+    whose = f"endpoint {budget.endpoint}" if budget.endpoint else f"key {budget.key}"
+    detail = f"The budget of {whose}, {amount} a {budget.per}, is spent: it gets no new worker until {until}."
+    return BudgetSpent(budget=budget.id, detail=detail, until_ms=until_ms, ends_at_s=ends_at_s)
+
+
+def wait_for(spent: BudgetSpent) -> WaitReason:
+    """Why an endpoint gets no worker."""
+    return WaitReason(
+        reason="budget_spent",
+        detail=spent.detail,
+        facts={"budget": spent.budget},
+        ends_at_s=spent.ends_at_s,
+    )
