@@ -4,8 +4,8 @@ A producer makes a job, claims the next one and completes it, again and again; `
 of such a round. gpud runs its whole queue (priorities, leases, attempts, fencing) on its own store with
 synchronous=FULL; huey its SqliteHuey with fsync; Redis two lists with `appendfsync always`, through Python's
 client on a Unix socket. Producers are tasks of one loop for gpud and threads for the others, as each is used.
-For gpud a worker is free and asks while the job is being written, as in the daemon, so that both are in one
-transaction; the others' clients ask once the job is written. `..., step after step` is gpud asked like that.
+`gpud, a worker waits` is the same where a free worker asks while the job is being written, as in the daemon:
+it gets the job in the transaction that takes it.
 Also: `runsync` on a warm worker beside calling that worker, and claims with 100,000 jobs waiting.
 """
 
@@ -65,7 +65,7 @@ ASKED = Submission(
 )
 RESULT = Payload(content=b'{"prompt":"a fox"}')
 WAITING = 100_000
-_STEPS = "gpud, step after step"
+_WAITS = "gpud, a worker waits"
 
 
 def main(argv: list[str]) -> int:
@@ -101,8 +101,8 @@ def _measure_rates(report: Report, folder: Path, rounds: int, round_s: float) ->
             place = folder / f"{number}-{producers}"
             place.mkdir()
             arms = {
-                "gpud": lambda p=producers, at=place: _gpud(at / "gpud", p, round_s, _once),
-                _STEPS: lambda p=producers, at=place: _gpud(at / "steps", p, round_s, _step_after_step),
+                "gpud": lambda p=producers, at=place: _gpud(at / "gpud", p, round_s, _step_after_step),
+                _WAITS: lambda p=producers, at=place: _gpud(at / "waits", p, round_s, _worker_waits),
                 "huey": lambda p=producers, at=place: _peer("huey", at / "huey.db", p, round_s),
                 "redis_always": lambda p=producers, at=place: _redis(at, p, round_s),
             }
@@ -187,7 +187,7 @@ async def _rounds(
     return len(took_s) / elapsed_s, statistics.quantiles(took_s, n=100)[-1] * 1000
 
 
-async def _once(queue: JobQueue) -> None:
+async def _worker_waits(queue: JobQueue) -> None:
     working = asyncio.ensure_future(_work(queue))
     await queue.submit(ASKED)
     await working
