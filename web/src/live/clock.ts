@@ -59,3 +59,12 @@ export function spellMicros(micros: number, currency: string): string {
   const digits = Math.abs(amount) >= 1 || amount === 0 ? 2 : 4;
   return `${amount.toFixed(digits)} ${currency}`;
 }
+
+export function spellEnergy(mj: number): string {
+  const wh = mj / 3_600_000;
+  return wh >= 1000 ? `${(wh / 1000).toFixed(2)} kWh` : `${wh.toFixed(wh >= 10 ? 0 : 2)} Wh`;
+}
+
+export function spellGrams(mg: number): string {
+  return mg >= 1_000_000 ? `${(mg / 1_000_000).toFixed(2)} kg` : `${(mg / 1000).toFixed(1)} g`;
+}

@@ -1,6 +1,6 @@
 // One job with every attempt, and what came of it.
 import type { Job, JobDetail } from "../api/types";
-import { spellBytes, spellDuration } from "../live/clock";
+import { spellBytes, spellDuration, spellEnergy } from "../live/clock";
 import { link } from "../router";
 import { useLoaded } from "../ui/loading";
 import { Age, Cell, Fact, Fault, Table, Word } from "../ui/parts";
@@ -49,6 +49,8 @@ function JobFacts({ job }: { job: Job }) {
       </Fact>
       {job.queue_ms !== null && <Fact name="Waited">{spellDuration(job.queue_ms / 1000)}</Fact>}
       {job.exec_ms !== null && <Fact name="Took">{spellDuration(job.exec_ms / 1000)}</Fact>}
+      {job.gpu_ms > 0 && <Fact name="GPU time">{spellDuration(job.gpu_ms / 1000)}</Fact>}
+      {job.energy_mj > 0 && <Fact name="Energy">{spellEnergy(job.energy_mj)}</Fact>}
       <Fact name="Attempts">
         {job.attempt} of {job.max_attempts}, handed out {job.deliveries} times
       </Fact>

@@ -2,7 +2,7 @@
 import { useMemo } from "preact/hooks";
 import { withQuery } from "../api/client";
 import type { Usage, UsageLine } from "../api/types";
-import { nowMs, spellDuration, spellMicros } from "../live/clock";
+import { nowMs, spellDuration, spellEnergy, spellGrams, spellMicros } from "../live/clock";
 import { endpoints } from "../live/state";
 import { link, route, setQuery } from "../router";
 import { Chart, type Series } from "../ui/chart";
@@ -103,6 +103,24 @@ function Totals({ usage }: { usage: Usage }) {
         <dt>Worker sessions</dt>
         <dd>{total.sessions}</dd>
       </div>
+      {total.energy_mj > 0 && (
+        <div>
+          <dt>Energy</dt>
+          <dd>{spellEnergy(total.energy_mj)}</dd>
+        </div>
+      )}
+      {total.energy_cost_micros > 0 && (
+        <div>
+          <dt>Its cost</dt>
+          <dd>{spellMicros(total.energy_cost_micros, currency)}</dd>
+        </div>
+      )}
+      {total.co2_mg > 0 && (
+        <div>
+          <dt>CO₂</dt>
+          <dd>{spellGrams(total.co2_mg)}</dd>
+        </div>
+      )}
       <div>
         <dt>Price of a GPU hour, where no other applies</dt>
         <dd>{spellMicros(usage.gpu_hour_micros, currency)}</dd>
@@ -142,11 +160,12 @@ function filled(usage: Usage, sinceMs: number, step: "minute" | "hour" | "day") 
 function Lines({ usage, by }: { usage: Usage; by: string }) {
   const sorted = [...usage.items].sort((a, b) => b.cost_micros - a.cost_micros || b.gpu_ms - a.gpu_ms);
   return (
-    <Table label={`Usage by ${by}`} heads={[by, "Cost", "GPU time", "Wall time", "Sessions", "Phases"]}>
+    <Table label={`Usage by ${by}`} heads={[by, "Cost", "GPU time", "Wall time", "Energy", "Sessions", "Phases"]}>
       {sorted.map((line) => (
         <tr key={line.key}>
           <Cell head={by}>
             <KeyName by={by} name={line.key} />
+            {line.label && line.label !== line.key && <span class="under">{line.label}</span>}
           </Cell>
           <Cell head="Cost" cls="number">
             {spellMicros(line.cost_micros, usage.currency)}
@@ -156,6 +175,9 @@ function Lines({ usage, by }: { usage: Usage; by: string }) {
           </Cell>
           <Cell head="Wall time" cls="number">
             {spellDuration(line.wall_ms / 1000)}
+          </Cell>
+          <Cell head="Energy" cls="number">
+            {line.energy_mj > 0 && spellEnergy(line.energy_mj)}
           </Cell>
           <Cell head="Sessions" cls="number">
             {line.sessions}
