@@ -48,12 +48,12 @@ def test_a_pull_is_shown_apart_from_the_start_and_takes_no_gpu(
     repository = f"team/slow-{os.urandom(4).hex()}"
     digest = _push_new_worker(engine, registry, worker_image, repository, "slow")
     daemon = start_daemon(settings=static_gpus(1))
-    with ThrottlingProxy(registry.port) as network, ThreadPoolExecutor(1) as client:
+    with ThrottlingProxy(registry.port) as network, ThreadPoolExecutor(20) as clients:
         network.bytes_per_s = _SLOW_BYTES_PER_S
         image = f"127.0.0.1:{network.port}/{repository}:live"
-        document = daemon.deploy(worker_spec("slow", image))
+        document = daemon.deploy(worker_spec("slow", image, scale={"concurrency": 20}))
         assert document["image"]["pin"].endswith(f"@{digest}")
-        answer = client.submit(daemon.call, "slow")
+        answers = [clients.submit(daemon.call, "slow") for _ in range(20)]
 
         (worker,) = until(lambda: daemon.workers("slow", state="pulling"), what="the worker is pulling")
         assert worker["gpu_uuids"] == []
@@ -69,10 +69,9 @@ def test_a_pull_is_shown_apart_from_the_start_and_takes_no_gpu(
         assert daemon.rows("SELECT * FROM gpu_lease") == [], "no GPU is held during a pull"
         assert daemon.gpus()["GPU-static-0"]["worker_id"] is None
 
-        reply = answer.result(timeout=30)
+        replies = [answer.result(timeout=30) for answer in answers]
 
-    assert reply.status == 200, reply
-    assert reply.worker == worker["id"]
+    assert [(reply.status, reply.worker) for reply in replies] == [(200, worker["id"])] * 20
     (pulled,) = daemon.events("image.pulled")
     (reserved,) = daemon.events("worker.reserved", worker_id=worker["id"])
     assert pulled["seq"] < reserved["seq"]

@@ -61,6 +61,32 @@ def test_requests_held_over_a_start_from_each_rung_are_all_answered(
     daemon.audit()
 
 
+def test_requests_held_over_a_start_whose_files_are_read_ahead_are_all_answered(
+    start_daemon: DaemonStarter, worker_image: str
+) -> None:
+    """The parked worker reads ahead too: nobody waits for that, and a file that is gone is no fault."""
+    daemon = start_daemon()
+    scale = {"concurrency": 20, "idle_timeout_s": 1.5, "scale_down_delay_s": 0}
+    fields: dict[str, Any] = {"scale": scale, "page_cache": {"record": True}, "gpus": {"count": 0}}
+    daemon.deploy(worker_spec("cached", worker_image, **fields))
+    assert daemon.call("cached").status == 200
+    (noted,) = until(
+        lambda: daemon.events("image.reads_recorded", endpoint="cached"), what="its reads are recorded"
+    )
+    assert noted["facts"]["files"] > 0, noted
+    (record,) = (daemon.data_dir / "page_cache").glob("*.json")
+    ranges = json.loads(record.read_text())
+    record.write_text(json.dumps([["/nowhere/at/all", 0, 4096], *ranges]))
+    until(lambda: not daemon.workers(), what="it went")
+    with ThreadPoolExecutor(20) as clients:
+        replies = list(clients.map(lambda _: daemon.call("cached"), range(20)))
+    assert [reply.status for reply in replies] == [200] * 20
+    assert len({reply.worker for reply in replies}) == 1
+    (warmed,) = until(lambda: daemon.events("image.warmed", endpoint="cached"), what="it is told")
+    assert warmed["facts"]["files"] == len({path for path, _, _ in ranges})
+    daemon.audit()
+
+
 def test_a_standby_holds_no_gpu_and_what_is_on_it_is_given_to_others(
     start_daemon: DaemonStarter, worker_image: str
 ) -> None:
@@ -87,11 +113,14 @@ def test_a_standby_that_dies_is_replaced_and_a_request_that_meets_it_is_served_c
     start_daemon: DaemonStarter, worker_image: str
 ) -> None:
     daemon = start_daemon()
-    daemon.deploy(_spec("mortal", worker_image, "parked"))
-    first = _stands_by(daemon, "mortal", "parked")
-    daemon.container_of(first).kill()
-    until(lambda: daemon.events("standby.failed", worker_id=first), what="its end is told")
-    assert daemon.call("mortal").status == 200, "whatever stands by now, the request is served"
+    for rung in RUNGS:
+        daemon.deploy(_spec(rung, worker_image, rung))
+    first = {rung: _stands_by(daemon, rung, rung) for rung in RUNGS}
+    daemon.container_of(first["parked"]).kill()
+    daemon.container_of(first["created"]).remove()
+    for rung in RUNGS:
+        until(lambda: daemon.events("standby.failed", worker_id=first[rung]), what="its end is told")  # noqa: B023
+        assert daemon.call(rung).status == 200, "whatever stands by now, the request is served"
     daemon.audit()
 
 
@@ -115,14 +144,14 @@ def test_an_application_that_ends_right_after_its_trigger_fails_as_it_would_with
 ) -> None:
     daemon = start_daemon(settings={"scaling": {"circuit_failures": 1}})
     facts = []
-    for mode in ("none", "parked"):
+    for mode in ("none", *RUNGS):
         daemon.deploy(_spec(mode, worker_image, mode, env={"EXIT_AT_START": 3}))
-        if mode == "parked":
+        if mode in RUNGS:
             _stands_by(daemon, mode, mode)
         assert daemon.call(mode).status == 503
         failed = until(lambda: daemon.events("worker.failed", endpoint=mode), what="it failed")[0]  # noqa: B023
         facts.append((failed["facts"]["cause"], failed["facts"]["exit_code"]))
-    assert facts == [("exited", 3)] * 2
+    assert facts == [("exited", 3)] * 3
     daemon.audit()
 
 

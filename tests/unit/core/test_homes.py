@@ -4,11 +4,13 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpud.core.allocation import AllocationMemory, Contest, Grant, allocate
 from gpud.core.demand import LoadWindow
+from gpud.core.gpu import GpuStatus
 from gpud.core.homes import brought_home
 from gpud.core.ids import EndpointName
 from gpud.core.reconcile import plan
@@ -23,7 +25,7 @@ from gpud.core.standby import (
     StandbyState,
 )
 from gpud.core.worker import WorkerState
-from tests.unit.core.making import endpoint, gpu_uuid, seen, worker, worker_id, world
+from tests.unit.core.making import endpoint, events, gpu, gpu_uuid, seen, worker, worker_id, world
 
 if TYPE_CHECKING:
     from gpud.core.allocation import Allocation
@@ -107,6 +109,19 @@ def test_exchanging_grants_takes_nothing_from_anybody(
 
 def _nothing(sight: World) -> Allocation:
     return allocate(Contest(claimants=(), tenants=(), gpus=sight.gpus, now_s=_NOW_S), AllocationMemory())
+
+
+@pytest.mark.parametrize(("memory_mib", "expected"), [(24_576, 1), (81_920, 0)])
+def test_who_has_no_home_leaves_anothers_alone_where_there_is_a_gpu_of_that_size(
+    memory_mib: int, expected: int
+) -> None:
+    """A larger GPU is kept for those who need one."""
+    at_home, other = endpoint("athome", standby=_PARKED), endpoint("other")
+    sight = world([seen(at_home), _called(other)], gpus=2, standing=_standing(_standby(at_home, 1, 0)))
+    gpus = (GpuStatus(gpu=gpu(0)), GpuStatus(gpu=gpu(1, memory_mib=memory_mib)))
+    pending = worker(1, WorkerState.PENDING, endpoint=other.name, revision=other.revision)
+    (reserved,) = events(plan(replace(sight, gpus=gpus, workers={pending.id: pending})))
+    assert reserved.gpu_uuids == (gpu_uuid(expected),)
 
 
 def test_a_gpu_that_does_not_suit_is_not_taken_in_exchange() -> None:
