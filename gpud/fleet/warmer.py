@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from gpud.core.endpoint import Endpoint
     from gpud.core.ids import WorkerId
-    from gpud.core.page_cache import PageCachePolicy
+    from gpud.core.page_cache import FileSet, PageCachePolicy
     from gpud.fleet.hands import Hands
     from gpud.ports.page_cache import CacheWork, PageCache
 
@@ -84,22 +84,22 @@ class Warmer:
         if worker_id in self._seen:
             return
         self._seen.add(worker_id)
+        sets = file_sets_of((self._hands.state.endpoints.get(endpoint.name) or endpoint).spec)
+        if not sets and not cache.has_record(endpoint.revision):
+            return
         now_s = self._hands.clock.now_s()
         last_s = self._replayed_s.get(endpoint.revision)
         if last_s is None or now_s - last_s >= _AGAIN_S:
             self._replayed_s[endpoint.revision] = now_s
-            self._spawn(self._replay(endpoint, cache))
+            self._spawn(self._replay(endpoint, sets, cache))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = self._tasks.create_task(work, name="page_cache")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _replay(self, endpoint: Endpoint, cache: PageCache) -> None:
+    async def _replay(self, endpoint: Endpoint, sets: tuple[FileSet, ...], cache: PageCache) -> None:
         policy = self._policy_of(endpoint)
-        sets = file_sets_of((self._hands.state.endpoints.get(endpoint.name) or endpoint).spec)
-        if not sets and not cache.has_record(endpoint.revision):
-            return
         work = await cache.replay(endpoint.revision, sets, budget_bytes=policy.budget_mib << 20)
         self._tell("image.warmed", endpoint, work)
 

@@ -74,7 +74,7 @@ def test_requests_held_over_a_start_whose_files_are_read_ahead_are_all_answered(
         lambda: daemon.events("image.reads_recorded", endpoint="cached"), what="its reads are recorded"
     )
     assert noted["facts"]["files"] > 0, noted
-    (record,) = (daemon.data_dir / "page_cache").glob("*.json")
+    (record,) = (daemon.data_dir / "reads").glob("*.json")
     ranges = json.loads(record.read_text())
     record.write_text(json.dumps([["/nowhere/at/all", 0, 4096], *ranges]))
     until(lambda: not daemon.workers(), what="it went")
