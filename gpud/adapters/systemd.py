@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -82,7 +83,9 @@ class ServiceNotifier:
             elif self._socket is not None:
                 # Of one name only the newest is of use; one that is there already is not kept twice.
                 self._socket.sendto(f"FDSTOREREMOVE=1\nFDNAME={name}".encode(), self._address)
-                socket.send_fds(self._socket, [message], [kept.fileno()], 0, self._address)
+                # Not `socket.send_fds`, which leaves the address out in Python 3.11 and 3.12.
+                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, kept.fileno().to_bytes(4, sys.byteorder))
+                self._socket.sendmsg([message], [rights], 0, self._address)
         except OSError as error:
             _log.warning("service_manager.keeps_no_socket", name=name, error=str(error))
 

@@ -233,3 +233,16 @@ def test_anything_but_a_listening_stream_socket_is_refused(kind: str, tmp_path: 
             _, complaint = process.communicate(timeout=20)
     assert process.returncode == 1
     assert complaint.startswith("refused: File descriptor 3, passed by LISTEN_FDS")
+
+
+def test_a_socket_is_given_to_the_manager_under_its_name_in_place_of_an_earlier_one(
+    manager: Manager, notifier: ServiceNotifier
+) -> None:
+    with socket.socket() as kept:
+        kept.bind(("127.0.0.1", 0))
+        notifier.keep_socket(kept, "workers")
+        assert manager.heard() == ["FDSTOREREMOVE=1", "FDNAME=workers"]
+        said, descriptors, _flags, _address = socket.recv_fds(manager.socket, 4096, 2)
+        assert said == b"FDSTORE=1\nFDNAME=workers"
+        with socket.socket(fileno=descriptors[0]) as held:
+            assert held.getsockname() == kept.getsockname()
