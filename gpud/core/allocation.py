@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from gpud.core.gpu import GpuHealth
 from gpud.core.ledger import ON_THE_WAY_OUT, Ledger, nearest_ways
+from gpud.core.pieces import at_once
 from gpud.core.placement import fits
 from gpud.core.reclaim import Claimant, Fairness, Hold, Offer, Tenant, TenantPhase, charged, offer_of
 from gpud.core.waiting import WaitReason
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from gpud.core.gpu import GpuStatus
     from gpud.core.ids import EndpointName, GpuUuid, WorkerId
     from gpud.core.ledger import Way
+    from gpud.core.pieces import Pieces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +117,17 @@ def allocate(contest: Contest, memory: AllocationMemory) -> Allocation:
         contest: As it is now.
         memory: Left by the last allocation.
     """
+    return at_once(allocating(contest, memory))
+
+
+def allocating(contest: Contest, memory: AllocationMemory) -> Pieces[Allocation]:
+    """Decide it a claimant at a time."""
     round_ = _Round(contest, memory)
-    round_.guarantee()
-    round_.first()
-    round_.fill()
-    round_.spare()
+    yield
+    yield from round_.guarantee()
+    yield from round_.first()
+    yield from round_.fill()
+    yield from round_.spare()
     return round_.answer()
 
 
@@ -166,14 +174,15 @@ class _Round:
 
     # -- the passes ----------------------------------------------------------------------------
 
-    def guarantee(self) -> None:
+    def guarantee(self) -> Pieces[None]:
         """Give every endpoint the workers it has a right to."""
         for claimant in sorted(self.claimants, key=lambda c: (-c.priority, c.name)):
             while self.units[claimant.name] < claimant.guaranteed:
                 if not self._one_more(claimant, reserve=True):
                     break
+                yield
 
-    def first(self) -> None:
+    def first(self) -> Pieces[None]:
         """Give every needy endpoint one worker.
 
         The least virtual time goes first, but whoever was passed over for so long that all others
@@ -183,8 +192,9 @@ class _Round:
         for claimant in sorted(self.claimants, key=self._turn):
             if claimant.needed and not self.units[claimant.name]:
                 self._one_more(claimant, reserve=True)
+                yield
 
-    def fill(self) -> None:
+    def fill(self) -> Pieces[None]:
         """Give the rest to those who need more, the smallest share first."""
         waiting = [(self._share(c), c.name) for c in self.claimants if c.needed > self.units[c.name]]
         heapify(waiting)
@@ -193,11 +203,13 @@ class _Round:
             claimant = self.known[name]
             if self._one_more(claimant, reserve=False) and claimant.needed > self.units[name]:
                 heappush(waiting, (self._share(claimant), name))
+            yield
         for claimant in self.claimants:
             if claimant.needed > self.units[claimant.name] and claimant.name not in self.waits:
                 self._wait(claimant, [])
+                yield
 
-    def spare(self) -> None:
+    def spare(self) -> Pieces[None]:
         """Start what is wanted beyond need on GPUs that are free and that nobody claimed."""
         for claimant in sorted(self.claimants, key=self._turn):
             if not self.ledger.has_free:
@@ -206,6 +218,7 @@ class _Round:
             while self.units[claimant.name] + warm < claimant.desired:
                 if not self._take_free(claimant):
                     break
+                yield
 
     def answer(self) -> Allocation:
         """Everything decided, in order."""

@@ -6,16 +6,18 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from gpud.core.allocation import Contest
+from gpud.core.pieces import at_once
 from gpud.core.reclaim import Claimant, Tenant, TenantPhase
 from gpud.core.stepping import staying_asleep
 from gpud.core.worker import COUNTED, HOLDS_GPUS, STARTING_UP, Worker, WorkerState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from gpud.core.endpoint import ScalePolicy
     from gpud.core.ids import EndpointName, GpuUuid
     from gpud.core.pacing import ScaleDecision
+    from gpud.core.pieces import Pieces
     from gpud.core.world import EndpointSeen, World
 
 _WITHOUT_GPUS = frozenset({WorkerState.PENDING, WorkerState.PULLING, WorkerState.SLEEPING})
@@ -27,20 +29,38 @@ def contest_of(
     decisions: Mapping[EndpointName, ScaleDecision],
     by_endpoint: Mapping[EndpointName, Sequence[Worker]],
 ) -> Contest:
-    """Say who wants GPUs and who holds them.
+    """Say who wants GPUs and who holds them."""
+    return at_once(contesting(world, world.endpoints.values(), decisions, by_endpoint))
+
+
+def contesting(
+    world: World,
+    awake: Iterable[EndpointSeen],
+    decisions: Mapping[EndpointName, ScaleDecision],
+    by_endpoint: Mapping[EndpointName, Sequence[Worker]],
+) -> Pieces[Contest]:
+    """Say it a claimant and a tenant at a time.
 
     Endpoints that neither want nor hold any are left out: on a large box that is most of them.
+
+    Args:
+        world: As it is.
+        awake: Its endpoints, but for some that neither want nor hold any.
+        decisions: How many workers each should have.
+        by_endpoint: The workers there are.
     """
     claimants = []
-    for name, seen in world.endpoints.items():
+    for seen in awake:
+        name = seen.endpoint.spec.name
         workers, decision = by_endpoint.get(name, ()), decisions[name]
         if seen.endpoint.spec.gpus.count and (workers or decision.desired):
             claimants.append(_claimant(world, seen, decision, workers))
-    tenants = [
-        _tenant(world, worker)
-        for worker in world.workers.values()
-        if worker.gpu_uuids and worker.state in HOLDS_GPUS
-    ]
+            yield
+    tenants = []
+    for worker in world.workers.values():
+        if worker.gpu_uuids and worker.state in HOLDS_GPUS:
+            tenants.append(_tenant(world, worker))
+            yield
     return Contest(
         claimants=tuple(claimants),
         tenants=tuple(tenants),

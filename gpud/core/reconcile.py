@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from gpud.core.allocation import Allocation, allocate
-from gpud.core.contest import contest_of
+from gpud.core.allocation import Allocation, allocating
+from gpud.core.contest import contesting
 from gpud.core.explaining import start_limit, unmet
 from gpud.core.gpu import GpuHealth
+from gpud.core.granted import Granted
 from gpud.core.homes import brought_home
 from gpud.core.ladder import plan_ladder
 from gpud.core.overdue import due, sick_gpus
 from gpud.core.pacing import PaceMemory, ScaleDecision, ScaleReason
-from gpud.core.placement import Placement, place, placed
+from gpud.core.pieces import at_once
+from gpud.core.placement import Placement, place
 from gpud.core.resting import apart, as_they_should_be
 from gpud.core.rolling import is_rolling, roll, scene_of, seat_of
 from gpud.core.rollout_moves import room_taken
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from gpud.core.endpoint import GpuNeeds
     from gpud.core.ids import EndpointName, GpuUuid, WorkerId
+    from gpud.core.pieces import Pieces
     from gpud.core.rollout import Rollout
     from gpud.core.standby import PinnedT, Standby, StandbyChange
     from gpud.core.world import EndpointSeen, World
@@ -50,17 +53,26 @@ def plan(world: World) -> Plan:
     applies the changes to its state and asks again until there are none, so one change may
     enable the next (PENDING, RESERVED and CREATING in one go) without any wait between.
     """
+    return at_once(planning(world))
+
+
+def planning(world: World) -> Pieces[Plan]:
+    """Decide it in pieces: the same plan, however long others work between two of them."""
     planner = _Planner(world)
+    yield
     order = sorted(planner.awake, key=lambda s: (-s.endpoint.spec.scale.priority, s.endpoint.spec.name))
     for seen in order:
         planner.scale(seen)
-    planner.share()
+        yield
+    yield from planner.share()
     for seen in order:
         planner.seat(seen)
+        yield
     for worker in world.workers.values():
         if worker.endpoint not in world.endpoints:
             planner.retire(worker, Cause.ENDPOINT_DELETED)
         planner.progress(worker)
+        yield
     planner.stand_by()
     return Plan(
         changes=tuple(planner.changes),
@@ -94,8 +106,7 @@ class _Planner:
         self._by_endpoint: dict[EndpointName, list[Worker]] = defaultdict(list)
         for worker in sorted(world.workers.values(), key=lambda w: (w.created_at_ms, w.id)):
             self._by_endpoint[worker.endpoint].append(worker)
-        self._left_mib: dict[GpuUuid, int] = {}
-        self._grants: dict[EndpointName, list[Placement]] = defaultdict(list)
+        self._granted: Granted
         self._starting = sum(w.state in _STARTING for w in world.workers.values())
         self._claimed: set[WorkerId] = set()
         self._called: set[WorkerId] = set()
@@ -138,15 +149,13 @@ class _Planner:
             elif worker.state is WorkerState.SLEEPING and seen.spent is None:
                 self._called.add(worker.id)
 
-    def share(self) -> None:
+    def share(self) -> Pieces[None]:
         """Settle who may run on which GPUs, and have the victims leave."""
-        contest = contest_of(self.world, self.decisions, self._by_endpoint)
-        self.sharing = brought_home(allocate(contest, self.world.sharing), self.world)
+        contest = yield from contesting(self.world, self.awake, self.decisions, self._by_endpoint)
+        allocation = yield from allocating(contest, self.world.sharing)
+        self.sharing = brought_home(allocation, self.world)
         self._ask_at(self.sharing.ask_again_at_s)
-        for grant in self.sharing.grants:
-            needs = self.world.endpoints[grant.endpoint].endpoint.spec.gpus
-            self._grants[grant.endpoint].append(placed(needs, self.world.gpus, grant.gpu_uuids))
-        self._left_mib = dict(self.sharing.left_mib)
+        self._granted = Granted(self.world, self.sharing)
         if self.world.now_s < self.world.no_shrink_until_s:
             self._ask_at(self.world.no_shrink_until_s if self.sharing.reclaims else None)
             return
@@ -300,7 +309,7 @@ class _Planner:
     def _take(self, seen: EndpointSeen, placement: Placement) -> None:
         name = seen.endpoint.name
         self._starting += 1
-        self._book(name, placement)
+        self._granted.book(name, placement)
         self._held_by.update(dict.fromkeys(placement.gpu_uuids, name))
 
     def _claimable(self, seen: EndpointSeen) -> list[Standby]:
@@ -310,8 +319,7 @@ class _Planner:
 
     def _standby_at(self, able: Sequence[PinnedT], placement: Placement) -> PinnedT | None:
         """The standby to claim: one made for the GPUs granted, else one whose own are free as well."""
-        granted = {uuid for grants in self._grants.values() for g in grants for uuid in g.gpu_uuids}
-        others = (granted | set(self.sharing.claimed)) - set(placement.gpu_uuids)
+        others = (self._granted.uuids() | set(self.sharing.claimed)) - set(placement.gpu_uuids)
         healthy = {s.gpu.uuid for s in self.world.gpus if s.health is GpuHealth.HEALTHY}
         free = healthy - others - set(self._held_by)
         standby = to_claim(able, placement.gpu_uuids, free=free)
@@ -322,13 +330,14 @@ class _Planner:
     def _placement(self, seen: EndpointSeen, needs: GpuNeeds) -> Placement | WaitReason:
         """What the sharing granted; beside workers of another revision, also what nobody claims."""
         name = seen.endpoint.name
-        if self._grants[name] and needs == seen.endpoint.spec.gpus:
-            return self._grants[name][0]
+        granted = self._granted.next_of(name)
+        if granted is not None and needs == seen.endpoint.spec.gpus:
+            return granted
         replacing = any(w.revision != seen.endpoint.revision for w in self._by_endpoint[name])
         if needs.count == 0 or replacing or is_rolling(seen):
             claimed = self.sharing.claimed.items()
             others = {uuid: whose for uuid, names in claimed for whose in names if whose != name}
-            return place(needs, self.world.gpus, others | self._held_by, self._left_for(name))
+            return place(needs, self.world.gpus, others | self._held_by, self._granted.left_for(name))
         return self.sharing.waits.get(name) or _NOT_ITS_TURN
 
     def stand_by(self) -> None:
@@ -347,29 +356,6 @@ class _Planner:
         for name, wait in ladder.waits.items():
             self.waits[name].append(wait)
         self._ask_at(ladder.ask_again_at_s)
-
-    def _book(self, name: EndpointName, placement: Placement) -> None:
-        """Take what a worker gets from the endpoint's grants, or else from what nobody was granted."""
-        grants = self._grants[name]
-        if placement in grants:
-            grants.remove(placement)
-            return
-        self._left_mib = self._left_for(name)
-        taken = set(placement.gpu_uuids)
-        for grant in [grant for grant in grants if not taken.isdisjoint(grant.gpu_uuids)]:
-            grants.remove(grant)
-        for held in (placement, *grants):
-            for uuid in held.gpu_uuids:
-                took_mib = held.gpu_slice.memory_mib if held.gpu_slice else self._left_mib.get(uuid, 0)
-                self._left_mib[uuid] = self._left_mib.get(uuid, 0) - took_mib
-
-    def _left_for(self, name: EndpointName) -> dict[GpuUuid, int]:
-        """What a slice may have of each GPU, the endpoint's own grants of slices included."""
-        left_mib = dict(self._left_mib)
-        for grant in self._grants[name]:
-            if grant.gpu_slice:
-                left_mib[grant.gpu_uuids[0]] += grant.gpu_slice.memory_mib
-        return left_mib
 
     # -- one worker ----------------------------------------------------------------------------
 
