@@ -61,10 +61,11 @@ def plan_ladder(world: World, held_by: Mapping[GpuUuid, EndpointName]) -> Ladder
         held_by: Leased GPUs and their endpoints.
     """
     planner = _LadderPlanner(world, held_by)
+    none, kept = StandbyMode.NONE, planner.kept
     concerned = [
         seen
         for name, seen in world.endpoints.items()
-        if seen.endpoint.spec.standby.mode is not StandbyMode.NONE or planner.keeps(name)
+        if seen.endpoint.spec.standby.mode is not none or name in kept
     ]
     order = sorted(concerned, key=lambda s: (-s.endpoint.spec.scale.priority, s.endpoint.spec.name))
     for standby in world.standing.standbys.values():
@@ -86,10 +87,11 @@ class _LadderPlanner:
         self.ask_again_at_s: float | None = None
         self._world = world
         self._held_by = held_by
-        self._kept: dict[EndpointName, list[Standby]] = {}
+        self.kept: dict[EndpointName, list[Standby]] = {}
+        """Those that may stay, by endpoint."""
         for standby in world.standing.standbys.values():
             if standby.state in _KEPT:
-                self._kept.setdefault(standby.endpoint, []).append(standby)
+                self.kept.setdefault(standby.endpoint, []).append(standby)
         self._healthy = {s.gpu.uuid for s in world.gpus if s.health is GpuHealth.HEALTHY}
         self._preparing = sum(s.state is StandbyState.PREPARING for s in world.standing.standbys.values())
         self._serving: dict[EndpointName, int] = {}
@@ -97,23 +99,19 @@ class _LadderPlanner:
             if worker.state in _SERVING:
                 self._serving[worker.endpoint] = self._serving.get(worker.endpoint, 0) + 1
 
-    def keeps(self, name: EndpointName) -> bool:
-        """Whether an endpoint has any that may stay."""
-        return name in self._kept
-
     def drop(self, standby: Standby, why: str) -> None:
         """Destroy one."""
-        self._kept[standby.endpoint].remove(standby)
+        self.kept[standby.endpoint].remove(standby)
         self.changes.append(DropStandby(standby_id=standby.id, why=why))
 
     def thin(self, seen: EndpointSeen) -> None:
         """Destroy what is of no use to an endpoint any more."""
         name = seen.endpoint.name
-        for standby in list(self._kept.get(name, ())):
+        for standby in list(self.kept.get(name, ())):
             if why := self._unfit(seen, standby):
                 self.drop(standby, why)
         kept = sorted(
-            self._kept.get(name, ()),
+            self.kept.get(name, ()),
             key=lambda s: (s.state is not StandbyState.READY, -_RANK[s.rung], s.created_at_ms, s.id),
         )
         for standby in kept[self._wanted(seen) :]:
@@ -129,7 +127,7 @@ class _LadderPlanner:
         rung = rung_for(policy, standing, name, seen.endpoint.revision, now_s=self._world.now_s)
         if rung is not asked:
             self._explain_fault(seen, asked, rung)
-        if rung is None or len(self._kept.get(name, ())) >= wanted or not self._may_prepare(seen):
+        if rung is None or len(self.kept.get(name, ())) >= wanted or not self._may_prepare(seen):
             return
         if why := self._over_budget(cost_of(rung)):
             self.waits[name] = WaitReason(reason="standby_budget", detail=why)
@@ -180,7 +178,7 @@ class _LadderPlanner:
         mine, place_in_line = set(standby.gpu_uuids), (standby.created_at_ms, standby.id)
         return any(
             not mine.isdisjoint(other.gpu_uuids) and (other.created_at_ms, other.id) < place_in_line
-            for name, each in self._kept.items()
+            for name, each in self.kept.items()
             if name != standby.endpoint
             for other in each
         )
@@ -206,7 +204,7 @@ class _LadderPlanner:
 
     def _over_budget(self, ram_mib: int) -> str:
         budget = self._world.standing.budget
-        kept = [s for each in self._kept.values() for s in each]
+        kept = [s for each in self.kept.values() for s in each]
         new = [c for c in self.changes if isinstance(c, NewStandby)]
         workers = len(kept) + len(new) + 1
         if workers > budget.workers:
@@ -242,14 +240,14 @@ class _LadderPlanner:
 
     def _all_homes(self) -> dict[GpuUuid, EndpointName]:
         """GPUs that any standby is made for, or is about to be."""
-        kept = {uuid: name for name, each in self._kept.items() for s in each for uuid in s.gpu_uuids}
+        kept = {uuid: name for name, each in self.kept.items() for s in each for uuid in s.gpu_uuids}
         new = {uuid: c.endpoint for c in self.changes if isinstance(c, NewStandby) for uuid in c.gpu_uuids}
         return kept | new
 
     def _homes(self, seen: EndpointSeen, *, without: Standby | None) -> dict[GpuUuid, EndpointName]:
         """GPUs that the endpoint's other standbys are made for."""
         name = seen.endpoint.name
-        others = [s for s in self._kept.get(name, ()) if s is not without]
+        others = [s for s in self.kept.get(name, ()) if s is not without]
         return {uuid: name for standby in others for uuid in standby.gpu_uuids}
 
     def _explain_fault(self, seen: EndpointSeen, asked: Rung, rung: Rung | None) -> None:

@@ -10,6 +10,9 @@ T = TypeVar("T")
 Pieces: TypeAlias = Generator[None, None, T]
 """Each `next` does one piece; the answer is what it returns at its end, and depends on no pause between."""
 
+PIECE = 16
+"""How many of what is looked at briefly make a piece; what takes longer is a piece of its own."""
+
 
 def at_once(pieces: Pieces[T]) -> T:
     """Do all that is left without a pause."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from gpud.core.allocation import Allocation, allocating
@@ -107,7 +107,7 @@ class _Planner:
         for worker in sorted(world.workers.values(), key=lambda w: (w.created_at_ms, w.id)):
             self._by_endpoint[worker.endpoint].append(worker)
         self._granted: Granted
-        self._starting = sum(w.state in _STARTING for w in world.workers.values())
+        self._starting = Counter(w.endpoint for w in world.workers.values() if w.state in _STARTING)
         self._claimed: set[WorkerId] = set()
         self._called: set[WorkerId] = set()
         self._sick = sick_gpus(world)
@@ -300,15 +300,15 @@ class _Planner:
         if isinstance(placement, WaitReason):
             self.waits[name].append(placement)
             return None
-        starting = sum(w.state in _STARTING for w in self._by_endpoint[name])
-        if self._starting >= self.world.starts_max or starting >= self.world.endpoint_starts_max:
-            self.waits[name].append(start_limit(self.world, box=self._starting, endpoint=starting))
+        box, own = self._starting.total(), self._starting[name]
+        if box >= self.world.starts_max or own >= self.world.endpoint_starts_max:
+            self.waits[name].append(start_limit(self.world, box=box, endpoint=own))
             return None
         return placement
 
     def _take(self, seen: EndpointSeen, placement: Placement) -> None:
         name = seen.endpoint.name
-        self._starting += 1
+        self._starting[name] += 1
         self._granted.book(name, placement)
         self._held_by.update(dict.fromkeys(placement.gpu_uuids, name))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from gpud.core.pieces import PIECE
 from gpud.core.resting import rests
 from gpud.core.rollout import RolloutSeen, Tally
 from gpud.core.windows import NO_WINDOW
@@ -14,6 +15,7 @@ from gpud.ports.traffic import AT_REST
 if TYPE_CHECKING:
     from gpud.core.endpoint import Endpoint
     from gpud.core.ids import EndpointName
+    from gpud.core.pieces import Pieces
     from gpud.fleet.state import EndpointMemory, FleetState
     from gpud.ports.traffic import EndpointLoad
 
@@ -32,15 +34,17 @@ class Pictures:
         self._state = state
         self._kept: dict[EndpointName, tuple[Endpoint, EndpointSeen]] = {}
 
-    def take(self, *, now_s: float) -> dict[EndpointName, EndpointSeen]:
-        """Every endpoint as it is; `now_s` is loop time."""
+    def taking(self, *, now_s: float) -> Pieces[dict[EndpointName, EndpointSeen]]:
+        """Every endpoint as it is, some at a time; `now_s` is loop time."""
         state, kept = self._state, self._kept
         if len(kept) > len(state.endpoints):
             for name in kept.keys() - state.endpoints.keys():
                 del kept[name]
         loads, memories, rollouts = state.loads, state.memory, state.rollouts
         seen: dict[EndpointName, EndpointSeen] = {}
-        for name, wanted in state.endpoints.items():
+        for number, (name, wanted) in enumerate(state.endpoints.items()):
+            if not number % PIECE:
+                yield
             load = loads.get(name, AT_REST)
             known = kept.get(name)
             if known is not None and known[0] is wanted and load is AT_REST and name not in rollouts:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import structlog
 
 from gpud.core.events import RECORDED
-from gpud.core.reconcile import plan
 from gpud.core.records import EventRecorded
 from gpud.core.standby import StandbyBudget
 from gpud.core.worker import Cause, WorkerEvent, WorkerState
 from gpud.errors import InvariantBroken, StorageFull, Unavailable
+from gpud.fleet.breaks import Breaks
 from gpud.fleet.chronicle import Chronicle
+from gpud.fleet.deciding import Deciding
 from gpud.fleet.moves import Moves
 from gpud.fleet.rollouts import Rollouts
 from gpud.fleet.rounds import Rounds
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from gpud.core.ids import WorkerId
     from gpud.core.starts import BackoffPolicy
-    from gpud.core.world import Plan
     from gpud.fleet.journal import Journal
     from gpud.fleet.meter import Meter
     from gpud.fleet.state import FleetState
@@ -38,7 +38,6 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-_PASSES_MAX = 200
 _TICK_S = 1.0
 """Longest sleep between rounds under load: its falls are then dated to the second."""
 _IDLE_TICK_S = 5.0
@@ -56,6 +55,7 @@ class ReconcilerPolicy:
         verify_gpus: The inventory can tell whether a GPU is idle.
         starts: How many workers may be starting at once.
         standbys: What all standbys may take together.
+        breaks: In rounds, so that none of them holds the event loop for long.
     """
 
     backoff: BackoffPolicy
@@ -63,6 +63,7 @@ class ReconcilerPolicy:
     verify_gpus: bool
     starts: StartLimits = field(default_factory=StartLimits)
     standbys: StandbyBudget = field(default_factory=StandbyBudget)
+    breaks: Breaks = field(default_factory=Breaks)
 
 
 class Hurry(Protocol):
@@ -122,14 +123,14 @@ class Reconciler:
         )
         self._moves = self._moves_over(ids)
         self._routes = Routes(state)
+        self._breaks = policy.breaks
+        self._deciding = self._deciding_over()
         self._followers: tuple[Follower, ...] = ()
         self._inbox: list[WorkerEvent | Callable[[], None]] = []
         self._changes: list[tuple[Callable[[], object], asyncio.Future[object]]] = []
         self._settling: list[tuple[asyncio.Future[object], object]] = []
         self._wake = asyncio.Event()
         self._stopping = self._is_writing = False
-        self._no_shrink_until_s = 0.0
-        self._plan_fault = ""
         self._round_ended = asyncio.Event()
         self.rounds = Rounds(clock.now_s)
         self.hurry: Hurry | None = None  # called once the table is out, before the disk
@@ -151,13 +152,28 @@ class Reconciler:
             record=self.record,
         )
 
+    def _deciding_over(self) -> Deciding:
+        return Deciding(
+            state=self.state,
+            traffic=self._traffic,
+            moves=self._moves,
+            rollouts=self.rollouts,
+            standbys=self.standbys,
+            starts=self._policy.starts,
+            verify_gpus=self._policy.verify_gpus,
+            breaks=self._breaks,
+            moved=self._follow_moves,
+            look=self._look_again,
+            record=self.record,
+        )
+
     # -- what others may do --------------------------------------------------------------------
 
     def post(self, event: WorkerEvent) -> None:
         """Report what happened to a worker; applied in the next round, a way back while one is written."""
         if self._is_writing and self._brings_back(event):
             self._moves.move(event, self._clock.now_s())
-            self._publish(self._clock.now_s())
+            self._follow_moves()
             self._wake.set()
             return
         self._inbox.append(event)
@@ -168,8 +184,9 @@ class Reconciler:
         worker = self.state.workers.get(event.worker_id)
         return event.cause is Cause.PROBE_PASSED and worker is not None and worker.state is WorkerState.WAKING
 
-    def _publish(self, now_s: float) -> None:
-        self._traffic.publish(self._routes.table(now_s=now_s, full_since_s=self._journal.full_since_s))
+    def _follow_moves(self) -> None:
+        """Have the table follow what was just applied, before anything is awaited."""
+        self._traffic.publish(self._routes.follow())
 
     def tell(self, observation: Callable[[], None]) -> None:
         """Have the owner take note of something seen; applied in order with the events."""
@@ -262,7 +279,7 @@ class Reconciler:
     async def run(self, *followers: Follower) -> None:
         """Go round until `stop`, and have `followers` act; ends with everything on disk."""
         self._followers = followers
-        self._no_shrink_until_s = self._clock.now_s() + self._policy.settle_s
+        self._deciding.no_shrink_until_s = self._clock.now_s() + self._policy.settle_s
         while not self._stopping:
             self._wake.clear()
             sleep_s = await self.round()
@@ -292,21 +309,25 @@ class Reconciler:
 
     async def round(self) -> float:
         """One round; returns how long the next may wait, in seconds."""
-        now_s = self.rounds.begin()
-        self._apply_inbox(now_s)
-        self._apply_changes()
-        self.state.observe_load(self._traffic, now_s=now_s)
+        now_s, breaks = self.rounds.begin(), self._breaks
+        breaks.begin()
+        # The table follows before anything is awaited, here and in each pass of the plan: no request
+        # reaches a worker that began to drain.
+        if self._apply_inbox(now_s) | self._apply_changes():
+            self._follow_moves()
+        self._deciding.count_requests()
+        await breaks.through(self.state.observing(self._traffic, now_s=now_s))
         for sense in self.senses:
             sense(now_s)
-        last = self._plan_until_settled(now_s)
+            await breaks.rest()
+        last = await self._deciding.settle(now_s)
         if last is not None:
             self._chronicle.note_decisions(last.decisions)
             self.state.decisions, self.state.waits = last.decisions, last.waits
-        # The table goes out before anything is awaited: no request reaches a worker that this
-        # round has started to drain.
-        self._publish(now_s)
+        looking = self._routes.looking(now_s=now_s, full_since_s=self._journal.full_since_s)
+        self._traffic.publish(await breaks.through(looking))
         self.rounds.decided()
-        if self.hurry is not None:
+        if self.hurry is not None:  # and nothing is awaited from here to the write that it runs beside
             self.hurry(may_start=self._journal.full_since_s is None)
         more_to_settle = self._meter.settle()
         self._is_writing = True
@@ -332,15 +353,25 @@ class Reconciler:
             sleep_s = min(sleep_s, max(last.ask_again_at_s - self._clock.now_s(), 0.0))
         return sleep_s
 
-    def _apply_inbox(self, now_s: float) -> None:
+    def _look_again(self, now_s: float) -> None:
+        """Take the load once more within a round."""
+        self._deciding.count_requests()
+        self.state.observe_load(self._traffic, now_s=now_s)
+        for sense in self.senses:
+            sense(now_s)
+
+    def _apply_inbox(self, now_s: float) -> bool:
+        """Apply what was told; False when nothing was."""
         events, self._inbox = self._inbox, []
         for event in events:
             if isinstance(event, WorkerEvent):
                 self._moves.move(event, now_s)
             else:
                 event()
+        return bool(events)
 
-    def _apply_changes(self) -> None:
+    def _apply_changes(self) -> bool:
+        """Make the changes that were asked for; False when none was."""
         changes, self._changes = self._changes, []
         for apply, settled in changes:
             if settled.cancelled():  # nobody asks any more, and nothing of it was done
@@ -354,6 +385,7 @@ class Reconciler:
                 settled.set_exception(error)
             else:
                 self._settling.append((settled, answer))
+        return bool(changes)
 
     def _settle_changes(self, *, written: bool) -> None:
         settling, self._settling = self._settling, []
@@ -364,36 +396,3 @@ class Reconciler:
                 settled.set_result(answer)
             else:
                 settled.set_exception(StorageFull(f"{_FULL} This change is kept and written then."))
-
-    def _plan_until_settled(self, now_s: float) -> Plan | None:
-        """Plan and apply; None when the decisions failed, for then everything stays as it is."""
-        for _ in range(_PASSES_MAX):
-            in_flight = {w: self._traffic.worker_in_flight(w) for w in self.state.workers}
-            world = self.state.world(
-                now_s=now_s,
-                in_flight=in_flight,
-                verify_gpus=self._policy.verify_gpus,
-                no_shrink_until_s=self._no_shrink_until_s,
-                starts=self._policy.starts,
-                standing=self.standbys.seen(closed=self._moves.closed),
-            )
-            try:
-                answer = plan(world)
-            except Exception as error:  # noqa: BLE001 - a fault of ours must not take down what serves
-                self._note_plan_fault(error)
-                return None
-            self._plan_fault = ""
-            self.state.remember(answer)
-            applied = [self._moves.apply(change, now_s) for change in answer.changes]
-            applied.append(self.rollouts.apply(answer.rollouts))
-            if not any(applied):
-                return answer
-        raise InvariantBroken("The plan did not settle: two rules undo each other.")
-
-    def _note_plan_fault(self, error: Exception) -> None:
-        """Say it once, not with each try."""
-        if repr(error) == self._plan_fault:
-            return
-        self._plan_fault = repr(error)
-        log.error("plan.failed", exc_info=error)
-        self.record("daemon.plan_failed", {"error": self._plan_fault})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gpud.core.denied import denied_paths
 from gpud.core.endpoint import EndpointType
+from gpud.core.pieces import PIECE, at_once
 from gpud.core.request_rules import quiet_paths
 from gpud.core.rollout import RolloutStep
 from gpud.core.routing import Refusal, Route, RouteWorker, RoutingTable
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from gpud.core.budget import BudgetSpent
     from gpud.core.endpoint import Endpoint
     from gpud.core.ids import EndpointName, WorkerId
+    from gpud.core.pieces import Pieces
     from gpud.core.starts import StartRecord
     from gpud.core.waiting import WaitReason
     from gpud.core.worker import Worker
@@ -61,6 +63,7 @@ class Routes:
         self._state = state
         self._known: dict[EndpointName, _Known] = {}
         self._workers: dict[WorkerId, tuple[Worker, RouteWorker]] = {}
+        self._followed: dict[WorkerId, Worker] = {}
         self._table = RoutingTable()
         self._now_s = 0.0
         self._failing = Failing(engine=False, disk=False)
@@ -72,6 +75,10 @@ class Routes:
             now_s: Loop time.
             full_since_s: Since when nothing can be written, if so.
         """
+        return at_once(self.looking(now_s=now_s, full_since_s=full_since_s))
+
+    def looking(self, *, now_s: float, full_since_s: float | None) -> Pieces[RoutingTable]:
+        """Make the table some endpoints at a time."""
         state = self._state
         down_s = state.engine_down_since_s
         self._now_s, self._failing = (
@@ -82,18 +89,46 @@ class Routes:
             ),
         )
         ready, phases = self._by_endpoint()
-        before = self._known
-        self._known = {
-            name: self._route(before.get(name), endpoint, ready.get(name, ()), phases.get(name, ""))
-            for name, endpoint in state.endpoints.items()
-        }
-        keys_changed = self._table.keys_spent is not state.keys_spent
-        if (
-            keys_changed
-            or len(before) != len(self._known)
-            or any(before.get(name) is not known for name, known in self._known.items())
-        ):
+        before, after = self._known, {}
+        is_new = len(before) != len(state.endpoints)
+        for number, (name, endpoint) in enumerate(state.endpoints.items()):
+            if not number % PIECE:
+                yield
+            known = before.get(name)
+            after[name] = self._route(known, endpoint, ready.get(name, ()), phases.get(name, ""))
+            is_new |= after[name] is not known
+        self._known, self._followed = after, dict(state.workers)
+        if is_new or self._table.keys_spent is not state.keys_spent:
             self._table = self._new_table()
+        return self._table
+
+    def follow(self) -> RoutingTable:
+        """Take in at once which workers and endpoints changed, came or went; all else waits for a look."""
+        state, known, followed = self._state, self._known, self._followed
+        anew = False
+        touched = {w.endpoint for worker_id, w in state.workers.items() if followed.get(worker_id) is not w}
+        touched |= {w.endpoint for worker_id, w in followed.items() if worker_id not in state.workers}
+        for name, endpoint in state.endpoints.items():
+            if name not in known or known[name].endpoint is not endpoint:
+                touched.add(name)
+                anew = True
+        gone = known.keys() - state.endpoints.keys()
+        if not touched and not gone:
+            return self._table
+        self._followed = dict(state.workers)
+        for name in gone:
+            del known[name]
+        ready, phases = self._by_endpoint()
+        changed = {}
+        for name in touched & state.endpoints.keys():
+            before, endpoint = known.get(name), state.endpoints[name]
+            known[name] = self._route(before, endpoint, ready.get(name, ()), phases.get(name, ""))
+            if known[name] is not before:
+                changed[name] = known[name].route
+        if anew or gone:
+            self._table = self._new_table()
+        elif changed:
+            self._table = replace(self._table, routes=self._table.routes | changed)
         return self._table
 
     def _new_table(self) -> RoutingTable:

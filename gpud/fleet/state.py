@@ -13,6 +13,7 @@ from gpud.core.cold_start import COMPARED_MAX, ColdStart, Marks, Slowdown, slowd
 from gpud.core.demand import LoadWindow
 from gpud.core.pacing import PaceMemory
 from gpud.core.patience import last_patience_s, patience_s
+from gpud.core.pieces import PIECE, at_once
 from gpud.core.policies import STABLE_WINDOW_S, arrival_window_s
 from gpud.core.prediction import Prediction
 from gpud.core.revision import at_present
@@ -34,13 +35,14 @@ if TYPE_CHECKING:
     from gpud.core.gpu import GpuStatus, GpuUse
     from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
     from gpud.core.pacing import ScaleDecision
+    from gpud.core.pieces import Pieces
     from gpud.core.rollout import Rollout, Tally
     from gpud.core.stalls import StartProgress
     from gpud.core.standby import Standby, StandbyFault, StandbySeen
     from gpud.core.waiting import WaitReason
     from gpud.core.windows import OpenWindow
     from gpud.core.worker import Worker
-    from gpud.core.world import Plan
+    from gpud.core.world import EndpointSeen, Plan
     from gpud.ports.containers import EngineInfo
     from gpud.ports.traffic import Traffic
 
@@ -236,9 +238,15 @@ class FleetState:
 
     def observe_load(self, traffic: Traffic, *, now_s: float) -> None:
         """Take every endpoint's load into its window."""
+        at_once(self.observing(traffic, now_s=now_s))
+
+    def observing(self, traffic: Traffic, *, now_s: float) -> Pieces[None]:
+        """Take it some endpoints at a time."""
         looked_s, self.looked_s = self.looked_s, now_s
         loads, self.loaded = self.loads, False
-        for name, endpoint in self.endpoints.items():
+        for number, (name, endpoint) in enumerate(self.endpoints.items()):
+            if not number % PIECE:
+                yield
             load = traffic.take_load(name)
             loads[name] = load
             memory = self.recall(name)
@@ -265,8 +273,13 @@ class FleetState:
             memory.window = memory.window.observed(load.peak, at_s=at_s, span_s=span_s)
         memory.window = memory.window.observed(current, at_s=now_s, span_s=span_s)
 
+    def seeing(self, *, now_s: float) -> Pieces[Mapping[EndpointName, EndpointSeen]]:
+        """Every endpoint for the core, some at a time."""
+        return self._pictures.taking(now_s=now_s)
+
     def world(
         self,
+        endpoints: Mapping[EndpointName, EndpointSeen] | None = None,
         *,
         now_s: float,
         in_flight: Mapping[WorkerId, int],
@@ -275,10 +288,10 @@ class FleetState:
         starts: StartLimits,
         standing: StandbySeen,
     ) -> World:
-        """One frozen picture for the core."""
+        """One frozen picture for the core; `endpoints` as just seen, else they are looked at now."""
         return World(
             now_s=now_s,
-            endpoints=self._pictures.take(now_s=now_s),
+            endpoints=at_once(self.seeing(now_s=now_s)) if endpoints is None else endpoints,
             workers=dict(self.workers),
             in_flight=in_flight,
             specs={worker_id: endpoint.spec for worker_id, endpoint in self.made_for.items()},

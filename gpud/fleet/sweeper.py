@@ -95,9 +95,9 @@ class Sweeper:
         hands = self._hands
         before_ns, looked_ns = hands.clock.wall_ns(), hands.clock.boot_ns()
         seen = {container.worker_id: container for container in await hands.runtime.list_workers()}
-        findings = judge_containers(
-            dict(hands.state.workers), [_facts(container) for container in seen.values()]
-        )
+        # A GONE one is only forgotten once that is on disk, and explains no container.
+        live = {w.id: w for w in hands.state.workers.values() if w.state is not WorkerState.GONE}
+        findings = judge_containers(live, [_facts(container) for container in seen.values()])
         strays = {finding.worker_id for finding in findings if finding.verdict is Verdict.STRAY}
         strays -= set(hands.state.standbys)
         if not strays_at_once:

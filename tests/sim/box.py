@@ -150,6 +150,8 @@ class Box:
         breaches: Containers that ran on the same GPU at once; whatever the daemon knew of them.
         budgets: What the settings of the next daemon say endpoints may use.
         on_start: Told of each container after it has started, to spoil it.
+        breaks_share: How many pieces of a round are followed by a break, in which others run.
+        on_break: Told of each of these before it.
     """
 
     def __init__(self, seed: int, *, gpus: int) -> None:
@@ -184,6 +186,9 @@ class Box:
         self._running: dict[WorkerId, Lifetime] = {}
         self._asleep: set[WorkerId] = set()
         self._boots = 1
+        self.breaks_share = 0.1
+        self.on_break: Callable[[], None] = lambda: None
+        self.rng_of_breaks = random.Random(f"{seed}:breaks")
 
     def listening_at(self, address: str) -> FakeContainer | None:
         """The container whose server takes connections at an address."""

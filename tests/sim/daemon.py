@@ -10,6 +10,7 @@ from gpud.adapters.sqlite.store import open_inline_store
 from gpud.core.gpu import GpuAttach
 from gpud.core.pricing import Tariff
 from gpud.core.starts import BackoffPolicy
+from gpud.fleet.breaks import Breaks
 from gpud.fleet.fleet import Fleet, FleetPorts
 from gpud.fleet.hands import FleetSettings
 from gpud.fleet.reconciler import ReconcilerPolicy
@@ -24,6 +25,24 @@ if TYPE_CHECKING:
 BACKOFF = BackoffPolicy(base_s=1.0, max_s=30.0, circuit_failures=3)
 HEADROOM_MIB = 512
 RELEASE_TIMEOUT_S = 10.0
+
+
+class SeededBreaks(Breaks):
+    """Breaks by chance: in virtual time no piece of a round takes any.
+
+    Args:
+        box: Says how many there are, and which pieces they follow.
+    """
+
+    def __init__(self, box: Box) -> None:
+        super().__init__()
+        self._box = box
+
+    def due(self) -> bool:
+        if self._box.rng_of_breaks.random() >= self._box.breaks_share:
+            return False
+        self._box.on_break()
+        return True
 
 
 class Daemon:
@@ -105,6 +124,9 @@ class Daemon:
             budgets=box.budgets,
         )
         policy = ReconcilerPolicy(
-            backoff=BACKOFF, settle_s=self._settle_s, verify_gpus=box.gpus.source == "nvml"
+            backoff=BACKOFF,
+            settle_s=self._settle_s,
+            verify_gpus=box.gpus.source == "nvml",
+            breaks=SeededBreaks(box),
         )
         return Fleet(ports, settings, policy, tasks)

@@ -497,7 +497,7 @@ def test_a_fault_in_the_decisions_leaves_all_as_it_is_and_is_told_once(
     _ready_echo(sim)
     before = [worker.id for worker in sim.workers("echo")]
     with monkeypatch.context() as patched:
-        patched.setattr("gpud.fleet.reconciler.plan", fail)
+        patched.setattr("gpud.fleet.deciding.planning", fail)
         served = sim.request("echo", takes_s=1)
         sim.run(for_s=120)  # four times its idle timeout
         assert served.outcome is Outcome.ANSWERED

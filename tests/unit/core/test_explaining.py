@@ -10,7 +10,7 @@ from gpud.core.reconcile import plan
 from gpud.core.starts import StartRecord
 from gpud.core.waiting import REMEDIES, WaitReason, remedy
 from gpud.core.worker import WorkerState
-from tests.unit.core.making import endpoint, gpu_statuses, gpu_uuid, seen, worker, world
+from tests.unit.core.making import endpoint, events, gpu_statuses, gpu_uuid, seen, worker, world
 
 NOW_S = 1000.0
 WANTED = ScaleDecision(desired=1, reason=ScaleReason.CONCURRENCY, wished=1, needed=1)
@@ -76,6 +76,15 @@ def test_the_limit_of_starts_is_told_with_the_setting_that_sets_it() -> None:
         limit = next(w for w in answer.waits[each.endpoint.name] if w.reason == "start_limit")
         assert limit.facts == {"starting": 1, "limit": 1, "setting": setting}
         assert setting in limit.detail
+
+
+def test_an_endpoint_that_wants_many_workers_at_once_starts_no_more_than_its_limit() -> None:
+    each = seen(endpoint(scale=ScalePolicy(max_workers=4, concurrency=1)), load=4, waiting=4)
+    waiting = [worker(n, WorkerState.PENDING, revision=each.endpoint.revision) for n in range(4)]
+    answer = plan(world([each], waiting, gpus=4, starts_max=4, endpoint_starts_max=2))
+    assert len([event for event in events(answer) if event.gpu_uuids]) == 2
+    limits = [wait.facts for wait in answer.waits[each.endpoint.name] if wait.reason == "start_limit"]
+    assert limits[0] == {"starting": 2, "limit": 2, "setting": "scaling.endpoint_starts"}
 
 
 def test_a_sick_gpu_is_told_with_what_ails_it() -> None:

@@ -9,10 +9,11 @@ from gpud.core.ids import EndpointName
 from gpud.core.worker import Cause, WorkerEvent, WorkerState
 from gpud.core.world import NewWorker, Plan
 from gpud.errors import InvariantBroken, StorageFull
-from gpud.fleet import reconciler as module
+from gpud.fleet import deciding as module
 from tests.unit.core.making import worker_id
 
 if TYPE_CHECKING:
+    from gpud.core.pieces import Pieces
     from gpud.core.worker import Worker
     from gpud.core.world import World
     from tests.sim.sim import Sim
@@ -81,13 +82,14 @@ def test_a_worn_out_worker_is_drained_and_replaced(sim: Sim) -> None:
 
 
 def test_rules_that_undo_each_other_end_the_daemon(sim: Sim, monkeypatch: pytest.MonkeyPatch) -> None:
-    sim.deploy("echo")
+    sim.deploy("echo", ScalePolicy(max_workers=1000))
 
-    def never_content(world: World) -> Plan:
+    def never_content(world: World) -> Pieces[Plan]:
+        yield
         made = NewWorker(endpoint=EndpointName("echo"))
         return Plan(changes=(made,), decisions={}, waits={}, ask_again_at_s=world.now_s + 1)
 
-    monkeypatch.setattr(module, "plan", never_content)
+    monkeypatch.setattr(module, "planning", never_content)
     with pytest.raises(BaseExceptionGroup) as caught:
         sim.run(for_s=60)
     assert caught.group_contains(InvariantBroken, match="did not settle")

@@ -4,6 +4,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gpud.core.cold_start import ColdStart, StartPhase
 from gpud.core.endpoint import Limits, ScalePolicy
@@ -113,3 +115,39 @@ def _start(took_s: int) -> ColdStart:
         at_ms=0,
         phases_ns={StartPhase.LISTEN: took_s * 1_000_000_000},
     )
+
+
+_STEPS = st.lists(
+    st.tuples(st.sampled_from(["move", "new", "gone", "deploy", "delete", "look"]), st.integers(0, 5)),
+    max_size=30,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(_STEPS)
+def test_a_table_that_follows_what_moved_leads_where_one_made_anew_leads(
+    steps: list[tuple[str, int]],
+) -> None:
+    state, names = FleetState(), [EndpointName(f"e{number}") for number in range(3)]
+    routes = Routes(state)
+    for number, (step, at) in enumerate(steps):
+        name, known = names[at % 3], list(state.workers)
+        match step:
+            case "new":
+                made = worker(number, address=f"10.0.0.{number}", endpoint=name)
+                state.workers[made.id] = made
+            case "move" if known:
+                moved = state.workers[known[at % len(known)]]
+                turned = WorkerState.DRAINING if moved.state is WorkerState.READY else WorkerState.READY
+                state.workers[moved.id] = replace(moved, state=turned)
+            case "gone" if known:
+                del state.workers[known[at % len(known)]]
+            case "deploy":
+                state.endpoints[name] = endpoint(name, aliases=(f"alias-{at}",))
+            case "delete":
+                state.endpoints.pop(name, None)
+            case _:
+                routes.table(now_s=_NOW_S, full_since_s=None)
+        followed, anew = routes.follow(), Routes(state).table(now_s=_NOW_S, full_since_s=None)
+        assert followed == anew
+        assert routes.follow() is followed, "nothing moved since"
