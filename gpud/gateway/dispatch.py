@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gpud.core.ids import EndpointName, WorkerId
-    from gpud.core.routing import Route, RouteWorker
+    from gpud.core.routing import RouteWorker
     from gpud.errors import GpudError
     from gpud.gateway.sharing import Desk
     from gpud.ports.time import Clock
@@ -70,36 +70,30 @@ class Dispatcher:
     def publish(self, table: RoutingTable) -> None:
         """Swap the routing table; held requests are dispatched or refused accordingly."""
         self.table = table
-        self._forget_deleted(table)
-        for name, route in table.routes.items():
-            known = self._lanes.get(name)
-            if known is None:
-                self._lanes[name] = Lane(route, self._book.endpoint(name))
-            elif known.route is not route or known.count.waiting:
-                self._follow_route(known, route)
-            elif route.workers and self._slot_freed is not None:  # and so for most, each time
-                self._slot_freed(name)
-
-    def _forget_deleted(self, table: RoutingTable) -> None:
         for name in [name for name in self._lanes if name not in table.routes]:
             lane = self._lanes.pop(name)
             lane.deleted = True
             for held in lane.held:
                 self._refuse(lane, held, refusals.deleted(name))
             self._book.forget(name)
-
-    def _follow_route(self, lane: Lane, route: Route) -> None:
-        if lane.route.workers != route.workers:
-            now_s = self._clock.now_s()
-            lane.ready_changed(route, now_s)
-            self._eject(lane, now_s)
-        lane.route = route
-        self._dispatch_held(lane)
-        if route.refusal is not None and not route.workers:
-            for held in lane.held:
-                self._refuse(lane, held, refusals.refused(route.refusal))
-        if self._slot_freed is not None and route.workers and not lane.held:
-            self._slot_freed(lane.name)
+        for name, route in table.routes.items():
+            known = self._lanes.get(name)
+            if known is None:
+                self._lanes[name] = Lane(route, self._book.endpoint(name))
+                continue
+            if known.route is route and not route.workers and not known.count.waiting:
+                continue
+            if known.route.workers != route.workers:
+                now_s = self._clock.now_s()
+                known.ready_changed(route, now_s)
+                self._eject(known, now_s)
+            known.route = route
+            self._dispatch_held(known)
+            if route.refusal is not None and not route.workers:
+                for held in known.held:
+                    self._refuse(known, held, refusals.refused(route.refusal))
+            if self._slot_freed is not None and route.workers and not known.count.waiting:
+                self._slot_freed(name)
 
     def watch_slots(self, freed: Callable[[EndpointName], None]) -> None:
         """Set who is told, synchronously, of endpoints that may have a slot no request waits for."""
