@@ -18,6 +18,7 @@ from gpud.adapters.box_look import (
 )
 from gpud.adapters.engine_look import look_at_engine, look_at_toolkit
 from gpud.adapters.install_look import (
+    SERVICE_KEY,
     look_at_certificate,
     look_at_data,
     look_at_versions,
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _NVML_BUDGET_S = 8.0
-SERVICE_KEY = Path("/etc/gpud/master.key")
-"""Where the service's unit has the master key from."""
 
 
 def look_at_box(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from gpud.settings import Settings
 
 _LOCKS = Path("/proc/locks")
+SERVICE_KEY = Path("/etc/gpud/master.key")
+"""Where the service's unit has the master key from."""
 
 
 def look_at_versions() -> VersionsLook:
@@ -35,7 +37,7 @@ def look_at_versions() -> VersionsLook:
     )
 
 
-def look_at_data(path: Path) -> DataLook:
+def look_at_data(path: Path, *, service_key: Path = SERVICE_KEY) -> DataLook:
     """Look at the data directory, without taking part in its locking."""
     known = len(migrations())
     try:
@@ -46,7 +48,8 @@ def look_at_data(path: Path) -> DataLook:
         return DataLook(path=str(path), exists=True, schema_known=known)
     if not os.access(path, os.R_OK | os.X_OK):
         return DataLook(path=str(path), exists=True, schema_known=known)
-    key = _stat_or_none(path / MASTER_KEY_NAME)
+    key_path = path / MASTER_KEY_NAME if (path / MASTER_KEY_NAME).exists() else service_key
+    key = _stat_or_none(key_path)
     return DataLook(
         path=str(path),
         exists=True,
@@ -57,6 +60,7 @@ def look_at_data(path: Path) -> DataLook:
         schema=schema_of(path / DATABASE_NAME),
         schema_known=known,
         restore_pending=(path / DECISION_NAME).exists(),
+        key_path=str(key_path) if key else "",
         key_mode=stat.S_IMODE(key.st_mode) if key else None,
         key_bytes=key.st_size if key else 0,
         owner_differs=_strangers(path, folder.st_uid),

@@ -75,7 +75,8 @@ class DataLook:
         schema: Of the database; None when it was not read.
         schema_known: The newest this gpud knows.
         restore_pending: A restore was decided and not carried out yet.
-        key_mode: Permissions of the master key; None when it is not in the directory.
+        key_path: Of the master key, in the directory or where the service's unit has it from; empty for none.
+        key_mode: Its permissions; None when there is none.
         key_bytes: Its length.
         owner_differs: Files in it belong to somebody else than the directory.
     """
@@ -89,6 +90,7 @@ class DataLook:
     schema: int | None = None
     schema_known: int = 0
     restore_pending: bool = False
+    key_path: str = ""
     key_mode: int | None = None
     key_bytes: int = 0
     owner_differs: str = ""
@@ -266,18 +268,18 @@ def check_key_file(look: DataLook) -> Finding:
     if look.key_bytes not in (32, 64, 65):
         return failed(
             check,
-            f"{look.path}/master.key is {look.key_bytes} bytes, which is no key",
+            f"{look.key_path} is {look.key_bytes} bytes, which is no key",
             why="The daemon does not start with it, and stored secrets cannot be read.",
             todo="Bring the old key back from a backup.",
         )
     if look.key_mode & _OTHERS:
         return failed(
             check,
-            f"{look.path}/master.key has mode {look.key_mode:04o}",
+            f"{look.key_path} has mode {look.key_mode:04o}",
             why="Others on this box can decrypt registry passwords and webhook secrets.",
-            todo=f"`chmod 600 {look.path}/master.key`, and change those secrets if anyone else was here.",
+            todo=f"`chmod 600 {look.key_path}`, and change those secrets if anyone else was here.",
         )
-    return ok(check, f"{look.path}/master.key, closed to others")
+    return ok(check, f"{look.key_path}, closed to others")
 
 
 def check_tls(look: TlsLook) -> Finding:

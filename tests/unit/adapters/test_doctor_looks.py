@@ -55,6 +55,16 @@ def test_a_data_directory_is_seen_as_it_is(tmp_path: Path) -> None:
     assert (seen.key_mode, seen.key_bytes, seen.owner_differs) == (0o640, 32, "")
 
 
+def test_a_key_that_the_service_hands_over_is_looked_at_where_it_is_kept(tmp_path: Path) -> None:
+    key = tmp_path / "elsewhere.key"
+    (tmp_path / "data").mkdir()
+    assert look_at_data(tmp_path / "data", service_key=key).key_mode is None
+    key.write_bytes(b"k" * 32)
+    key.chmod(0o604)
+    seen = look_at_data(tmp_path / "data", service_key=key)
+    assert (seen.key_path, seen.key_mode, seen.key_bytes) == (str(key), 0o604, 32)
+
+
 def test_a_foreign_file_has_no_schema(tmp_path: Path) -> None:
     (tmp_path / "gpud.db").write_bytes(b"x" * 4096)
     assert look_at_data(tmp_path).schema is None

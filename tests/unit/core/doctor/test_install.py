@@ -34,6 +34,7 @@ _DATA = DataLook(
     has_database=True,
     schema=10,
     schema_known=10,
+    key_path="/var/lib/gpud/master.key",
     key_mode=0o600,
     key_bytes=32,
 )
