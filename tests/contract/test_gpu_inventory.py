@@ -8,15 +8,20 @@ import sys
 import time
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
+from unittest.mock import AsyncMock
 
 import pytest
 
 from gpud.adapters.nvml_gpus import NvmlGpus
 from gpud.adapters.static_gpus import NoGpus, StaticGpus
+from gpud.core.gpu import GpuStatus
 from gpud.core.ids import GpuUuid
 from gpud.core.topology import Distance
 from gpud.errors import DependencyDown
+from gpud.fleet.energy_meter import EnergyMeter
+from gpud.fleet.sampler import Sampler
 from gpud.settings import StaticGpu
 from tests.fakes.gpus import FakeGpus, fake_gpus
 from tests.rig.nvml_stand_in import (
@@ -34,6 +39,7 @@ from tests.rig.nvml_stand_in import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from gpud.core.records import EnergyDrawn
     from gpud.ports.gpus import GpuFault, GpuInventory
 
 ROOT = Path(__file__).parents[2]
@@ -388,6 +394,44 @@ async def test_what_a_gpu_does_is_told_as_far_as_the_driver_tells(nvml: NvmlBox)
     (reading,) = await nvml.inventory.readings([first])
     assert (reading.gpu_percent, reading.memory_percent, reading.power_w) == (None, None, None)
     assert reading.used_mib == 2 * MIB_PER_GIB
+
+
+async def test_what_the_driver_counts_is_metered_and_power_where_it_counts_nothing(nvml: NvmlBox) -> None:
+    """The whole way from the library to what is written: a driver loaded anew, a lost GPU, and power."""
+    first, second = nvml.uuids[:2]
+    rows: list[EnergyDrawn] = []
+    at_ns = 0
+    clock: Any = SimpleNamespace(
+        boot_ns=lambda: at_ns, wall_ns=lambda: at_ns, at_ms=lambda: at_ns // 10**6, now_s=lambda: at_ns / 1e9
+    )
+    gpus = {gpu.uuid: GpuStatus(gpu=gpu) for gpu in await nvml.inventory.list_gpus()}
+    state: Any = SimpleNamespace(gpus=gpus, workers={})
+    journal: Any = SimpleNamespace(listeners=[], add=rows.append)
+    reader: Any = SimpleNamespace(uses=AsyncMock(return_value={}))
+    sampler = Sampler(state=state, gpus=nvml.inventory, reader=reader, clock=clock, step_s=10.0)
+    sampler.energy = EnergyMeter(state, journal, clock)
+
+    async def look(**facts: int) -> dict[str, tuple[int, int]]:
+        nonlocal at_ns
+        at_ns += 10 * 10**9
+        rows.clear()
+        for uuid in (first, second):
+            nvml.nvml.change(uuid, **facts)
+        await sampler.look()
+        return {row.gpu_uuid: (row.mj, row.sampled_mj) for row in rows}
+
+    assert await look(energy_mj=5_000_000_000, power_mw=200_000) == {}
+    assert await look(energy_mj=5_002_500_000) == {first: (2_500_000, 0), second: (2_500_000, 0)}
+    assert await look(energy_mj=700_000) == {first: (700_000, 0), second: (700_000, 0)}, (
+        "the driver was reloaded"
+    )
+    nvml.lose(second)
+    assert await look(energy_mj=900_000) == {first: (200_000, 0)}
+    nvml.recover(second)
+    assert await look(energy_mj=1_000_000) == {first: (100_000, 0), second: (300_000, 0)}
+    nvml.nvml.fail("nvmlDeviceGetTotalEnergyConsumption", ERROR_NOT_SUPPORTED)
+    await look(power_mw=200_000)
+    assert await look(power_mw=300_000) == {first: (2_500_000, 2_500_000), second: (2_500_000, 2_500_000)}
 
 
 async def test_cpus_and_numa_node_near_a_gpu_are_told_as_far_as_they_are_online(nvml: NvmlBox) -> None:
