@@ -22,7 +22,12 @@ pytestmark = pytest.mark.e2e
 def test_an_endpoint_wakes_on_a_pinned_gpu_serves_is_metered_and_returns_to_zero(
     start_daemon: DaemonStarter, worker_image: str, nvml: NvmlStandIn
 ) -> None:
-    settings = {**nvml_gpus(), "prices": {"gpu_hour_micros": 3_600_000_000}}
+    settings = {
+        **nvml_gpus(),
+        "prices": {"gpu_hour_micros": 3_600_000_000},
+        "energy": {"kwh_micros": 3_600_000_000},
+        "metrics": {"step_s": 1.0},
+    }
     daemon = start_daemon(settings=settings, env=nvml.env())
     endpoint = daemon.deploy(worker_spec("hello", worker_image, scale={"idle_timeout_s": 0.5}))
     assert endpoint["condition"] == "sleeping"
@@ -49,6 +54,28 @@ def test_an_endpoint_wakes_on_a_pinned_gpu_serves_is_metered_and_returns_to_zero
     assert 0 < line["cost_micros"] <= (line["gpu_ms"] + 1) * 1000, "a GPU second costs one unit here"
     assert {"start", "active", "idle", "stop"} <= set(line["phases_ms"])
     assert all(gpu["worker_id"] is None for gpu in daemon.gpus().values())
+    report = daemon.get("/v1/usage?by=key")
+    keys = {row["key"]: row for row in report["items"]}
+    assert {"(idle)", "(starting)", "(stopping)"} < set(keys)
+    (caller,) = (key for key in keys if not key.startswith("("))
+    assert keys[caller]["gpu_ms"] > 0
+    assert report["total"]["gpu_ms"] == pytest.approx(line["gpu_ms"], abs=len(keys))
+    drawn_mj = report["total"]["energy_mj"]
+    nvml.change(nvml.gpus[0].uuid, energy_mj=nvml.gpus[0].energy_mj + 25_000)
+    until(
+        lambda: daemon.get("/v1/usage?by=worker")["total"]["energy_mj"] == drawn_mj + 25_000,
+        what="what the driver counted is told",
+    )
+    until(
+        lambda: daemon.get("/v1/usage?by=worker")["items"][-1]["phases_ms"].get("unleased"),
+        what="time in which nobody had a GPU is told",
+    )
+    nobodys = daemon.get("/v1/usage?by=worker")["items"][-1]
+    assert nobodys["key"] == "(unleased)"
+    assert 0 < nobodys["energy_mj"] <= drawn_mj + 25_000, "the rest fell into the worker's time"
+    assert nobodys["energy_cost_micros"] == nobodys["energy_mj"], "a joule costs a thousandth of a unit here"
+    scraped = daemon.api("GET", "/metrics").body.decode()
+    assert 'gpud_energy_joules_total{endpoint="",phase="unleased"}' in scraped
     daemon.audit()
 
 
