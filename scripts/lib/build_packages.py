@@ -11,7 +11,9 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-_NOT_SOURCES = shutil.ignore_patterns(".venv", ".git", "var", "dist", "build", "*.egg-info", "__pycache__")
+_NOT_SOURCES = shutil.ignore_patterns(
+    ".venv", ".git", "var", "dist", "build", "node_modules", "*.egg-info", "__pycache__"
+)
 
 
 def main() -> int:

@@ -135,6 +135,7 @@ async def test_a_worker_is_stopped_after_a_question(desk: Desk) -> None:
         worker = WorkerId("wk_" + "d" * 16)
         await page.get_by_role("button", name=f"Stop {worker}").click()
         await page.get_by_role("dialog").get_by_role("button", name="Keep").click()
+        await page.wait_for_function(f"document.activeElement.getAttribute('aria-label') === 'Stop {worker}'")
         assert desk.site.control.workers[worker].state is not WorkerState.DRAINING
         await page.get_by_role("button", name=f"Stop {worker}").click()
         await page.get_by_role("dialog").get_by_role("button", name="Stop").click()

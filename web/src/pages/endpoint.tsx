@@ -5,6 +5,7 @@ import { endpointNamed, known, standbys, workersByEndpoint } from "../live/state
 import { go, link } from "../router";
 import { Action } from "../ui/actions";
 import { Age, Cell, Empty, Fact, Table, Word } from "../ui/parts";
+import { plain } from "../ui/plain";
 import { Plight } from "../ui/waits";
 import { StopButton } from "./worker";
 
@@ -140,7 +141,7 @@ function RolloutNote({ rollout }: { rollout: Rollout }) {
     <p>
       Rollout from <code>{rollout.base.slice(0, 12)}</code> to <code>{rollout.target.slice(0, 12)}</code>: <Word word={rollout.step} />{" "}
       <Age at={rollout.changed_at} /> {rollout.detail}
-      {rollout.last_error && <span class="last-error"> Last error: {rollout.last_error}</span>}
+      {rollout.last_error && <span class="last-error"> Last error: {plain(rollout.last_error)}</span>}
     </p>
   );
 }
@@ -161,7 +162,7 @@ export function WorkerTable({ workers }: { workers: readonly Worker[] }) {
           </Cell>
           <Cell head="Why" cls="why">
             {one.cause}
-            {one.detail && <span class="under">{one.detail}</span>}
+            {one.detail && <span class="under">{plain(one.detail)}</span>}
           </Cell>
           <Cell head="GPUs">{one.gpu_uuids.join(", ") || "none"}</Cell>
           <Cell head="Created">

@@ -8,6 +8,7 @@ import { link, route, setQuery } from "../router";
 import { Action } from "../ui/actions";
 import { useLoaded } from "../ui/loading";
 import { Age, Cell, Empty, Fault, Table, Word } from "../ui/parts";
+import { plain } from "../ui/plain";
 
 const STATES = ["IN_QUEUE", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"];
 const PERIOD_MS = 3000;
@@ -129,7 +130,7 @@ export function JobWhy({ job }: { job: Job }) {
       {job.reason && <Word word={job.reason} />}
       {job.estimate_ms !== null && <span class="soft"> expected to wait {spellDuration(job.estimate_ms / 1000)}</span>}
       {job.cancel_requested && !isOver(job) && <span class="under">is being cancelled</span>}
-      {job.error && <span class="under">{job.error}</span>}
+      {job.error && <span class="under">{plain(job.error)}</span>}
     </>
   );
 }

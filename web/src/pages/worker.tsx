@@ -5,6 +5,7 @@ import { known, workerNamed } from "../live/state";
 import { link } from "../router";
 import { Action } from "../ui/actions";
 import { Age, Empty, Fact, Word } from "../ui/parts";
+import { plain } from "../ui/plain";
 import { WorkerStats } from "../ui/stats";
 import { TerminalPanel } from "../ui/terminal";
 import { EventList } from "./events";
@@ -66,7 +67,7 @@ function WorkerFacts({ worker }: { worker: Worker }) {
         <a href={link("endpoints", worker.endpoint)}>{worker.endpoint}</a>
       </Fact>
       <Fact name="Why">
-        {worker.cause} {worker.detail}
+        {worker.cause} {plain(worker.detail)}
       </Fact>
       <Fact name="GPUs">{worker.gpu_uuids.join(", ") || "none"}</Fact>
       {worker.gpu_memory_mib > 0 && <Fact name="Reserves">{worker.gpu_memory_mib} MiB</Fact>}

@@ -79,6 +79,7 @@ export function QuestionBox() {
   }, [asked]);
   if (!asked) return null;
   const answer = (yes: boolean): void => {
+    box.current?.close(); // gives the focus back to where it was
     question.value = null;
     asked.answer(yes);
   };

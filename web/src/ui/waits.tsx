@@ -2,6 +2,7 @@
 import type { EndpointState, PullProgress, Wait } from "../api/types";
 import { nowMs, spellBytes, spellUntil } from "../live/clock";
 import { Meter, Word } from "./parts";
+import { plain } from "./plain";
 import { Told } from "./told";
 
 export function Waits({ waits }: { waits: readonly Wait[] }) {
@@ -9,7 +10,7 @@ export function Waits({ waits }: { waits: readonly Wait[] }) {
     <ul class="waits">
       {waits.map((wait) => (
         <li key={wait.reason + wait.detail}>
-          <Word word={wait.reason} /> {wait.detail}
+          <Word word={wait.reason} /> {plain(wait.detail)}
           {wait.until && Date.parse(wait.until) > nowMs() && <span class="soft"> Expected {spellUntil(wait.until)}.</span>}
           {wait.remedy && (
             <span class="remedy">
@@ -31,7 +32,7 @@ export function Plight({ endpoint }: { endpoint: EndpointState }) {
     <div class="plight">
       {waits.length > 0 && <Waits waits={waits} />}
       {pull && <PullMeter pull={pull} />}
-      {lastError && !said && <p class="last-error">Last error: {lastError}</p>}
+      {lastError && !said && <p class="last-error">Last error: {plain(lastError)}</p>}
     </div>
   );
 }
