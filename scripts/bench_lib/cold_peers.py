@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench_lib.gateway_peers import CACHE as GATEWAY_CACHE
-from bench_lib.gateway_peers import LITELLM_KEY, compiled, proxy_command
+from bench_lib.gateway_peers import INSTALL_WITHIN_S, LITELLM_KEY, compiled, proxy_command
 
 from tests.e2e.daemon import free_port
 from tests.e2e.waiting import until
@@ -104,7 +104,7 @@ def measure_peers(report: Report, daemon: DaemonProcess, rounds: int) -> None:
 def _outcome(measure: Callable[[], Outcome | None]) -> Outcome | None:
     try:
         return measure()
-    except (TimeoutError, AssertionError) as error:
+    except (TimeoutError, AssertionError, subprocess.TimeoutExpired) as error:
         print(f"a round was given up: {error}", file=sys.stderr)
         return None
 
@@ -168,7 +168,9 @@ def _uwsgi(folder: Path) -> Outcome | None:
     if not program.exists():
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
         install = [str(venv / "bin" / "pip"), "install", "--quiet", f"uwsgi=={UWSGI_VERSION}"]
-        if subprocess.run(install, stderr=subprocess.DEVNULL, check=False).returncode:
+        if subprocess.run(
+            install, stderr=subprocess.DEVNULL, check=False, timeout=INSTALL_WITHIN_S
+        ).returncode:
             return None
     app = folder / "cold_app.py"
     app.write_text(_UWSGI_APP, encoding="ascii")
@@ -202,7 +204,12 @@ def _chp() -> Outcome | None:
         install = ["npm", "install", "--no-audit", "--no-fund", f"configurable-http-proxy@{CHP_VERSION}"]
         quiet = subprocess.DEVNULL
         if subprocess.run(
-            install, cwd=program.parents[2], stdout=quiet, stderr=quiet, check=False
+            install,
+            cwd=program.parents[2],
+            stdout=quiet,
+            stderr=quiet,
+            check=False,
+            timeout=INSTALL_WITHIN_S,
         ).returncode:
             return None
     port, api, backend = free_port(), free_port(), free_port()

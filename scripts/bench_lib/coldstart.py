@@ -19,6 +19,7 @@ import random
 import secrets
 import statistics
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,20 +102,29 @@ def main(argv: list[str]) -> int:
         try:
             daemon.start()
             report.versions["docker_engine"] = engine.client.version()["Version"]
+            _say("calls of the engine, and the plain path")
             measure_engine_calls(report, daemon, rounds(200, 50))
             measure_plain(report, daemon, rounds(30, 12), rng)
             for app in APPS:
+                _say(f"every rung, {app.name}")
                 _measure(report, daemon, app, rounds(app.rounds, app.quick_rounds), rng)
             for app in APPS:
                 for rung in RUNGS_AT_ONCE:
+                    _say(f"ten at once, {rung}, {app.name}")
                     measure_burst(report, daemon, rounds(10, 3 if app is APPS[0] else 2), rung, app)
+            _say("read ahead")
             measure_cached(report, daemon, rounds(15, 2), rng)
             if not options.quick:
+                _say("peers, which may have to be installed first")
                 measure_peers(report, daemon, rounds(PEER_ROUNDS, 0))
         finally:
+            report.finish(options)  # also what was measured before a part failed
             daemon.clean_up()
-    report.finish(options)
     return 0
+
+
+def _say(part: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {part}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

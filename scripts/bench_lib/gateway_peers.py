@@ -21,6 +21,7 @@ PEERS = Path(__file__).parent / "peers"
 CACHE = ROOT / "var" / "bench-gateway"
 LITELLM_VERSION = "1.106.2"
 LITELLM_KEY = "sk-bench"
+INSTALL_WITHIN_S = 900.0
 
 NGINX = """
 daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
@@ -137,7 +138,7 @@ def _litellm(config: Path, port: int, report: Report) -> list[str] | None:
     if not program.exists():
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
         pip = [str(venv / "bin" / "pip"), "install", "--quiet", f"litellm[proxy]=={LITELLM_VERSION}"]
-        if subprocess.run(pip, stderr=subprocess.DEVNULL, check=False).returncode:
+        if subprocess.run(pip, stderr=subprocess.DEVNULL, check=False, timeout=INSTALL_WITHIN_S).returncode:
             return None
     report.versions["litellm"] = LITELLM_VERSION
     return [

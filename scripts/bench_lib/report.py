@@ -50,6 +50,9 @@ class Report:
 
     def finish(self, options: argparse.Namespace) -> None:
         """Print the table, and write the JSON where it was asked for."""
+        if not self._rows:
+            print(f"{self.bench}: nothing was measured")
+            return
         print(f"{self.bench} on {_machine()}, {_versions_text(self.versions)}")
         widths = [max(len(row[name]) for row in self._rows) for name in ("metric", "subject")]
         heads = " ".join(f"{name:>12}" for name in ("median", "min", "max"))
