@@ -18,12 +18,12 @@ from gpud.adapters.docker_pull import PullMeter
 from gpud.adapters.docker_reference import (
     ImageReference,
     familiar_repository,
-    is_image_id,
     is_keep_name,
     keep_name,
     split_reference,
 )
 from gpud.core.endpoint import PinnedImage
+from gpud.core.image_reference import is_image_id, is_image_reference
 from gpud.errors import Conflict, ImageNotFound, ImagePullFailed, RegistryDenied
 from gpud.ports.images import LocalImage, PullProgress, RegistryCredential
 
@@ -207,6 +207,9 @@ class DockerImages:
             return await self._threads.run(self._inspect_now, name, timeout_s=self._settings.call_timeout_s)
 
     def _inspect_now(self, name: str) -> dict[str, Any] | None:
+        """What the engine knows of an image; every other question about a name comes after this one."""
+        if not is_image_reference(name):  # The SDK would put it into a path as it is.
+            raise ImageNotFound(f"{name!r} is no image reference. Write repository/name:tag in lower case.")
         try:
             found: dict[str, Any] = self._clients.get().inspect_image(name)
         except NotFound:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-_IMAGE_ID = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _KEEP_REPOSITORY = "gpud.internal/pinned"
 """Names the images gpud pulled, on this engine only; `.internal` is no registry anybody can own."""
 
@@ -39,11 +37,6 @@ def split_reference(text: str) -> ImageReference:
     if not colon or "/" in tag:  # The colon of a port, or none.
         head, tag = name, ""
     return ImageReference(text=text, repository=head, tag=tag, digest=digest)
-
-
-def is_image_id(text: str) -> bool:
-    """Whether this is an image's id rather than a name."""
-    return _IMAGE_ID.match(text) is not None
 
 
 def familiar_repository(repository: str) -> str:

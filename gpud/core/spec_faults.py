@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from gpud.core.ids import ENDPOINT_NAME
+from gpud.core.image_reference import is_image_reference
 from gpud.core.job_spec import require_jobs
 from gpud.core.page_cache import require_page_cache
 from gpud.core.pull_protocol import RESERVED
@@ -40,9 +41,9 @@ def spec_faults(spec: EndpointSpec) -> dict[str, str]:
         "must start with a letter and hold only a-z, 0-9 and '-', at most 40 characters",
     )
     require(
-        bool(spec.image.strip()) and not any(c.isspace() for c in spec.image),
+        is_image_reference(spec.image),
         "image",
-        "must be an image reference such as repository/name:tag",
+        "must be an image reference such as repository/name:tag, in lower case",
     )
     require(0 <= spec.port <= 65535, "port", "must be 0 to 65535; 0 takes the image's only exposed port")
     _require_scale(spec, require)

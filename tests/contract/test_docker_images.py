@@ -18,7 +18,7 @@ import pytest
 from gpud.adapters.docker_images import DockerImages
 from gpud.adapters.threads import Threads
 from gpud.core.endpoint import PinnedImage
-from gpud.errors import DependencyDown, ImagePullFailed, RegistryDenied
+from gpud.errors import DependencyDown, ImageNotFound, ImagePullFailed, RegistryDenied
 from gpud.settings import DockerSettings
 from tests.rig.engine import PrivateEngine
 from tests.rig.images import build_image
@@ -237,3 +237,24 @@ async def test_a_full_disk_is_named_and_what_was_loaded_is_given_back(
             assert not await images.present(large)
             await images.pull(small, None, unheard)
             assert await images.present(small)
+
+
+async def test_no_name_of_an_image_leads_to_another_thing_of_the_engine(
+    engine: Engine, base_image: str
+) -> None:
+    api = engine.client.api
+    victim = api.create_container(base_image, "true", name=f"gpud-victim-{os.urandom(4).hex()}")["Id"]
+    try:
+        async with images_on(engine) as images:
+            for name in (
+                f"../containers/{victim}",
+                f"a/../../containers/{victim}",
+                f"../containers/{victim}?",
+            ):
+                with pytest.raises(ImageNotFound, match="is no image reference"):
+                    await images.remove(name)
+                with pytest.raises(ImageNotFound, match="is no image reference"):
+                    await images.resolve(name, None)
+        assert api.inspect_container(victim)["Id"] == victim
+    finally:
+        api.remove_container(victim, force=True)

@@ -6,7 +6,6 @@ import pytest
 
 from gpud.adapters.docker_reference import (
     familiar_repository,
-    is_image_id,
     is_keep_name,
     keep_name,
     split_reference,
@@ -40,12 +39,6 @@ def test_a_reference_comes_apart(text: str, repository: str, tag: str, digest: s
 )
 def test_every_spelling_of_a_docker_hub_repository_is_the_same(spelling: str) -> None:
     assert familiar_repository(spelling) == "python"
-
-
-def test_an_id_is_told_from_a_name() -> None:
-    assert is_image_id(DIGEST)
-    assert not is_image_id("sha256:abc")
-    assert not is_image_id(f"app@{DIGEST}")
 
 
 def test_the_name_that_keeps_a_pulled_image_is_its_own() -> None:
