@@ -53,7 +53,7 @@ RECORDED: dict[str, str] = {
     "worker.paused": "An idle worker's processes are frozen; it keeps its GPUs.",
     "worker.pulling": "A worker waits for its image.",
     "worker.ready": "A worker answers; the milliseconds of each phase of its start, `slower` if unusual.",
-    "worker.requested": "The scale policy wants one more worker.",
+    "worker.requested": "One more worker is wanted: `why`, and how many requests waited or were under way.",
     "worker.reserved": "A worker has its GPUs.",
     "worker.slept": "A worker sleeps and its GPUs are free.",
     "worker.started": "A worker's container runs; it is probed until it answers.",

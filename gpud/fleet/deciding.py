@@ -115,6 +115,7 @@ class Deciding:
                 continue
             hurried = False
             self._state.remember(answer)
+            self._moves.decisions = answer.decisions
             applied = [self._moves.apply(change, now_s) for change in answer.changes]
             applied.append(self._rollouts.apply(answer.rollouts))
             if not any(applied):

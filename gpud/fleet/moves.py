@@ -10,10 +10,13 @@ from gpud.core.standby import ClaimStandby, DropStandby, NewStandby
 from gpud.core.worker import Cause, Worker, WorkerEvent, WorkerState, advance
 from gpud.core.world import NewWorker
 from gpud.fleet.state import StartTimeline
+from gpud.ports.traffic import AT_REST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from gpud.core.ids import EndpointName
+    from gpud.core.pacing import ScaleDecision
     from gpud.core.standby import StandbyChange
     from gpud.fleet.chronicle import Chronicle
     from gpud.fleet.journal import Journal
@@ -59,6 +62,8 @@ class Moves:
         self._clock = clock
         self._ids = ids
         self._record = record
+        self.decisions: Mapping[EndpointName, ScaleDecision] = {}
+        """Of the plan whose changes are being applied."""
         self.closed = False
         """The daemon is going down and takes its workers with it: nothing more is made."""
 
@@ -72,7 +77,8 @@ class Moves:
             case NewWorker() | NewStandby() | ClaimStandby() if self.closed:
                 return False
             case NewWorker():
-                self._insert(change, WorkerId(self._ids.new_id("wk")), now_s)
+                why = "rollout" if change.revision is not None else self._why(change.endpoint)
+                self._insert(change, WorkerId(self._ids.new_id("wk")), now_s, {"why": why})
             case NewStandby():
                 self.standbys.make(change)
             case ClaimStandby():
@@ -93,7 +99,8 @@ class Moves:
             detail = f"{standby.id} starts instead: it stood by {standby.rung}."
             self.move(WorkerEvent(worker_id=change.replaces, cause=Cause.UNWANTED, detail=detail), now_s)
         new = NewWorker(endpoint=standby.endpoint, revision=standby.revision)
-        self._insert(new, standby.id, now_s, kept=standby.rung)
+        facts: dict[str, object] = {"why": self._why(standby.endpoint), "standby": standby.rung}
+        self._insert(new, standby.id, now_s, facts)
         timeline = self.state.timelines[standby.id]
         timeline.reached_ns[WorkerState.PENDING], timeline.stood_by = asked_ns, standby.rung
         reserved = WorkerEvent(worker_id=standby.id, cause=Cause.GPUS_RESERVED, gpu_uuids=standby.gpu_uuids)
@@ -116,7 +123,12 @@ class Moves:
         self.standbys.follow_worker(after)
         return True
 
-    def _insert(self, new: NewWorker, worker_id: WorkerId, now_s: float, *, kept: str = "") -> None:
+    def _why(self, name: EndpointName) -> str:
+        """What wanted one more worker of an endpoint: the rule whose word the decision is."""
+        decision = self.decisions.get(name)
+        return decision.reason if decision is not None else ""
+
+    def _insert(self, new: NewWorker, worker_id: WorkerId, now_s: float, why: Mapping[str, object]) -> None:
         name = new.endpoint
         endpoint = self.state.endpoints[name]
         if new.revision != endpoint.revision:
@@ -135,5 +147,6 @@ class Moves:
         self.state.made_for[worker.id] = endpoint
         self.state.timelines[worker.id] = StartTimeline({WorkerState.PENDING: self._clock.boot_ns()})
         self._journal.add(WorkerInserted(worker=worker))
-        facts = {"revision": endpoint.revision} | ({"standby": kept} if kept else {})
+        load = self.state.loads.get(name, AT_REST)
+        facts = {"revision": endpoint.revision, **why, "waiting": load.waiting, "in_flight": load.in_flight}
         self._record("worker.requested", facts, endpoint=name, worker_id=worker.id)

@@ -66,3 +66,15 @@ def _request_at_break(number: int) -> bool:
             assert sim.workers("echo")[0].state is WorkerState.READY
             assert sim.events("worker.draining") == []
         return bool(sent)
+
+
+def test_a_start_says_what_wanted_it() -> None:
+    with Sim(gpus=2) as sim:
+        sim.deploy("kept", ScalePolicy(min_workers=1, max_workers=1))
+        sim.deploy("called", ScalePolicy(max_workers=1))
+        sim.run(for_s=1)
+        sim.request("called")
+        sim.run(for_s=5)
+        kept, called = sim.events("worker.requested")
+        assert (kept["why"], kept["waiting"]) == ("min_workers", 0)
+        assert (called["why"], called["waiting"]) == ("concurrency", 1)
