@@ -166,7 +166,7 @@ def test_a_job_wakes_an_endpoint_from_zero_and_its_worker_is_replaced_when_the_d
     daemon = start_daemon(settings=static_gpus(1))
     scale = {"max_workers": 1, "concurrency": 1}
     daemon.deploy(worker_spec("slow", worker_image, scale=scale, jobs={"max_attempts": 1}))
-    connection = UnixConnection(daemon.run_dir / "api.sock", timeout_s=10)
+    connection = UnixConnection(daemon.run_dir / "api.sock", timeout_s=30)
     asked = exchange(connection, "POST", "/e/slow/delay/3", body=b"1", headers={"Prefer": "respond-async"})
     assert asked.status == 202, asked
     job_id = asked.json()["id"]
@@ -174,11 +174,11 @@ def test_a_job_wakes_an_endpoint_from_zero_and_its_worker_is_replaced_when_the_d
     def state() -> str:
         return str(daemon.get(f"/v1/jobs/{job_id}")["state"])
 
-    until(lambda: state() == "IN_PROGRESS", what="the job runs", within_s=30)
+    until(lambda: state() == "IN_PROGRESS", what="the job runs", within_s=90)
     first = daemon.get(f"/v1/jobs/{job_id}")["worker"]
     daemon.kill()
     daemon.start()
-    until(lambda: state() == "COMPLETED", what="the job is done", within_s=60)
+    until(lambda: state() == "COMPLETED", what="the job is done", within_s=120)
     job = daemon.get(f"/v1/jobs/{job_id}")
     assert (job["attempt"], job["deliveries"]) == (1, 2)
     assert job["worker"] != first
