@@ -67,6 +67,7 @@ NEEDED = {
     "retry_job": ANY,
     "stream_job": ANY,
     "put_progress": OPEN,
+    "make_job": INVOKE,
     "runpod_run": INVOKE,
     "runpod_runsync": INVOKE,
     "runpod_status_by_get": INVOKE,
