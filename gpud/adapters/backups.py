@@ -24,7 +24,7 @@ from gpud.adapters.sqlite.sealing import load_master_key
 from gpud.adapters.sqlite.snapshot import copy_database, inspect
 from gpud.adapters.sqlite.store import BLOBS_NAME, MASTER_KEY_NAME
 from gpud.adapters.worker_door import ADDRESS_FILE
-from gpud.core.backup import FILES, LOGS, MANIFEST_NAME, PARTS, Manifest, NoBackup, refusal
+from gpud.core.backup import FILES, LOGS, MANIFEST_NAME, PARTS, Manifest, NoBackup, is_member, refusal
 from gpud.errors import BadSettings, StoreUnusable
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _add_others(archive: ArchiveWriter, data_dir: Path, files: Mapping[str, Path
 def _add_logs(archive: ArchiveWriter, logs: Path) -> None:
     for path in _files_in(logs):
         name = f"{LOGS}/{path.relative_to(logs)}"
-        if path.name != "lock":
+        if path.name != "lock" and is_member(name):  # What else a person put there could not be restored.
             with suppress(FileNotFoundError):  # full files are compressed meanwhile, old ones removed
                 archive.add_file(name, path)
 
@@ -256,7 +256,7 @@ def _staged(path: Path, data_dir: Path, undo: ExitStack) -> Manifest:
     if path.stat().st_size > shutil.disk_usage(data_dir).free:
         raise OSError(ENOSPC, "no space left for it beside what is there")
     staged = restoring.stage(data_dir)
-    undo.callback(shutil.rmtree, staged, ignore_errors=True)
+    undo.callback(restoring.unstage, data_dir)
     manifest = unpack(path, staged, _refuse_newer)
     _check(manifest, staged)
     _give_to_owner(data_dir, staged)

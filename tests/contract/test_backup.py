@@ -329,6 +329,7 @@ def test_logs_and_files_from_elsewhere_come_along_and_are_put_nowhere(made: Path
     log = tmp_path / "data/logs/llm/1-wk_a/0001.log"
     log.parent.mkdir(parents=True)
     log.write_text("a line\n")
+    (tmp_path / "data/logs/my notes.txt").write_text("of a person, under a name that no restore takes\n")
     (tmp_path / "gpud.toml").write_text("[log]\n")
     files = {"gpud.toml": tmp_path / "gpud.toml"}
     back_up(tmp_path / "data", tmp_path / "b.tar", files=files, with_logs=True, replace_it=False)
@@ -336,6 +337,29 @@ def test_logs_and_files_from_elsewhere_come_along_and_are_put_nowhere(made: Path
     assert (tmp_path / "other/logs/llm/1-wk_a/0001.log").read_text() == "a line\n"
     assert (Path(done.files) / "gpud.toml").read_text() == "[log]\n"
     assert done.manifest.files == {"gpud.toml": str(tmp_path / "gpud.toml")}
+
+
+@pytest.mark.parametrize("decided", [False, True])
+def test_a_restore_that_is_interrupted_leaves_the_old_or_the_new(
+    decided: bool, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(made / "old", tmp_path / "data")
+    plain = Path.rename
+
+    def rename(path: Path, to: Path) -> Path:
+        if to.name != DECISION_NAME:
+            return plain(path, to)
+        if decided:
+            plain(path, to)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", rename)
+        with pytest.raises(KeyboardInterrupt):
+            restore(made / "new.tar", tmp_path / "data")
+    finish(tmp_path / "data")
+    assert _check_whole(tmp_path / "data") == _check_whole(made / ("new" if decided else "old"))
+    assert not (tmp_path / "data" / STAGED_NAME).exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")

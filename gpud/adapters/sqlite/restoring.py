@@ -56,7 +56,12 @@ def decide(data_dir: Path, *, replaced: Iterable[str], aside: str) -> None:
         os.close(fd)
     _sync(data_dir)
     partial.rename(data_dir / DECISION_NAME)
-    _sync(data_dir)
+
+
+def unstage(data_dir: Path) -> None:
+    """Remove the copy of a restore that ends early; once it was decided, the copy is the data itself."""
+    if not (data_dir / DECISION_NAME).exists():
+        shutil.rmtree(data_dir / STAGED_NAME, ignore_errors=True)
 
 
 def finish(data_dir: Path) -> str:
@@ -75,6 +80,7 @@ def finish(data_dir: Path) -> str:
         if not path.exists():
             return ""
         decision = json.loads(path.read_bytes())
+        _sync(data_dir)  # The decision lasts before anything is moved.
         aside, staged = data_dir / decision["aside"], data_dir / STAGED_NAME
         for name in decision["old"]:
             if (data_dir / name).exists() and not (aside / name).exists():
