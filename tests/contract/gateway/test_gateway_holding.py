@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import aiohttp
 
 from gpud.core.ids import EndpointName, WorkerId
 from gpud.core.routing import Refusal, RouteWorker, RoutingTable
-from gpud.gateway import progress
+from gpud.gateway import pool, progress
 from tests.contract.gateway.rig import TOKEN, RecordingWatcher, Reply, Rig, refusing_port, route
 
 if TYPE_CHECKING:
@@ -205,6 +206,43 @@ async def test_a_refused_connection_is_retried_on_another_worker(rig: Rig) -> No
     assert "unreachable wk_0000000000000000" in rig.watcher.told
     await rig.until(lambda: rig.in_flight() == 0)
     assert rig.dispatcher.worker_in_flight(dead.worker_id) == 0
+
+
+async def test_a_worker_that_takes_no_connection_in_time_is_passed_over(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "CONNECT_TIMEOUT_S", 0.05)
+    with socket.socket() as deaf:  # its backlog is full: the next connection is neither taken nor refused
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        filling = [socket.socket() for _ in range(3)]
+        for each in filling:
+            each.settimeout(0)
+            each.connect_ex(deaf.getsockname())
+        silent = RouteWorker(
+            worker_id=WorkerId("wk_0000000000000000"), address="127.0.0.1", port=deaf.getsockname()[1]
+        )
+        rig.publish(silent, await rig.worker(1))
+
+        replies = [await rig.get("/e/llm/") for _ in range(2)]
+
+        for each in filling:
+            each.close()
+    assert [reply.status for reply in replies] == [200] * 2
+    assert "unreachable wk_0000000000000000" in rig.watcher.told
+
+
+async def test_a_request_is_sent_to_three_workers_at_most(rig: Rig) -> None:
+    dead = [
+        RouteWorker(worker_id=WorkerId(f"wk_000000000000000{i}"), address="127.0.0.1", port=refusing_port())
+        for i in range(4)
+    ]
+    rig.publish(*dead)
+
+    reply = await rig.get("/e/llm/")
+
+    assert reply.status == 502
+    assert sum(told.startswith("unreachable") for told in rig.watcher.told) == 3
 
 
 async def test_a_request_that_reached_no_worker_waits_for_the_next_one(rig: Rig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ from gpud.core import ejection
 from gpud.core.budget import BudgetSpent
 from gpud.core.ids import EndpointName, WorkerId
 from gpud.core.routing import Route, RouteWorker, RoutingTable
-from gpud.errors import GpudError, QueueFull
+from gpud.errors import GpudError, QueueFull, WorkerUnreachable
 from gpud.gateway.dispatch import Dispatcher
 from gpud.gateway.hold import Held
 from gpud.gateway.refusals import require_budget_of_job
@@ -122,6 +123,30 @@ async def test_held_requests_are_dispatched_in_order_of_arrival_whosever_they_ar
         assert asker.slot is not None
         asker.slot.release()
     assert served == desk.askers
+
+
+async def test_an_endpoint_retries_ten_times_at_once_and_then_a_fifth_of_its_requests() -> None:
+    """So that the retries of a fleet that is going down do not bring down what is left of it."""
+    desk, numbers = Desk(), count(1)
+
+    def retried() -> bool:
+        desk.publish(next(numbers), next(numbers))  # new ones, of which none was left out yet
+        slot = desk.ask().slot
+        assert slot is not None
+        try:
+            other = slot.unreachable(Asker(""), "refused the connection")
+        except WorkerUnreachable:
+            return False
+        assert not isinstance(other, Held)
+        assert other.worker != slot.worker
+        other.release()
+        return True
+
+    at_once = 0
+    while retried():
+        at_once += 1
+    assert at_once == 12  # ten, and two that these requests earned
+    assert sum(retried() for _ in range(100)) == 20
 
 
 async def test_a_worker_left_out_three_times_in_a_quarter_of_an_hour_is_replaced() -> None:
