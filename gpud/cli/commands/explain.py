@@ -34,6 +34,7 @@ _REASONS = {
     "max_workers": "scale.max_workers allows no more",
     "paused": "scale.max_workers is 0",
     "circuit_open": "its starts fail",
+    "budget_spent": "its budget is spent",
     "no_data": "its load is not known",
 }
 
