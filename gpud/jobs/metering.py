@@ -62,9 +62,13 @@ class JobMetering:
         place.charge(job.owner)
         self._places[job.id] = place
 
-    def over(self, job_id: JobId) -> None:
-        """A job's place is given back."""
-        self._places.pop(job_id, None)
+    def over(self, job_id: JobId, place: JobPlace | JobSlot) -> None:
+        """A delivery's end is written, or its place given back; safe to repeat.
+
+        A worker that is told to stop keeps its place for a while, and the job may be at another's by then.
+        """
+        if self._places.get(job_id) is place:
+            del self._places[job_id]
 
     def charged(self, job: Job) -> Job:
         """The job with what it used up to now, what its earlier deliveries used included."""

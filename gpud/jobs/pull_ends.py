@@ -99,6 +99,7 @@ class PullEnds:
                     _log.info("job.stale_delivery_dropped", job=job.id, delivery=job.deliveries)
             except (StorageFull, Unavailable):
                 await asyncio.sleep(_FULL_DISK_RETRY_S)
+        queue.metering.over(job.id, booking.place)
         if not stays:
             self.let_go(worker, booking)
 
@@ -107,7 +108,7 @@ class PullEnds:
         booking.set_timer(None)
         if worker.held.get(booking.job.id) is booking:
             del worker.held[booking.job.id]
-            self._queue.metering.over(booking.job.id)
+            self._queue.metering.over(booking.job.id, booking.place)
             booking.place.release()
 
     async def progress(self, booking: Booking, value: bytes) -> None:

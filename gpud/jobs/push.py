@@ -175,7 +175,7 @@ class Push:
             raise
         finally:
             if delivery is not None:
-                self.queue.metering.over(delivery.job.id)
+                self.queue.metering.over(delivery.job.id, slot)
             slot.release()
             if delivery is not None:
                 del self._deliveries[delivery.job.id]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gpud.adapters.sqlite.store import memory_database
-from gpud.core.ids import JobId, WorkerId
+from gpud.core.ids import GpuUuid, JobId, WorkerId
 from gpud.core.job import Delivered, Ending, JobState
 from gpud.core.worker import WorkerState
 from gpud.jobs import pull_ends
 from tests.contract.pull_site import EP, WRK, PullSite, pull_site
+from tests.unit.core.making import worker as a_worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -341,6 +343,24 @@ async def test_a_job_that_runs_too_long_is_taken_away(
     await site.take()
     job = await site.ended(job_id)
     assert (job.state, job.error) == (JobState.FAILED, "executionTimeout exceeded")
+
+
+async def test_a_delivery_that_is_over_is_charged_once_while_its_worker_keeps_the_place(
+    site: PullSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpud.core.job_request.EXECUTION_MS", (1, 10_000))
+    gpus = (GpuUuid("GPU-a"),)
+    worker = replace(a_worker(state=WorkerState.READY, gpu_uuids=gpus), id=WRK, endpoint=EP)
+    monkeypatch.setattr(site.fates, "worker", lambda _: worker)
+    job_id = await site.submit(execution_timeout_ms=20, max_attempts=2)
+    await site.take()
+    metering = site.jobs.queue.metering
+    monkeypatch.setattr("gpud.gateway.places.Place.used_s", lambda _: 1.5)
+    await until(lambda: job_id not in site.jobs.queue.running)
+    job = await site.job(job_id)
+    assert (job.state, job.gpu_ns) == (JobState.IN_QUEUE, 1_500_000_000)
+    assert site.dispatcher.worker_in_flight(WRK) == 1
+    await until(lambda: metering.charged(job) == job)
 
 
 @pytest.mark.parametrize(("asked", "state"), [(True, JobState.IN_QUEUE), (False, JobState.FAILED)])
