@@ -12,7 +12,7 @@ from gpud.gateway.credentials import allowed_model, allowed_route, callable_mode
 from gpud.gateway.phases import MODEL
 from gpud.gateway.quiet import starts_nothing
 from gpud.gateway.refusals import asleep
-from gpud.gateway.respond_async import becomes_job, job_target
+from gpud.gateway.respond_async import becomes_job, head_of_job, job_target
 from gpud.gateway.routing import AsJob, ByModel, ToControl, ToEndpoint
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def _make_job(exchange: Exchange, upstream: AsJob) -> None:
     head = exchange.head
     table = exchange.plane.dispatcher.table
     route, exchange.key = allowed_route(exchange.client.keys, table, upstream.name, head.token)
-    if becomes_job(head, route, upstream.target):
+    if becomes_job(head, route, upstream.target, exchange.client.keys):
+        exchange.head = head_of_job(head)
         exchange.path = job_target(upstream)
         exchange.to_control()
     else:

@@ -27,7 +27,7 @@ def app_that_tells_what_it_was_asked() -> web.Application:
             "path": request.query["path"],
             "body": (await request.read()).decode(),
             "prefer": request.headers.get("Prefer"),
-            "key": "Authorization" in request.headers,
+            "key": request.headers.getall("Authorization", []) == [f"Bearer {TOKEN}"],
         }
         return web.json_response(told, status=202)
 
@@ -60,6 +60,23 @@ async def test_a_request_becomes_a_job_with_its_path_its_body_and_its_key(rig: R
             "prefer": "respond-async, wait=3",
             "key": True,
         }
+
+
+@pytest.mark.parametrize("others", [(), ("Authorization: Basic dTpw",)])
+async def test_a_key_in_x_api_key_makes_a_job_too(rig: Rig, others: tuple[str, ...]) -> None:
+    rig.publish()
+    fields = (f"X-API-Key: {TOKEN}", *others, *ASYNC)
+    for _ in range(2):
+        reply = await rig.get("/e/llm/a", method="POST", headers=fields, token=None, body=b"{}")
+        assert reply.status == 202
+        assert json.loads(reply.body)["key"]
+
+
+async def test_a_key_of_the_workers_own_makes_no_job(rig: Rig) -> None:
+    rig.publish(await rig.worker(), public=True, forward_authorization=True)
+    assert await asked(rig, token="a-key-of-the-worker") == (200, "wk_0000000000000001")
+    assert await asked(rig, token=None) == (200, "wk_0000000000000001")
+    assert await asked(rig) == (202, "")
 
 
 async def test_what_cannot_be_a_job_is_answered_by_a_worker(rig: Rig) -> None:
