@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 _LOOKS_KEPT = 512
 """Of each worker: more than an hour of them, for what its jobs drew."""
+_SEGMENTS_KEPT = 16_384
+"""While a GPU tells nothing; what it drew in those that are older is nobody's, once it tells."""
 
 
 class EnergyMeter:
@@ -46,7 +48,7 @@ class EnergyMeter:
         self._clock = clock
         self._looks: dict[GpuUuid, EnergyLook] = {}
         self._open: dict[WorkerId, Segment] = {}
-        self._closed: list[Segment] = []
+        self._closed: deque[Segment] = deque(maxlen=_SEGMENTS_KEPT)
         self._active: dict[WorkerId, deque[tuple[int, int]]] = {}
         """Of each worker: millijoules and nanoseconds between looks in which requests ran, newest last."""
         self._drew: dict[str, tuple[int, int]] = {}
@@ -100,10 +102,22 @@ class EnergyMeter:
             elif found.mj:
                 self._share_out(reading, found, before.at_ns, at_ns, hour)
         self._remember(at_ns)
-        earliest_ns = min((look.at_ns for look in self._looks.values()), default=at_ns)
-        self._closed = [each for each in self._closed if (each.end_boot_ns or 0) > earliest_ns]
+        self._forget_told(at_ns)
         for worker_id in self._active.keys() - self._state.workers.keys():
             del self._active[worker_id]
+
+    def _forget_told(self, at_ns: int) -> None:
+        """Keep those closed segments of which some GPU has yet to say what it drew."""
+        looked_ns = {str(uuid): look.at_ns for uuid, look in self._looks.items()}
+        for uuid, status in self._state.gpus.items():
+            if status.gpu.mig_parent in self._looks:
+                looked_ns[str(uuid)] = self._looks[status.gpu.mig_parent].at_ns
+        kept = [
+            each
+            for each in self._closed
+            if any((each.end_boot_ns or 0) > looked_ns.get(uuid, at_ns) for uuid in each.gpu_uuids)
+        ]
+        self._closed = deque(kept, maxlen=_SEGMENTS_KEPT)
 
     def _share_out(self, reading: GpuReading, found: Drawn, start_ns: int, end_ns: int, hour: int) -> None:
         parts = {

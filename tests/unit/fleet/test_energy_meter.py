@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpud.core.gpu import Gpu, GpuReading, GpuStatus
 from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
 from gpud.core.metering import Phase, Segment
 from gpud.core.records import EnergyDrawn, FleetChange, SegmentClosed, SegmentOpened
+from gpud.fleet import energy_meter
 from gpud.fleet.energy_meter import EnergyMeter
+
+if TYPE_CHECKING:
+    import pytest
 
 S = 1_000_000_000
 A, B = GpuUuid("GPU-a"), GpuUuid("GPU-b")
@@ -118,3 +122,23 @@ def test_the_devices_of_a_gpu_in_mig_mode_share_its_counter_by_memory() -> None:
     box.look(0, a=0)
     box.look(10, a=1_000)
     assert box.drawn == {("wk_1", "active"): 250, ("", "unleased"): 750}
+
+
+def test_what_is_over_is_forgotten_though_a_gpu_that_is_gone_tells_nothing_any_more() -> None:
+    box = _Box(Gpu(uuid=A, name="x", memory_mib=1000), Gpu(uuid=B, name="x", memory_mib=1000))
+    box.look(0, a=0, b=0)
+    for second in range(1, 50):
+        box.segment(second - 1, second, seq=second)
+        box.look(second, a=100 * second)
+    assert box.drawn == {("wk_1", "active"): 4_900}
+    assert len(box.meter._closed) <= 1
+
+
+def test_of_what_was_over_while_nothing_was_told_the_newest_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(energy_meter, "_SEGMENTS_KEPT", 10)
+    box = _Box(Gpu(uuid=A, name="x", memory_mib=1000))
+    box.look(0, a=0)
+    for second in range(1, 41):
+        box.segment(second - 1, second, seq=second)
+    box.look(40, a=4_000)
+    assert box.drawn == {("wk_1", "active"): 1_000, ("", "unleased"): 3_000}
