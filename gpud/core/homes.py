@@ -65,7 +65,8 @@ def _exchange(
         for other, theirs in names.items():
             if uuids[other] not in homes.get(name, ()) or uuids[other] in homes.get(theirs, ()):
                 continue
-            if _suits(world, theirs, uuids[one]):
+            # A container of an earlier spec may be at home where the present one has no room.
+            if _suits(world, theirs, uuids[one]) and _suits(world, name, uuids[other]):
                 uuids[one], uuids[other] = uuids[other], uuids[one]
                 break
 

@@ -137,6 +137,20 @@ def test_a_gpu_that_does_not_suit_is_not_taken_in_exchange() -> None:
     assert brought_home(before, sight) == before
 
 
+def test_nobody_is_brought_to_a_home_that_suits_it_no_more() -> None:
+    grown, other = endpoint("grown"), endpoint("other")
+    needs = replace(grown.spec.gpus, least_memory_mib=40_000)
+    grown = replace(grown, spec=replace(grown.spec, gpus=needs))
+    sight = world([seen(grown), seen(other)], gpus=2, standing=_standing(_standby(grown, 1, 1)))
+    sight = replace(sight, gpus=(GpuStatus(gpu=gpu(0, memory_mib=81_920)), GpuStatus(gpu=gpu(1))))
+    grants = (
+        Grant(endpoint=grown.name, gpu_uuids=(gpu_uuid(0),)),
+        Grant(endpoint=other.name, gpu_uuids=(gpu_uuid(1),)),
+    )
+    before = replace(_nothing(sight), grants=grants)
+    assert brought_home(before, sight) == before
+
+
 def test_standbys_of_different_endpoints_are_made_for_different_gpus() -> None:
     endpoints = [endpoint(f"e{n}", standby=_PARKED) for n in range(3)]
     first = _standby(endpoints[0], 1, 0)
