@@ -63,11 +63,11 @@ class Desk:
             of_key[1] += part_s
 
     def take(self) -> dict[str, float]:
-        """What each key had since this was last asked."""
+        """What each key had since this was last asked; below 0 for what is another key's after all."""
         shares = {}
         for key, (running, sum_s) in list(self.by_key.items()):
             share_s = sum_s + running * self.part_s
-            if share_s > 0:
+            if share_s:
                 shares[key] = share_s
             if running > 0:
                 self.by_key[key][1] = -running * self.part_s

@@ -41,6 +41,15 @@ def test_a_job_is_its_owners_from_its_beginning() -> None:
     assert book.take_shares(W, 3.0) == pytest.approx({"key_a": 3.0})
 
 
+def test_what_was_told_before_a_jobs_owner_was_known_is_taken_back() -> None:
+    book, count = LoadBook(SystemClock()), EndpointCount(0.0)
+    began_s = book.job_began(count, W, "", 0.0)
+    found = Counter(book.take_shares(W, 1.0))
+    book.desk(W, 2.0).move("", "key_a", began_s)
+    found.update(book.take_shares(W, 3.0))
+    assert found == pytest.approx({"": 0.0, "key_a": 3.0})
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 1000), st.integers(1, 500), st.sampled_from("abc")), max_size=12),
     st.lists(st.integers(0, 1500), max_size=4),
