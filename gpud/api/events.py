@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from gpud.api.following import NOTHING_NEW, QUIET_S_MAX, Followers, begun_stream, rest
+from gpud.api.following import NOTHING_NEW, QUIET_S_MAX, Followers, begun_stream, ended_early, rest
 from gpud.api.identity import caller_of
 from gpud.api.operations import Operation, Scope
 from gpud.api.parsing import query_of
 from gpud.api.rendering import answer, cursor_for, position_of
 from gpud.api.schemas.access import EventOrder, EventPage, EventsQuery, event_document
 from gpud.api.services import SERVICES, Services
-from gpud.errors import InvalidRequest, Unauthenticated
+from gpud.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from gpud.ports.store import EventRow
@@ -52,7 +51,7 @@ async def _follow(request: web.Request, query: EventsQuery, position: int) -> we
     with request.app[FOLLOWERS].place():
         seq = await _first_seq(request, request.app[SERVICES], position)
         response = await begun_stream(request)
-        with contextlib.suppress(ConnectionResetError, Unauthenticated):
+        with ended_early(request):
             await _tell(request, response, query, seq)
         return response
 

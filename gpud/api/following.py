@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+import structlog
 from aiohttp import web
 
-from gpud.errors import Unavailable
+from gpud.errors import GpudError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +21,10 @@ QUIET_S_MAX = 15.0
 """After so long without news a comment is sent, which keeps proxies in between from closing."""
 
 NOTHING_NEW = b": nothing new\n\n"
+
+_SERVER_FAULT = 500
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Followers:
@@ -68,3 +73,18 @@ async def rest(stopping: asyncio.Event, wait_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(wait_s):
             await stopping.wait()
+
+
+@contextlib.contextmanager
+def ended_early(request: web.Request) -> Iterator[None]:
+    """End a stream whose head is sent when its reader goes, or when it can be told no more.
+
+    A refusal would be written into the middle of the answer. Who asks again is told it in the usual way.
+    """
+    try:
+        yield
+    except ConnectionResetError:
+        return
+    except GpudError as error:
+        if error.status >= _SERVER_FAULT:
+            _log.warning("stream.ended_early", path=request.path, problem=error.slug, error=error.detail)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from gpud.api.following import NOTHING_NEW, QUIET_S_MAX, Followers, begun_stream, rest
+from gpud.api.following import NOTHING_NEW, QUIET_S_MAX, Followers, begun_stream, ended_early, rest
 from gpud.api.identity import caller_of
 from gpud.api.operations import Operation, Scope
 from gpud.api.parsing import query_of
@@ -19,7 +18,7 @@ from gpud.api.services import SERVICES, Services
 from gpud.core.ids import JobId
 from gpud.core.job import JobState
 from gpud.core.log_cursor import LogCursor
-from gpud.errors import InvalidRequest, NotFound, Unauthenticated
+from gpud.errors import InvalidRequest, NotFound
 from gpud.ports.logs import LogQuery, LogWindow
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ async def _follow(request: web.Request, query: LogQuery) -> web.StreamResponse:
         # Before the head, which could not take back that all is well.
         page = await request.app[SERVICES].archive.read(query)
         response = await begun_stream(request)
-        with contextlib.suppress(ConnectionResetError, Unauthenticated):
+        with ended_early(request):
             await _tell(request, response, query, page)
         return response
 

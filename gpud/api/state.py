@@ -8,14 +8,13 @@ picture that it was told last, and what it gets next leads from there to the new
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
 
-from gpud.api.following import NOTHING_NEW, QUIET_S_MAX, Followers, begun_stream, rest
+from gpud.api.following import NOTHING_NEW, QUIET_S_MAX, Followers, begun_stream, ended_early, rest
 from gpud.api.identity import caller_of
 from gpud.api.operations import Operation, Scope
 from gpud.api.parsing import query_of
@@ -25,7 +24,6 @@ from gpud.api.schemas.standby import standby_document
 from gpud.api.schemas.state import StateDocument, StateQuery, daemon_state, endpoint_state
 from gpud.api.services import SERVICES
 from gpud.core.state_changes import changes_between
-from gpud.errors import Unauthenticated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,7 +154,7 @@ async def _follow(request: web.Request, feed: StateFeed) -> web.StreamResponse:
     with request.app[VIEWERS].place():
         seen = await feed.now()  # Before the head, which could not take back that all is well.
         response = await begun_stream(request)
-        with contextlib.suppress(ConnectionResetError, Unauthenticated):
+        with ended_early(request):
             await response.write(_event("snapshot", seen, _snapshot(seen)))
             await _tell(request, response, feed, seen)
         return response
