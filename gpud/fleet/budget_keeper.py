@@ -112,6 +112,9 @@ class BudgetKeeper:
         state.budgets_spent, state.keys_spent = judgement.endpoints, judgement.keys
         for passed in judgement.passed:
             budget = passed.budget
+            since_ms, percent = self.told.get(budget.id, (0, 0))
+            if since_ms == passed.since_ms and percent >= passed.percent:
+                continue  # an earlier look told it, which was not heard when this one looked
             self.told[budget.id] = (passed.since_ms, passed.percent)
             self._journal.add(BudgetTold(budget=budget.id, since_ms=passed.since_ms, percent=passed.percent))
             self._reconciler.record("budget.threshold_passed", passed.facts, endpoint=budget.endpoint)
