@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from gpud.core.superseded import without_superseded
 from gpud.errors import StorageFull
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class Journal:
         try:
             await self._store.record(batch)
         except StorageFull as error:
-            self._pending = batch + self._pending
+            # The disk may be full for days, and each try writes all of this.
+            self._pending = without_superseded((*batch, *self._pending))
             if self.full_since_s is None:
                 self.full_since_s = self._clock.now_s()
                 waiting = len(self._pending)
