@@ -21,7 +21,7 @@ _BEGIN = rb"(?:\b|(?<=\\[nrtbf]))"
 _PLAIN_LITERALS = (
     re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
     re.compile(_BEGIN + rb"(?i:bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"),
-    re.compile(rb"(?<=://)[^/\s:@\"']*:[^/\s@\"']+(?=@)"),
+    re.compile(rb"(?<=://)[^/\s:@\"']*:[^/\s\"']+(?=@)"),
     re.compile(_BEGIN + rb"whsec_[A-Za-z0-9+/=_-]{8,}"),
     re.compile(
         _BEGIN + rb"(?:hf|sk|pk|rk|ghp|gho|ghs|ghu|glpat|xox[abprs]|dckr_pat|nvapi)[-_][A-Za-z0-9_-]{12,}"
@@ -34,7 +34,8 @@ _PLAIN_LITERALS = (
 """Secrets that are known by their spelling. 48 hex digits are the token of a worker."""
 _ASSIGNED = re.compile(
     rb"(?i)((?:\\?[\"'])?(?<![\w.-])[\w.-]*"
-    rb"(?:passw(?:or)?d|secret|token|api[_-]?key|credential|private_key)[\w.-]*"
+    rb"(?:passw(?:or)?d|passphrase|secret|token|credential|(?:api|access|private|signing|encryption)[_-]?key)"
+    rb"[\w.-]*"
     rb"(?:\\?[\"'])?\s*[=:]\s*)"
     rb"(\\\"(?:(?!\\\").)*\\\"|\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^\s,;&\"'\\}]+)"
 )

@@ -45,6 +45,7 @@ def test_fields_that_may_be_secret_are_hidden_and_others_are_not(document: objec
     [
         ("Authorization: Bearer abcdefgh.12345", "abcdefgh.12345"),
         ("pull https://user:pa55word@registry/x", "pa55word"),
+        ("pull https://user:pa55@word@registry/x", "word"),
         ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
         ("using hf_abcdefghijklmnopqr", "hf_abcdefghijklmnopqr"),
         ("OPENAI sk-proj-abcdefghijkl", "sk-proj-abcdefghijkl"),
@@ -52,6 +53,9 @@ def test_fields_that_may_be_secret_are_hidden_and_others_are_not(document: objec
         ('{"registry_password": "s3cr3t, value"}', "s3cr3t, value"),
         ("DB_PASSWORD=hunter22 rest", "hunter22"),
         ("DB_PASSWORD=84629173 rest", "84629173"),
+        ("passphrase: s3cr3tvalue", "s3cr3tvalue"),
+        ("AWS_ACCESS_KEY: s3cr3tvalue", "s3cr3tvalue"),
+        ('"signing-key": "s3cr3tvalue"', "s3cr3tvalue"),
         ("a" * 48, "a" * 48),
         ("-----BEGIN EC PRIVATE KEY-----\nMHcCAQ\n-----END EC PRIVATE KEY-----", "MHcCAQ"),
         ("-----BEGIN PRIVATE KEY-----\nMHcCAQ", "MHcCAQ"),
