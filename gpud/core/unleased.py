@@ -68,6 +68,17 @@ class Part:
     leased_ppm: int
 
 
+def spans(watches: Iterable[Watch], period: Period) -> dict[str, tuple[int, int]]:
+    """Of each boot the first and last moment that matters in a period; leases beyond change nothing in it."""
+    found: dict[str, tuple[int, int]] = {}
+    for watch in watches:
+        ahead_ns = watch.start_wall_ms * NS_PER_MS - watch.start_boot_ns
+        begins_ns, ends_ns = period.clip(watch.start_boot_ns + ahead_ns, watch.end_boot_ns + ahead_ns)
+        first_ns, last_ns = found.get(watch.boot_id, (begins_ns - ahead_ns, ends_ns - ahead_ns))
+        found[watch.boot_id] = min(first_ns, begins_ns - ahead_ns), max(last_ns, ends_ns - ahead_ns)
+    return found
+
+
 def parts(watches: Iterable[Watch], holds: Iterable[Hold]) -> Iterator[Part]:
     """Cut what was watched of GPUs where a lease begins or ends; the parts of a watch sum to it."""
     of_gpu: defaultdict[tuple[str, str], list[Hold]] = defaultdict(list)

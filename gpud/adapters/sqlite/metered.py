@@ -13,7 +13,7 @@ from gpud.adapters.sqlite.statements import SQL
 from gpud.core.ids import EndpointName, GpuUuid, WorkerId
 from gpud.core.key_shares import with_shares
 from gpud.core.metering import BILLABLE, Phase
-from gpud.core.unleased import parts, unleased
+from gpud.core.unleased import parts, spans, unleased
 from gpud.core.usage import (
     FINER_NS,
     HOUR_NS,
@@ -134,9 +134,14 @@ def unleased_stretches(connection: sqlite3.Connection, period: Period, *, every_
         every_ns: Of a bucket.
     """
     watches = list(map(metered_rows.watch_of, connection.execute(SQL["gpu_watches"], _reach("", period))))
-    if watches:
-        holds = map(metered_rows.hold_of, connection.execute(SQL["leases_all"]))
-        yield from unleased(parts(watches, holds), period, every_ns=every_ns)
+    holds = [
+        metered_rows.hold_of(row)
+        for boot_id, (first_ns, last_ns) in spans(watches, period).items()
+        for row in connection.execute(
+            SQL["leases_reaching_into"], {"boot_id": boot_id, "first_ns": first_ns, "last_ns": last_ns}
+        )
+    ]
+    yield from unleased(parts(watches, holds), period, every_ns=every_ns)
 
 
 def _finer_stretches(

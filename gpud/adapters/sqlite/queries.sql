@@ -197,6 +197,11 @@ SELECT gpu_uuid, worker_id FROM gpu_lease WHERE released_boot_ns IS NULL ORDER B
 SELECT gpu_uuid, worker_id, boot_id, leased_boot_ns, released_boot_ns, memory_mib, of_mib
 FROM gpu_lease ORDER BY id;
 
+-- name: leases_reaching_into
+SELECT gpu_uuid, worker_id, boot_id, leased_boot_ns, released_boot_ns, memory_mib, of_mib FROM gpu_lease
+WHERE boot_id = :boot_id AND leased_boot_ns < :last_ns AND (released_boot_ns IS NULL OR released_boot_ns > :first_ns)
+ORDER BY id;
+
 -- name: leases_of_workers
 SELECT gpu_uuid, worker_id, boot_id, leased_boot_ns, released_boot_ns, memory_mib, of_mib FROM gpu_lease
 WHERE worker_id > :after AND worker_id <= :last

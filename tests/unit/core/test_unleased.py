@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from gpud.core.gpu import WHOLE_PPM
 from gpud.core.ids import GpuUuid
 from gpud.core.metering import Phase
-from gpud.core.unleased import Hold, Watch, parts, unleased
+from gpud.core.unleased import Hold, Watch, parts, spans, unleased
 from gpud.core.usage import FINER_NS, HOUR_NS, NS_PER_MS, Period, UsageBy, usage_rows
 
 GPU = GpuUuid("GPU-a")
@@ -81,3 +81,45 @@ def test_unleased_time_is_in_every_report_and_on_no_bill() -> None:
         rows = usage_rows(unleased(found, Period(), every_ns=every_ns), (), by=by)
         assert sum(row.phases_ns[Phase.UNLEASED] for row in rows) == 5 * S
         assert sum(row.gpu_ns + row.wall_ns + row.cost_micros for row in rows) == 0
+
+
+_SPAN = st.tuples(st.integers(0, 40), st.integers(0, 20))
+
+
+@given(
+    st.lists(_SPAN, max_size=4),
+    st.lists(st.tuples(_SPAN, st.sampled_from("ab"), st.booleans()), max_size=8),
+    st.one_of(st.none(), st.integers(-5, 60)),
+    st.one_of(st.none(), st.integers(-5, 60)),
+)
+def test_leases_beyond_the_spans_of_a_period_change_nothing_in_it(
+    watched: list[tuple[int, int]],
+    leased: list[tuple[tuple[int, int], str, bool]],
+    since: int | None,
+    until: int | None,
+) -> None:
+    noon_ns = NOON_MS * NS_PER_MS
+    period = Period(
+        since_ns=None if since is None else noon_ns + since,
+        until_ns=None if until is None else noon_ns + until,
+    )
+    watches = [watch(start, start + ns, boot) for boot in "ab" for start, ns in watched]
+    holds = [
+        hold(start, None if goes_on else start + ns, 300_000, boot) for (start, ns), boot, goes_on in leased
+    ]
+    reaches = spans(watches, period)
+    near = [
+        each
+        for each in holds
+        if each.boot_id in reaches
+        and each.start_boot_ns < reaches[each.boot_id][1]
+        and (each.end_boot_ns is None or each.end_boot_ns > reaches[each.boot_id][0])
+    ]
+
+    def found(of: list[Hold]) -> Counter[tuple[int, int]]:
+        sums: Counter[tuple[int, int]] = Counter()
+        for each in unleased(parts(watches, of), period, every_ns=HOUR_NS):
+            sums[each.at_ns, each.share_ppm] += each.ns
+        return sums
+
+    assert found(near) == found(holds)
