@@ -55,20 +55,19 @@ async def make_job(request: web.Request) -> web.StreamResponse:
             path=path,
         )
     )
+    headers = {"Idempotent-Replayed": "true"} if replayed else {}
     wait_s = preference_of(",".join(request.headers.getall("Prefer", ()))).wait_s
     if wait_s:
         job = await over(services.jobs.queue, job, wait_s, services.stopping)
         if job.state is JobState.COMPLETED:
             result = await services.jobs.queue.store.payload(job.seq, "result")
-            return _answered(job, result, wait_s)
-    headers = {"Location": f"/v1/jobs/{job.id}", "Preference-Applied": "respond-async"}
-    if replayed:
-        headers["Idempotent-Replayed"] = "true"
+            return _answered(job, result, wait_s, headers)
+    headers |= {"Location": f"/v1/jobs/{job.id}", "Preference-Applied": "respond-async"}
     return answer(JobAccepted(id=job.id, state=job.state), status=202, headers=headers)
 
 
-def _answered(job: Job, result: Payload | None, wait_s: float) -> web.Response:
-    headers = {"X-Gpud-Job-Id": job.id, "Preference-Applied": f"wait={wait_s:.0f}"}
+def _answered(job: Job, result: Payload | None, wait_s: float, headers: dict[str, str]) -> web.Response:
+    headers = headers | {"X-Gpud-Job-Id": job.id, "Preference-Applied": f"wait={wait_s:.0f}"}
     if result is None:
         return web.Response(status=204, headers=headers)
     return web.Response(body=result.content, headers={**headers, "Content-Type": result.content_type})

@@ -81,6 +81,10 @@ async def test_a_request_sent_again_with_its_key_is_one_job_and_another_path_is_
         *(post(site, f"{JOBS}?path=/a", Idempotency_Key="k") for _ in range(2))
     )
     assert document(first)["id"] == document(again)["id"]
+    assert sorted("Idempotent-Replayed" in one.headers for one in (first, again)) == [False, True]
+    await site.worker(shout)
+    waited = await post(site, f"{JOBS}?path=/a", Idempotency_Key="k", Prefer="respond-async, wait=20")
+    assert (waited.status, waited.headers.get("Idempotent-Replayed")) == (200, "true")
     assert (await post(site, f"{JOBS}?path=/b", Idempotency_Key="k")).status == 422
 
 
