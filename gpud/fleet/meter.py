@@ -212,6 +212,8 @@ class Meter:
 
     def idle(self, worker_id: WorkerId) -> None:
         """A worker's last request ended."""
+        if worker_id not in self._open:
+            self._take_shares(worker_id)  # it was gone before its request; nobody will ask for them
         if self._phase(worker_id) is Phase.ACTIVE:
             self._idle_since_ns[worker_id] = self._clock.boot_ns()
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from gpud.adapters.system import SystemClock
 from gpud.core.ids import WorkerId
-from gpud.gateway.inflight import EndpointCount, LoadBook
+from gpud.fleet.meter import Meter
+from gpud.gateway.inflight import EndpointCount, LoadBook, NobodyWatches
 
 W = WorkerId("wk_a")
 
@@ -77,3 +78,15 @@ def test_shares_sum_to_the_time_in_which_anything_ran(
         for key in running:
             expected[key] += 1 / len(running)  # type: ignore[assignment]
     assert found == pytest.approx(expected)
+
+
+def test_what_ran_longer_than_its_worker_was_metered_is_forgotten_with_its_end() -> None:
+    book, count = LoadBook(SystemClock()), EndpointCount(0.0)
+    meter = Meter(SystemClock(), lambda _: None, lambda worker_id: book.take_shares(worker_id, 2.0))
+    watcher = NobodyWatches()
+    watcher.worker_idle = meter.idle  # type: ignore[method-assign]
+    book.watcher = watcher
+    book.dispatched(count, W, "key_a", 0.0, was_held=False)
+    book.take_shares(W, 1.0)
+    book.released(count, W, "key_a", 2.0)
+    assert book._desks._desks == {}
