@@ -261,8 +261,10 @@ class DockerExec:
 
     async def _tell_not_started(self, request: ExecRequest) -> None:
         """Raise what the engine wrote into the output instead of running the command, if it did."""
-        async with asyncio.timeout(_END_S_MAX):
-            found = await self.read()
+        found = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_END_S_MAX):
+                found = await self.read()
         said = "" if found is None else found[1].decode(errors="replace").strip()
         program = request.command[0]
         absent = "no such file or directory" in said or "executable file not found" in said
