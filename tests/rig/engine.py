@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 NVIDIA_HOOK_DIR = Path(__file__).parent / "nvidia"
+_ONE_AT_A_TIME_DIR = Path(__file__).parent / "one_at_a_time"
 RUN_ROOT = Path("/run/gpud-rig")
 
 _START_TIMEOUT_S = 30.0
@@ -195,7 +196,9 @@ class PrivateEngine(Engine):
 
     def freeze(self) -> None:
         """Stops dockerd from being scheduled: it accepts connections and answers nothing."""
-        leftovers.send_signal(self._pid("dockerd"), signal.SIGSTOP)
+        leftovers.send_signal(pid := self._pid("dockerd"), signal.SIGSTOP)
+        if not leftovers.wait_until(lambda: leftovers.is_stopped(pid), timeout_s=10.0, every_s=0.01):
+            raise EngineFailed("dockerd goes on although it was stopped")
 
     def thaw(self) -> None:
         """Lets a frozen dockerd run again."""
@@ -274,7 +277,7 @@ class PrivateEngine(Engine):
     def _spawn(self, program: str, *arguments: str) -> None:
         # Without `outlive` the kernel ends the engine when the tests die, however they die.
         leash = () if self._outlive else ("setpriv", "--pdeathsig", "TERM")
-        path = f"{NVIDIA_HOOK_DIR}:{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+        path = f"{NVIDIA_HOOK_DIR}:{_ONE_AT_A_TIME_DIR}:{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
         with (self.run_dir / f"{program}.log").open("ab") as log:
             process = subprocess.Popen(
                 [*leash, program, *arguments],

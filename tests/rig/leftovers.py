@@ -78,6 +78,14 @@ def send_signal(pid: int, number: int) -> None:
         return
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether SIGSTOP has reached every thread of a process: until then one may still answer."""
+    states = [
+        task.read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").glob("*/stat")
+    ]
+    return set(states) == {"T"}
+
+
 def kill_containers(run_dir: Path) -> None:
     """SIGKILLs every container of the engine whose run folder this is, and the shims that hold them.
 
