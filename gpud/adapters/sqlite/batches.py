@@ -8,6 +8,7 @@ that fails it is undone and each is run alone, so what is refused is refused alo
 from __future__ import annotations
 
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -32,7 +33,7 @@ class Mixed(Exception):
     """What operations of a kind found is not the same for all, so each must look for itself."""
 
 
-class Kind:
+class Kind(ABC):
     """An operation that can be run together with others of its class.
 
     Attributes:
@@ -44,18 +45,18 @@ class Kind:
     __slots__ = ()
     turn: ClassVar[int]
 
+    @abstractmethod
     def __call__(self, connection: sqlite3.Connection, /) -> Any:  # noqa: ANN401 - each class has its own
         """Run this one alone."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def together(cls, operations: Sequence[Any], connection: sqlite3.Connection) -> Sequence[Any]:
         """Run all of them; returns their results in order.
 
         Raises:
             Mixed: They must be run alone; what was done is undone.
         """
-        raise NotImplementedError
 
 
 def commit(operations: Sequence[Operation[Any]], connection: sqlite3.Connection) -> list[Any]:

@@ -38,7 +38,7 @@ SECRETS = {
     "an old revision's value": "formerly-used-value",
     "a value on a command line": "cmd-s3cr3t-value",
     "a registry's password": "correct horse battery",
-    "a webhook's address": "https://hooks.example/T000/B000/XXXX",
+    "a webhook's address": "https://hooks.example/T7/B9/k3yInThePath",
     "a webhook's secret": "a secret of somebody's own choice",
     "an API key": "gpud_abcdefghijkl_" + "a2" * 26,
     "the user's own key": "gpud_mmmmmmmmmmmm_" + "b3" * 26,
