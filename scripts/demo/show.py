@@ -50,6 +50,7 @@ def show_address(daemon: LocalDaemon) -> None:
     console.print(f"             {daemon.url}/e/embeddings/v1/embeddings \\", soft_wrap=True)
     console.print("""             -d '{"model": "all-MiniLM-L6-v2", "input": "hello"}'""", soft_wrap=True)
     socket = daemon.run_dir / "api.sock"
+    console.print(f"  browse   {daemon.url}/ (sign in with the key)", soft_wrap=True)
     console.print(f"  look     GPUD_SOCKET={socket} .venv/bin/gpud endpoint ls", soft_wrap=True)
     console.print(f"  stop     {daemon.stop_command}")
 
