@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from gpud.core.budget import BudgetPeriod
+from gpud.core.budget import Budget, BudgetPeriod
 
 
 class Section(BaseModel):
@@ -79,4 +80,15 @@ class BudgetsSettings(Section):
     check_s: Annotated[float, Field(ge=1, le=600)] = 15.0
     """Between two looks at what was used."""
     limits: Annotated[tuple[BudgetSettings, ...], Field(max_length=1000)] = ()
-    """The budgets; of several for one endpoint or key each holds."""
+    """For each endpoint or key one of money and one of GPU time a day and a month; each holds."""
+
+    @model_validator(mode="after")
+    def _one_of_a_kind(self) -> Self:
+        """What was told of a budget is kept under its id."""
+        kinds = Counter(Budget(**limit.model_dump()).id for limit in self.limits)
+        twice = [kind for kind, times in kinds.items() if times > 1]
+        if twice:
+            raise ValueError(
+                f"limits: more than one budget of {', '.join(twice)}; keep the smaller, which decides"
+            )
+        return self

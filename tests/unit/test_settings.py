@@ -230,3 +230,12 @@ def test_static_gpus_are_declared_when_they_are_the_source(write: Path) -> None:
 def test_two_static_gpus_never_share_a_uuid(write: Path) -> None:
     refused = refusal(write, "[[gpus.static]]\nuuid = 'card-0'\n[[gpus.static]]\nuuid = 'card-0'\n")
     assert "two GPUs have the same uuid" in refused.detail
+
+
+def test_two_budgets_of_one_kind_for_the_same_owner_are_refused_by_name(write: Path) -> None:
+    """They would share what was told of them, and only the smaller could ever decide."""
+    limit = '[[budgets.limits]]\nendpoint = "llm"\nper = "day"\n'
+    refused = refusal(write, f"{limit}gpu_s = 60\n{limit}gpu_s = 90\n")
+    assert "endpoint llm gpu time a day" in refused.detail
+    write.write_text(f"{limit}gpu_s = 60\n{limit}micros = 90\n")
+    assert len(load_settings(write).budgets.limits) == 2
