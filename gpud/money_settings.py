@@ -1,19 +1,14 @@
-"""Sections of gpud.toml about what is paid, and what all sections have in common."""
+"""The sections of gpud.toml about what is paid."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import Annotated, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
 from gpud.core.budget import Budget, BudgetPeriod
-
-
-class Section(BaseModel):
-    """A part of gpud.toml: refuses what it does not know, and never changes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+from gpud.section import Section
 
 
 class GpuPriceSettings(Section):

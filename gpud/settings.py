@@ -11,7 +11,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from gpud.core.gpu import GpuAttach
 from gpud.errors import BadSettings
-from gpud.money_settings import BudgetsSettings, EnergySettings, PriceSettings, Section
+from gpud.money_settings import BudgetsSettings, EnergySettings, PriceSettings
+from gpud.section import Section
 
 
 class ServerSettings(Section):
