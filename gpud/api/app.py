@@ -43,9 +43,9 @@ from gpud.api.hosts import hosts_middleware, set_hosts
 from gpud.api.idempotency import idempotency_middleware
 from gpud.api.identity import ADMINISTRATOR_UIDS, identity_middleware
 from gpud.api.job_drain import DRAIN, Drain
-from gpud.api.openapi import openapi_document
 from gpud.api.operations import add_operations
 from gpud.api.problems import BODY_BYTES_MAX, REQUEST_ID, problems_middleware
+from gpud.api.self_description import SelfDescription
 from gpud.api.services import SERVICES, Services
 from gpud.ports.readings import Readings
 from gpud.ports.traffic import GatewayReading
@@ -188,7 +188,7 @@ def build_api(
     app[dashboard.BUNDLE] = dashboard.Bundle(dashboard.FOLDER)
     app[execs.SESSIONS] = Counter()
     app[DRAIN] = Drain(jobs_.queue)
-    app[system.OPENAPI] = openapi_document(ALL_OPERATIONS, version=control.health().version)
+    app[system.SELF_DESCRIPTION] = SelfDescription(ALL_OPERATIONS, version=control.health().version)
     add_operations(app, ALL_OPERATIONS)
     app.on_response_prepare.append(_add_headers)
     app.on_shutdown.append(_end_endless_answers)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from aiohttp import web
 
 from gpud.api.identity import may_read
 from gpud.api.operations import Operation, Scope
-from gpud.api.pages import docs_page, page_headers, problem_page, problem_text
+from gpud.api.pages import page_headers, problem_page, problem_text
 from gpud.api.rendering import answer
 from gpud.api.schemas.access import LiveDocument, ReadyDocument, SystemDocument, system_document
 from gpud.api.schemas.problem import OpenApiDocument
+from gpud.api.self_description import SelfDescription
 from gpud.api.services import SERVICES
 from gpud.errors import NotFound
 from gpud.settings import Settings
 
-OPENAPI: web.AppKey[dict[str, Any]] = web.AppKey("OPENAPI", dict)
+SELF_DESCRIPTION: web.AppKey[SelfDescription] = web.AppKey("SELF_DESCRIPTION", SelfDescription)
 
 
 async def show_live(_request: web.Request) -> web.StreamResponse:
@@ -49,14 +47,13 @@ async def show_settings(request: web.Request) -> web.StreamResponse:
 
 async def show_openapi(request: web.Request) -> web.StreamResponse:
     """The OpenAPI document."""
-    return web.Response(body=json.dumps(request.app[OPENAPI]).encode(), content_type="application/json")
+    return web.Response(body=await request.app[SELF_DESCRIPTION].document(), content_type="application/json")
 
 
 async def show_docs(request: web.Request) -> web.StreamResponse:
     """The API's reference as a page that loads nothing from anywhere."""
-    return web.Response(
-        text=docs_page(request.app[OPENAPI]), content_type="text/html", headers=page_headers()
-    )
+    page = await request.app[SELF_DESCRIPTION].page()
+    return web.Response(text=page, content_type="text/html", headers=page_headers())
 
 
 async def show_problem(request: web.Request) -> web.StreamResponse:

@@ -11,8 +11,12 @@ _GC_THRESHOLDS = (10_000, 20, 50)
 
 
 def tune_process() -> None:
-    """Call once, when everything is built: what exists now is never looked at by the collector again."""
+    """Call once, when everything is built: what exists now is never looked at by the collector again.
+
+    Whoever starts the process may leave the collector off until then; it is on afterwards.
+    """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
+    gc.enable()
