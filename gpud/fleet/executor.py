@@ -11,7 +11,7 @@ import structlog
 
 from gpud.core.actions import Action, action_for
 from gpud.core.worker import Cause, WorkerState
-from gpud.errors import Unavailable
+from gpud.errors import LaunchFailed, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -172,7 +172,7 @@ class Executor:
         while True:
             try:
                 await effort(worker_id)
-            except Unavailable as error:
+            except (Unavailable, LaunchFailed) as error:  # the second of a container that cannot be stopped
                 wait_s = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
                 log.warning(
                     "worker.action_postponed",

@@ -9,7 +9,7 @@ from gpud.core.endpoint import EndpointType
 from gpud.core.image_gc import ImagePolicy
 from gpud.core.pricing import Tariff
 from gpud.core.redaction import Redactor, secret_values
-from gpud.errors import Unavailable
+from gpud.errors import StoreUnusable, Unavailable
 from gpud.ports.logs import LogCapture, NoLogCapture
 from gpud.ports.worker_line import NoLine
 
@@ -109,7 +109,10 @@ class Hands:
         if endpoint is None:
             return ()
         registry = endpoint.spec.registry
-        credential = await self.access.registry(registry) if registry else None
+        try:
+            credential = await self.access.registry(registry) if registry else None
+        except StoreUnusable:
+            credential = None  # It cannot be decrypted: no pull used it, and no worker is ever told it.
         told = (*endpoint.spec.env, *self._line_of(endpoint, worker_id))
         return (*secret_values(told), *((credential.password,) if credential else ()))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gpud.core.standby import StandbyState
-from gpud.errors import GpudError, ImageNotFound, Unavailable
+from gpud.errors import GpudError, ImageNotFound, LaunchFailed, Unavailable
 from gpud.fleet.launches import launch_for
 from gpud.ports.containers import ContainerStatus
 
@@ -51,6 +51,7 @@ class StandbyKeeper:
         self._running: dict[WorkerId, tuple[StandbyState, asyncio.Task[None]]] = {}
         self._hands_free = False
         self._closed = False
+        self._said: dict[WorkerId | Rung, str] = {}
 
     async def survey(self, others: Mapping[Rung, str]) -> None:
         """Find out which rungs this box can have.
@@ -124,13 +125,22 @@ class StandbyKeeper:
         """Destroy standbys that were triggered by a daemon that ended before it could write so.
 
         Their applications run, on GPUs that nothing says are taken; so this comes before anybody may start.
+        One that cannot be looked at may be such a one.
         """
         for standby in list(self._hands.state.standbys.values()):
             tier = self._tiers.get(standby.rung)
-            if standby.state is StandbyState.READY and tier is not None and await tier.was_left(standby):
+            if standby.state is not StandbyState.READY or tier is None:
+                continue
+            why, counts = "It was triggered by a daemon that ended at that moment.", False
+            try:
+                was_left = await tier.was_left(standby)
+            except Unavailable:
+                raise
+            except GpudError as error:
+                was_left, why, counts = True, f"Whether it was triggered cannot be told. {error.detail}", True
+            if was_left:
                 await self._destroy(standby)
-                why = "It was triggered by a daemon that ended at that moment."
-                self._hands.reconciler.tell(partial(self._standbys.failed, standby.id, why, counts=False))
+                self._hands.reconciler.tell(partial(self._standbys.failed, standby.id, why, counts=counts))
 
     def needs_engine(self, worker_id: WorkerId) -> bool:
         """Whether starting this worker is a start of the engine."""
@@ -143,11 +153,40 @@ class StandbyKeeper:
         for standby in list(self._hands.state.standbys.values()):
             if standby.state is StandbyState.READY:
                 await self._judge(standby, seen.get(standby.id), engine_was_away=engine_was_away)
-        state = self._hands.state
         for tier in self._tiers.values():
-            for worker_id in await tier.leftovers():
-                if worker_id not in state.standbys and worker_id not in state.workers:
-                    await tier.discard(worker_id)
+            await self._tidy(tier)
+
+    async def _tidy(self, tier: Tier) -> None:
+        """Let go of what is kept for containers that are gone; what cannot be is tried again next time."""
+        state = self._hands.state
+        try:
+            leftovers = await tier.leftovers()
+        except Unavailable:
+            raise
+        except GpudError as error:
+            self._say(tier.rung, error.detail)
+            return
+        self._said.pop(tier.rung, None)
+        for worker_id in leftovers:
+            if worker_id not in state.standbys and worker_id not in state.workers:
+                await self._let_go(tier, worker_id)
+
+    async def _let_go(self, tier: Tier, worker_id: WorkerId) -> None:
+        """Have a rung forget a container; what it cannot forget now is a leftover that is met again."""
+        try:
+            await tier.discard(worker_id)
+        except Unavailable:
+            raise
+        except GpudError as error:
+            self._say(worker_id, error.detail)
+        else:
+            self._said.pop(worker_id, None)
+
+    def _say(self, about: WorkerId | Rung, detail: str) -> None:
+        """Say once what is tried again and again."""
+        if self._said.get(about) != detail:
+            self._said[about] = detail
+            log.warning("standby.not_tidied", about=about, error=detail)
 
     async def look_at(self, standby_id: WorkerId) -> None:
         """Look at one standby whose container an event named."""
@@ -164,11 +203,20 @@ class StandbyKeeper:
         elif tier is None:
             why = "This daemon does not know its rung."
         else:
-            why = await tier.kept(standby, seen)
+            why = await self._left_rung(tier, standby, seen)
         if why:
             ended_by_itself = seen is not None and seen.status is ContainerStatus.EXITED
             counts = ended_by_itself and not engine_was_away
             self._hands.reconciler.tell(lambda: self._standbys.failed(standby.id, why, counts=counts))
+
+    @staticmethod
+    async def _left_rung(tier: Tier, standby: Standby, seen: SeenContainer) -> str:
+        try:
+            return await tier.kept(standby, seen)
+        except Unavailable:
+            raise
+        except GpudError as error:
+            return f"Whether it is still there cannot be told. {error.detail}"
 
     async def _prepare(self, standby_id: WorkerId) -> None:
         standby = self._hands.state.standbys.get(standby_id)
@@ -208,7 +256,7 @@ class StandbyKeeper:
     async def _destroy(self, standby: Standby) -> None:
         tier = self._tiers.get(standby.rung)
         if tier is not None:
-            await tier.discard(standby.id)
+            await self._let_go(tier, standby.id)
         await self._hands.runtime.remove_worker(standby.id)
 
     async def _after(
@@ -223,7 +271,7 @@ class StandbyKeeper:
         while True:
             try:
                 await effort(standby_id)
-            except Unavailable as error:
+            except (Unavailable, LaunchFailed) as error:
                 wait_s = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
                 log.warning("standby.postponed", standby=standby_id, error=error.detail, retry_in_s=wait_s)
                 attempt += 1

@@ -10,7 +10,7 @@ import structlog
 
 from gpud.core.adoption import ContainerFacts, Verdict, judge_containers
 from gpud.core.worker import Cause, WorkerEvent, WorkerState
-from gpud.errors import DependencyDown
+from gpud.errors import DependencyDown, GpudError
 from gpud.fleet.outcomes import ended_event
 from gpud.fleet.views import warnings_of
 from gpud.ports.containers import ContainerStatus
@@ -40,6 +40,7 @@ class Sweeper:
         self._engine_answered_ns = hands.clock.wall_ns()
         self._up: bool | None = None
         self._strays_since_s: dict[WorkerId, float] = {}
+        self._stuck: dict[WorkerId, str] = {}
         self._hurry = asyncio.Event()
         self.tried_s = hands.clock.now_s()
 
@@ -173,9 +174,20 @@ class Sweeper:
         )
 
     async def _remove_stray(self, worker_id: WorkerId) -> None:
+        """Remove a container that nobody asked for; one that stays is tried again in later sweeps.
+
+        Whether the engine answers at all is known from the sweep's other questions.
+        """
         runtime, reconciler = self._hands.runtime, self._hands.reconciler
-        tail = await self._hands.last_output(worker_id, bytes_max=4096)
-        await runtime.remove_worker(worker_id)
+        try:
+            tail = await self._hands.last_output(worker_id, bytes_max=4096)
+            await runtime.remove_worker(worker_id)
+        except GpudError as error:
+            if self._stuck.get(worker_id) != error.detail:
+                self._stuck[worker_id] = error.detail
+                log.warning("worker.stray_not_removed", worker=worker_id, error=error.detail)
+            return
+        self._stuck.pop(worker_id, None)
         reconciler.tell(
             lambda: reconciler.record("worker.stray_removed", {"log_tail": tail}, worker_id=worker_id)
         )

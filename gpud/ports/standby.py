@@ -30,7 +30,8 @@ class Tier(Protocol):
     Checkpoints are tiers too: `enter` writes the image of a process and lets it go, `leave` restores
     it. Whatever fails, the fleet destroys the container and starts cold.
 
-    Every method raises DependencyDown when the engine does not answer in time.
+    Every method raises DependencyDown when the engine does not answer in time, and LaunchFailed when it is
+    this container, or what the rung keeps for it, that cannot be used.
     """
 
     @property

@@ -27,6 +27,7 @@ class FakeParkedTier:
 
     Attributes:
         broken: What the shim says where it cannot run; empty where it can.
+        unreadable: What the disk says where the files of parked containers are; empty while it reads.
     """
 
     rung = Rung.PARKED
@@ -34,13 +35,17 @@ class FakeParkedTier:
 
     def __init__(self, runtime: FakeRuntime, *, wall_ns: Callable[[], int]) -> None:
         self.broken = ""
+        self.unreadable = ""
         self._runtime = runtime
         self._wall_ns = wall_ns
+        self._kept_for: set[WorkerId] = set()
 
     async def unavailable(self) -> str:
         return ""
 
     async def enter(self, launch: WorkerLaunch) -> SeenContainer:
+        self._read()
+        self._kept_for.add(launch.worker_id)
         seen = await self._runtime.start_worker(replace(launch, hold=_HOLD))
         if self.broken:
             self._runtime.crash(launch.worker_id, exit_code=126)
@@ -57,19 +62,27 @@ class FakeParkedTier:
         return Woken(address=address, started_ns=self._wall_ns())
 
     async def kept(self, standby: Standby, seen: SeenContainer) -> str:
+        self._read()
         if seen.status is not ContainerStatus.RUNNING:
             return f"The container ended while it was parked, with code {seen.exit_code}."
         return "" if seen.address == standby.address else "Its address changed."
 
     async def was_left(self, standby: Standby) -> bool:
+        self._read()
         found = self._runtime.containers.get(standby.id)
         return found is not None and found.running and not found.held
 
     async def discard(self, worker_id: WorkerId) -> None:
-        pass
+        self._read()
+        self._kept_for.discard(worker_id)
 
     async def leftovers(self) -> tuple[WorkerId, ...]:
-        return ()
+        self._read()
+        return tuple(sorted(self._kept_for))
+
+    def _read(self) -> None:
+        if self.unreadable:
+            raise LaunchFailed(f"A file of a parked worker cannot be used: {self.unreadable}.")
 
 
 def fake_tiers(runtime: FakeRuntime, *, wall_ns: Callable[[], int]) -> tuple[Tier, ...]:

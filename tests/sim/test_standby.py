@@ -11,6 +11,7 @@ from gpud.core.ids import EndpointName, WorkerId
 from gpud.core.standby import Rung, StandbyMode, StandbyPolicy, StandbyState
 from gpud.core.worker import WorkerState
 from gpud.ports.containers import ContainerStatus
+from tests.fakes.tiers import FakeParkedTier
 from tests.sim.clients import Outcome
 from tests.sim.final import check_calm
 from tests.sim.sim import Sim
@@ -96,6 +97,49 @@ def test_what_a_daemon_triggered_and_could_not_write_down_is_gone_before_anybody
         assert "triggered by a daemon that ended" in str(failed)
         sim.run(for_s=100)
         assert _stands_by(sim) != standby
+        check_calm(sim)
+
+
+def _unreadable(sim: Sim, why: str) -> None:
+    (parked,) = (tier for tier in sim.box.tiers if isinstance(tier, FakeParkedTier))
+    parked.unreadable = why
+
+
+def test_a_standby_whose_files_cannot_be_read_keeps_no_daemon_from_starting() -> None:
+    with Sim(12) as sim:
+        _deploy(sim, Rung.PARKED)
+        standby = WorkerId(_stands_by(sim))
+        sim.deploy("other", _ONE)
+        sim.crash_daemon()
+        sim.ask(lambda: sim.runtime.release(standby, {}))
+        _unreadable(sim, "[Errno 5] Input/output error")
+        sim.restart()
+        other = sim.request("other", takes_s=0.1)
+        sim.run(for_s=60)
+        assert other.outcome is Outcome.ANSWERED
+        assert not sim.box.breaches, "nobody started beside what may have been triggered"
+        assert not sim.events("gpu.health_changed"), "nobody was met on the GPU"
+        assert standby not in sim.runtime.containers
+        told = [facts["detail"] for facts in sim.events("standby.failed")]
+        assert "Input/output error" in str(told[0])
+        _unreadable(sim, "")
+        sim.run(for_s=600)
+        assert _stands_by(sim) != standby, "the rung is tried again"
+        check_calm(sim)
+
+
+def test_a_disk_that_goes_bad_under_parked_containers_ends_no_daemon() -> None:
+    with Sim(13) as sim:
+        _deploy(sim, Rung.PARKED)
+        standby = WorkerId(_stands_by(sim))
+        _unreadable(sim, "[Errno 5] Input/output error")
+        sim.run(for_s=60)
+        assert standby not in sim.runtime.containers
+        request = sim.request("echo", takes_s=0.1)
+        sim.run(for_s=60)
+        assert request.outcome is Outcome.ANSWERED
+        _unreadable(sim, "")
+        sim.run(for_s=600)
         check_calm(sim)
 
 

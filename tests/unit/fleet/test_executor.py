@@ -8,7 +8,7 @@ import pytest
 
 from gpud.core.actions import Action
 from gpud.core.worker import WorkerState
-from gpud.errors import DependencyDown
+from gpud.errors import DependencyDown, LaunchFailed
 from gpud.fleet.executor import Executor
 from gpud.fleet.state import FleetState
 from tests.unit.core.making import worker, worker_id
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gpud.core.ids import WorkerId
+    from gpud.errors import GpudError
 
 _S = WorkerState
 
@@ -189,9 +190,10 @@ def test_before_adoption_workers_are_probed_and_nothing_else() -> None:
     _story(tell, hands_free=False)
 
 
-def test_an_engine_that_is_away_is_tried_again_and_again_with_growing_pauses() -> None:
+@pytest.mark.parametrize("why", [DependencyDown("away"), LaunchFailed("It stays frozen.")])
+def test_what_cannot_be_done_now_is_tried_again_and_again_with_growing_pauses(why: GpudError) -> None:
     async def tell(rig: _Rig) -> None:
-        rig.errors[Action.STOP] = [DependencyDown("away") for _ in range(7)]
+        rig.errors[Action.STOP] = [why] * 7
         await rig.come_to(_S.STOPPING)
         began_s = asyncio.get_running_loop().time()
         while rig.told.count("stop begins") < 8:  # noqa: ASYNC110 - in virtual time

@@ -7,11 +7,15 @@ import pytest
 
 from gpud.core.endpoint import ScalePolicy
 from gpud.core.worker import Cause, WorkerState
+from gpud.errors import DependencyDown
+from gpud.ports.images import RegistryCredential
 from tests.fakes.faults import Fault, FaultKind
 from tests.fakes.runtime import FakeContainer
+from tests.sim.clients import Outcome
 from tests.unit.core.making import worker_id
 
 if TYPE_CHECKING:
+    from gpud.core.ids import WorkerId
     from gpud.core.worker import Worker
     from tests.sim.sim import Sim
 
@@ -101,6 +105,48 @@ def test_a_daemon_that_starts_removes_strays_at_once(sim: Sim) -> None:
     sim.restart()
     sim.run(for_s=1)
     assert worker_id(7) not in sim.runtime.containers
+
+
+def test_a_stray_that_cannot_be_removed_holds_up_nobody_and_is_tried_again(sim: Sim) -> None:
+    before = _ready(sim)
+    _stray(sim, before)
+    stuck = DependencyDown("The container is still being removed.")
+    remove = sim.runtime.remove_worker
+
+    async def remove_others(worker_id: WorkerId) -> None:
+        if worker_id == stray:
+            raise stuck
+        await remove(worker_id)
+
+    stray = worker_id(7)
+    sim.runtime.remove_worker = remove_others  # type: ignore[method-assign]
+    sim.restart()
+    sim.run(for_s=90)
+    assert sim.ask(sim.up.fleet.control.health).ready
+    assert not sim.events("engine.lost")
+    request = sim.request("echo")
+    sim.run(for_s=5)
+    assert request.outcome is Outcome.ANSWERED
+    sim.runtime.remove_worker = remove  # type: ignore[method-assign]
+    sim.run(for_s=30)
+    assert stray not in sim.runtime.containers
+
+
+def test_a_registry_password_that_cannot_be_decrypted_ends_no_daemon(sim: Sim) -> None:
+    password = RegistryCredential(host="registry.example", username="me", password="secret")
+    sim.do(sim.up.store.access.put_registry("hub", password, at_ms=0))
+    sim.images.build("echo:1")
+    sim.deploy("echo", ScalePolicy(max_workers=1))
+    spec = replace(sim.spec("echo", gpus=1, image="echo:1"), registry="hub")
+    sim.do(sim.up.fleet.control.deploy(spec))
+    sim.box.database.execute("UPDATE registry SET password_sealed = zeroblob(32)")
+    sim.request("echo")
+    sim.run_until(lambda: any(w.state is WorkerState.READY for w in sim.workers()), within_s=30)
+    [ready] = sim.workers("echo")
+    sim.ask(lambda: sim.runtime.crash(ready.id, exit_code=7))
+    sim.run(for_s=5)
+    [facts] = sim.events("worker.failed")
+    assert "Last output: listening" in str(facts["detail"])
 
 
 def test_an_engine_that_goes_and_returns_is_told_once_each(sim: Sim) -> None:
