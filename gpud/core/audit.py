@@ -82,12 +82,17 @@ def segment_breaches(segments: Sequence[Segment]) -> Iterator[str]:
         elif after.start_boot_ns < before.end_boot_ns:
             overlap_ns = before.end_boot_ns - after.start_boot_ns
             yield f"Worker {worker_id}: segments {before.seq} and {after.seq} overlap by {overlap_ns} ns."
-        elif after.start_boot_ns > before.end_boot_ns and before.close_reason != Cause.FELL_ASLEEP:
+        elif after.start_boot_ns > before.end_boot_ns and not _fell_asleep(before):
             gap_ns = after.start_boot_ns - before.end_boot_ns
             yield (
                 f"Worker {worker_id}: {gap_ns} ns between segments {before.seq} and {after.seq} "
                 "are metered nowhere."
             )
+
+
+def _fell_asleep(segment: Segment) -> bool:
+    """Whether a worker gave its GPUs back with the end of a segment, to take others when it wakes."""
+    return segment.close_reason == Cause.FELL_ASLEEP
 
 
 def lease_overlaps(leases: Iterable[LeaseRecord]) -> Iterator[str]:
@@ -239,7 +244,10 @@ def total_breaches(groupings: Mapping[str, Sequence[UsageRow]]) -> Iterator[str]
 
 
 def _metered_holds(segments: Sequence[Segment]) -> Iterator[tuple[GpuUuid, str, int, int | None]]:
-    """Join segments that follow each other on the same GPUs: what a lease of them would be."""
+    """Join segments that follow each other on the same GPUs: what a lease of them would be.
+
+    A worker that wakes in the moment it fell asleep has another lease all the same.
+    """
     run: list[Segment] = []
     for segment in segments:
         if run and not _continues(run[-1], segment):
@@ -253,6 +261,7 @@ def _metered_holds(segments: Sequence[Segment]) -> Iterator[tuple[GpuUuid, str, 
 def _continues(before: Segment, after: Segment) -> bool:
     return (
         before.boot_id == after.boot_id
+        and not _fell_asleep(before)
         and before.end_boot_ns == after.start_boot_ns
         and before.gpu_uuids == after.gpu_uuids
     )

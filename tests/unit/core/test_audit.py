@@ -17,7 +17,7 @@ from gpud.core.audit import (
 from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
 from gpud.core.metering import Phase, Segment
 from gpud.core.usage import UsageRow
-from gpud.core.worker import Worker, WorkerState
+from gpud.core.worker import Cause, Worker, WorkerState
 
 A, B = GpuUuid("GPU-a"), GpuUuid("GPU-b")
 
@@ -132,6 +132,18 @@ def test_time_of_two_boots_is_not_compared() -> None:
 )
 def test_lease_time_that_is_not_what_was_metered_is_found(leases: list[LeaseRecord]) -> None:
     assert list(lease_time_breaches(life(10, 20, 30), leases)) != []
+
+
+@pytest.mark.parametrize("woken_ns", [20, 25], ids=["at once", "later"])
+def test_a_worker_that_slept_has_a_lease_for_each_time_it_was_awake(woken_ns: int) -> None:
+    first, second = life(10, 20)
+    slept = replace(second, close_reason=Cause.FELL_ASLEEP)
+    (woken,) = life(30, start=woken_ns)
+    segments = [first, slept, replace(woken, seq=2)]
+    leases = [lease(end=20), lease(start=woken_ns)]
+    assert list(segment_breaches(segments)) == []
+    assert list(lease_time_breaches(segments, leases)) == []
+    assert list(lease_time_breaches(segments, [lease()])) != [], "it was given back in between"
 
 
 def test_a_lease_that_was_never_metered_is_found() -> None:
