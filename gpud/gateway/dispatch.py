@@ -279,13 +279,13 @@ class Dispatcher:
     ) -> Slot | Held:
         """Move a request whose worker could not be reached; see `Slot.unreachable`."""
         self._book.watcher.worker_unreachable(worker.worker_id, detail)
-        if len(tried) > RETRIES_MAX or lane.retry_budget < 1.0 or self._stopping:
-            raise WorkerUnreachable(
-                refusals.unreachable_text(lane.name, detail), extra={"worker": worker.worker_id}
-            )
+        costs = float(not tried.issuperset(lane.rotation.ids))  # nobody else, nobody burdened
+        if len(tried) > RETRIES_MAX or lane.retry_budget < costs or self._stopping:
+            text = refusals.unreachable_text(lane.name, detail)
+            raise WorkerUnreachable(text, extra={"worker": worker.worker_id})
         if lane.deleted:
             raise refusals.deleted(lane.name)
-        lane.retry_budget -= 1.0
+        lane.retry_budget -= costs
         other = lane.pick(self._book.by_worker, tried)
         if other is not None:
             return self._take(lane, other, self._clock.now_s(), arrived_s, key=key, tried=tried)

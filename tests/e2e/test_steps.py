@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -51,11 +52,45 @@ def _answered(daemon: DaemonProcess, name: str, worker: str) -> None:
     assert [(reply.status, reply.worker) for reply in replies] == [(200, worker)] * 20
 
 
+def _die_of_what_they_were_woken_for(daemon: DaemonProcess, image: str) -> None:
+    """On endpoints of their own: a rung that failed is left alone for ten seconds."""
+    for rung, fields in _STEPS.items():
+        _deploy(daemon, f"{rung}-hit", image, **fields)
+        number = daemon.call(f"{rung}-hit").json()["request_number"]
+        order = json.dumps({"crash_on_request": number + 1}).encode()
+        worker = daemon.call(f"{rung}-hit", "/control", method="POST", body=order).worker
+        assert _is(daemon, f"{rung}-hit", rung) == worker
+        _answered_by_another_start(daemon, f"{rung}-hit", worker)
+
+
+def _is_told_to_end_while_it_is_frozen(daemon: DaemonProcess, image: str) -> None:
+    """It takes the signal when it is thawed, which is in the moment of its trigger."""
+    _deploy(daemon, "told", image, **_STEPS["paused"])
+    daemon.call("told")
+    worker = _is(daemon, "told", "paused")
+    daemon.container_of(worker).kill(signal="SIGTERM")
+    _answered_by_another_start(daemon, "told", worker)
+    (woken,) = [w for w in daemon.log_lines("worker.waking") if w["worker"] == worker]
+    assert woken["endpoint"] == "told", "it came to its end on the way back, not before"
+
+
+def _answered_by_another_start(daemon: DaemonProcess, name: str, dead: str) -> None:
+    """A request is; and what its dead worker had, is given back and billed no more."""
+    reply = daemon.call(name)
+    assert (reply.status, reply.worker != dead) == (200, True), reply
+    open_rows = (
+        "SELECT worker_id FROM gpu_lease WHERE worker_id = ? AND released_boot_ns IS NULL",
+        "SELECT worker_id FROM usage_segment WHERE worker_id = ? AND end_boot_ns IS NULL",
+    )
+    for query in open_rows:
+        until(lambda: not daemon.rows(query, dead), what=f"nothing of {dead} is open")  # noqa: B023
+
+
 def test_requests_are_answered_by_workers_woken_from_each_rung(
     start_daemon: DaemonStarter, worker_image: str
 ) -> None:
     """One daemon goes through all of it: each rung, its own death, workers that end on their rung."""
-    daemon = start_daemon(settings=static_gpus(2))
+    daemon = start_daemon(settings=static_gpus(5))
     for rung in _STANDBYS:
         _deploy(daemon, rung, worker_image, gpus={"count": 0}, standby={"mode": rung})
     for rung, fields in _STEPS.items():
@@ -87,12 +122,12 @@ def test_requests_are_answered_by_workers_woken_from_each_rung(
     for rung in _STEPS:
         _is(daemon, rung, rung)
         daemon.container_of(kept[rung]).kill()
-        reply = daemon.call(rung)
-        assert (reply.status, reply.worker != kept[rung]) == (200, True)
-        _is(daemon, rung, rung)
+        _answered_by_another_start(daemon, rung, kept[rung])
+    _die_of_what_they_were_woken_for(daemon, worker_image)
+    _is_told_to_end_while_it_is_frozen(daemon, worker_image)
     daemon.audit()
-    for rung in kept:
-        assert daemon.api("DELETE", f"/v1/endpoints/{rung}").status == 204
+    for name in (*kept, *(f"{rung}-hit" for rung in _STEPS), "told"):
+        assert daemon.api("DELETE", f"/v1/endpoints/{name}").status == 204
     until(lambda: not daemon.containers(), what="nothing is left", within_s=30)
     daemon.audit()
 

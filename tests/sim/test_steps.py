@@ -89,21 +89,6 @@ def test_what_a_rung_holds_is_leased_and_billed_and_nothing_else(rung: Rung) -> 
         check_books(sim)
 
 
-@pytest.mark.parametrize("rung", RUNGS)
-def test_a_worker_that_ended_on_its_rung_costs_nobody_an_answer(rung: Rung) -> None:
-    with Sim(5) as sim:
-        _deploy(sim, rung)
-        worker = _down(sim, rung)
-        sim.runtime.event_loss = 1.0
-        sim.ask(lambda: sim.runtime.crash(worker))
-        requests = [sim.request("echo") for _ in range(20)]
-        sim.run(for_s=60)
-        assert [request.outcome for request in requests] == [Outcome.ANSWERED] * 20
-        assert worker not in sim.up.fleet.state.workers
-        assert not sim.up.fleet.state.memory[next(iter(sim.up.fleet.state.memory))].starts.failures
-        check_books(sim)
-
-
 @pytest.mark.parametrize("knob", ["WAKE_FAILS", "WAKE_HANGS", "SLEEP_FAILS", "SLEEP_HANGS"])
 def test_a_hook_that_fails_or_hangs_ends_the_worker_and_its_request_is_served_cold(knob: str) -> None:
     with Sim(6) as sim:
