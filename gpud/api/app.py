@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from gpud.api import (
+    budgets,
     dashboard,
     dry_runs,
     endpoints,
@@ -32,6 +33,7 @@ from gpud.api import (
     state,
     stats,
     system,
+    templates,
     usage,
     webhooks,
     workers,
@@ -70,6 +72,7 @@ ALL_OPERATIONS = (
     *simulation.OPERATIONS_HERE,
     *revisions.OPERATIONS_HERE,
     *dry_runs.OPERATIONS_HERE,
+    *templates.OPERATIONS_HERE,
     *starts.OPERATIONS_HERE,
     *workers.OPERATIONS_HERE,
     *execs.OPERATIONS_HERE,
@@ -83,6 +86,7 @@ ALL_OPERATIONS = (
     *runpod.OPERATIONS_HERE,
     *runpod_openai.OPERATIONS_HERE,
     *usage.OPERATIONS_HERE,
+    *budgets.OPERATIONS_HERE,
     *AUDIT_LOG_OPERATIONS,
     *events.OPERATIONS_HERE,
     *logs.OPERATIONS_HERE,
@@ -186,6 +190,7 @@ def build_api(
     app[state.VIEWERS] = Followers("the state")
     app[state.FEED] = state.StateFeed(app[SERVICES])
     app[dashboard.BUNDLE] = dashboard.Bundle(dashboard.FOLDER)
+    app[templates.TEMPLATES] = templates.Templates(templates.FOLDER)
     app[execs.SESSIONS] = Counter()
     app[DRAIN] = Drain(jobs_.queue)
     app[system.SELF_DESCRIPTION] = SelfDescription(ALL_OPERATIONS, version=control.health().version)

@@ -11,15 +11,16 @@ from gpud.api.operations import Operation, Scope
 from gpud.api.parsing import body_of, query_of
 from gpud.api.rendering import answer, page_of
 from gpud.api.schemas.base import PageQuery
-from gpud.api.schemas.fleet import (
+from gpud.api.schemas.fleet import PullPage, pull_document
+from gpud.api.schemas.images import (
+    ImageGcBody,
+    ImageGcDocument,
     ImagePage,
     PrewarmBody,
     PrewarmedDocument,
-    PullPage,
     image_document,
-    pull_document,
+    image_gc_document,
 )
-from gpud.api.schemas.images import ImageGcBody, ImageGcDocument, image_gc_document
 from gpud.api.services import SERVICES
 from gpud.errors import Conflict, ImagePullFailed, NotFound, RegistryDenied
 

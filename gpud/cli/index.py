@@ -27,7 +27,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     ("Things", ("endpoint", "job", "worker", "gpu", "image", "registry", "key", "webhook", "template")),
-    ("Accounts", ("usage", "audit", "audit-log")),
+    ("Accounts", ("usage", "budget", "audit", "audit-log")),
     ("Daemon", ("serve", "doctor", "backup", "restore", "support-bundle", "version", "completion")),
 )
 """First words in the order of the help; each is also the name of a module in `gpud.cli.commands`,
@@ -41,6 +41,7 @@ WATCHED = frozenset(
         ("status",),
         ("explain",),
         ("usage",),
+        ("budget", "ls"),
         ("endpoint", "ls"),
         ("endpoint", "get"),
         ("endpoint", "starts"),

@@ -28,6 +28,17 @@ class BudgetPeriod(StrEnum):
     MONTH = "month"
 
 
+class BudgetState(StrEnum):
+    """How a budget is."""
+
+    WITHIN = "within"
+    """No threshold was passed in this period."""
+    WARNED = "warned"
+    """A threshold was passed, and something is left."""
+    SPENT = "spent"
+    """Nothing is left."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """What one endpoint or one key may use in a period; one of `micros` and `gpu_s`.
@@ -70,6 +81,52 @@ class Used:
 
     gpu_ns: int = 0
     cost_micros: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What was used of a budget in the period that a moment lies in.
+
+    Args:
+        budget: Which.
+        since_ms: The period's first millisecond of Unix wall time.
+        until_ms: The first after it.
+        taken: In micro-units, or nanoseconds.
+        passed_percent: The highest threshold that was reached, 100 for the whole; 0 for none.
+    """
+
+    budget: Budget
+    since_ms: int
+    until_ms: int
+    taken: int
+    passed_percent: int
+
+    @property
+    def state(self) -> BudgetState:
+        """In one word."""
+        if self.taken >= self.budget.amount:
+            return BudgetState.SPENT
+        return BudgetState.WARNED if self.passed_percent else BudgetState.WITHIN
+
+    @property
+    def detail(self) -> str:
+        """Says of a spent budget whose it is and until when it holds; empty while something is left."""
+        return _detail(self.budget, self.until_ms) if self.state is BudgetState.SPENT else ""
+
+    @property
+    def refuses(self) -> str:
+        """What a spent budget refuses, and what goes on; empty while something is left."""
+        if self.state is not BudgetState.SPENT:
+            return ""
+        if self.budget.endpoint:
+            return (
+                "Its workers serve on. Where none is ready requests are refused with 429 budget-spent, "
+                "and jobs wait."
+            )
+        return (
+            "Its requests run at workers that have a free place and are refused with 429 budget-spent where "
+            "none has; so are its jobs while no worker of their endpoint is ready."
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +196,27 @@ def window_ms(per: BudgetPeriod, at_ms: int) -> tuple[int, int]:
     return round(since.timestamp()) * 1000, round(until.timestamp()) * 1000
 
 
+def standing(budget: Budget, used: Used, *, at_ms: int) -> Standing:
+    """Say how a budget is.
+
+    Args:
+        budget: Which.
+        used: In the present period.
+        at_ms: Unix wall time.
+    """
+    since_ms, until_ms = window_ms(budget.per, at_ms)
+    taken = used.cost_micros if budget.micros else used.gpu_ns
+    thresholds = (*budget.warn_percent, _ALL_PERCENT)
+    reached = [percent for percent in thresholds if taken * _ALL_PERCENT >= budget.amount * percent]
+    return Standing(
+        budget=budget,
+        since_ms=since_ms,
+        until_ms=until_ms,
+        taken=taken,
+        passed_percent=max(reached, default=0),
+    )
+
+
 def judge(
     budgets: Iterable[Budget],
     used: Mapping[str, Used],
@@ -160,21 +238,15 @@ def judge(
     keys: dict[str, BudgetSpent] = {}
     passed: list[Passed] = []
     for budget in budgets:
-        since_ms, until_ms = window_ms(budget.per, at_ms)
-        had = used.get(budget.id, Used())
-        taken = had.cost_micros if budget.micros else had.gpu_ns
+        found = standing(budget, used.get(budget.id, Used()), at_ms=at_ms)
+        since_ms, until_ms, percent = found.since_ms, found.until_ms, found.passed_percent
         told_since_ms, told_percent = told.get(budget.id, (0, 0))
         known = told_percent if told_since_ms == since_ms else 0
-        reached = [
-            percent
-            for percent in (*budget.warn_percent, _ALL_PERCENT)
-            if known < percent and taken * _ALL_PERCENT >= budget.amount * percent
-        ]
-        if reached:
+        if percent > known:
             passed.append(
-                Passed(budget=budget, since_ms=since_ms, percent=max(reached), used=taken, until_ms=until_ms)
+                Passed(budget=budget, since_ms=since_ms, percent=percent, used=found.taken, until_ms=until_ms)
             )
-        if taken >= budget.amount:
+        if found.state is BudgetState.SPENT:
             spent = _spent(budget, until_ms, now_s + (until_ms - at_ms) / 1000)
             into = endpoints if budget.endpoint else keys
             before = into.get(budget.whose)
@@ -184,11 +256,16 @@ def judge(
 
 
 def _spent(budget: Budget, until_ms: int, ends_at_s: float) -> BudgetSpent:
+    return BudgetSpent(
+        budget=budget.id, detail=_detail(budget, until_ms), until_ms=until_ms, ends_at_s=ends_at_s
+    )
+
+
+def _detail(budget: Budget, until_ms: int) -> str:
     amount = f"{budget.micros / WHOLE_PPM:,.6g}" if budget.micros else f"{budget.gpu_s:,} GPU seconds"
     until = datetime.fromtimestamp(until_ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
     whose = f"endpoint {budget.endpoint}" if budget.endpoint else f"key {budget.key}"
-    detail = f"The budget of {whose}, {amount} a {budget.per}, is spent: it gets no new worker until {until}."
-    return BudgetSpent(budget=budget.id, detail=detail, until_ms=until_ms, ends_at_s=ends_at_s)
+    return f"The budget of {whose}, {amount} a {budget.per}, is spent: it gets no new worker until {until}."
 
 
 def wait_for(spent: BudgetSpent) -> WaitReason:

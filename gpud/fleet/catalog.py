@@ -245,7 +245,7 @@ class Catalog:
 
     async def images(self) -> tuple[LocalImage, ...]:
         """Images on the box."""
-        return await self._hands.images.list_images()
+        return await self._image_keeper.listed()
 
     async def prewarm(self, reference: str, registry: str) -> str:
         """Resolve and pull an image in the background; returns its pin at once."""

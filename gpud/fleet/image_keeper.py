@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gpud.fleet.hands import Hands
     from gpud.fleet.prewarmer import Prewarmer
     from gpud.ports.calendar import Calendar
+    from gpud.ports.images import LocalImage
 
 log = structlog.get_logger(__name__)
 
@@ -87,6 +88,13 @@ class ImageKeeper:
             f"images.free_gib_min keeps {least >> 20} MiB. Free some space: `gpud image gc --all` removes "
             "what nobody needs, `gpud image ls` shows who uses the rest."
         )
+
+    async def listed(self) -> tuple[LocalImage, ...]:
+        """Images on the box; of those that gpud pulled with the time at which they were last needed."""
+        images = self._hands.images
+        pulled = self._with_use(await images.pulled_images(), self._hands.clock.at_ms())
+        used_at_ms = {one.id: one.used_at_ms for one in pulled}
+        return tuple(replace(one, used_at_ms=used_at_ms.get(one.id)) for one in await images.list_images())
 
     async def collect(self, *, dry_run: bool, everything: bool) -> ImageCollection:
         """Remove what nobody needs until the limits hold.

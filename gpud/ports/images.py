@@ -38,6 +38,7 @@ class LocalImage:
     Args:
         id: `sha256:…` of its config.
         pins: Every spelling a `PinnedImage.pin` of it may have: its id and repo digests.
+        used_at_ms: Unix wall time at which it was last needed, or else came; None where gpud did not pull it.
     """
 
     id: str
@@ -45,6 +46,7 @@ class LocalImage:
     references: tuple[str, ...]
     size_bytes: int
     created_at_ms: int
+    used_at_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

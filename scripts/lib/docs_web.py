@@ -32,6 +32,17 @@ _ROOTS = (
     "OwnKey",
     "RevisionPage",
     "System",
+    "ImagePage",
+    "ImageGc",
+    "Prewarmed",
+    "RegistryPage",
+    "WebhookPage",
+    "NewWebhook",
+    "DeliveryPage",
+    "DeliveryDetail",
+    "BudgetList",
+    "AuditLogPage",
+    "TemplateList",
     "Problem",
 )
 """What the dashboard asks for; what these refer to follows."""

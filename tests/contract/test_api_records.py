@@ -13,6 +13,7 @@ import pytest
 from gpud.api.events import FOLLOWERS
 from gpud.api.following import FOLLOWERS_MAX
 from gpud.api.services import SERVICES
+from gpud.core.budget import BudgetPeriod
 from gpud.core.endpoint import EndpointSpec
 from gpud.core.ids import EndpointName, GpuUuid, WorkerId
 from gpud.core.metering import Phase, Segment
@@ -26,7 +27,7 @@ from gpud.core.records import (
 )
 from gpud.core.worker import Cause, Worker, WorkerState
 from gpud.errors import StoreUnusable
-from gpud.money_settings import GpuPriceSettings, PriceSettings
+from gpud.money_settings import BudgetSettings, BudgetsSettings, GpuPriceSettings, PriceSettings
 from gpud.settings import Settings
 from tests.contract.api_site import ApiSite, running_api
 
@@ -139,6 +140,40 @@ async def test_usage_is_priced_and_lines_add_up_to_the_total(site: ApiSite) -> N
     by_gpu = await get(site, "/v1/usage", by="gpu")
     assert [one["key"] for one in by_gpu["items"]] == ["GPU-0", "GPU-1"]
     assert (await get(site, "/v1/usage", endpoint="other"))["items"] == []
+
+
+async def test_budgets_say_what_was_used_of_them_and_what_they_refuse() -> None:
+    limits = (
+        BudgetSettings(endpoint="llm", per=BudgetPeriod.DAY, gpu_s=10, warn_percent=(50,)),
+        BudgetSettings(endpoint="llm", micros=7200, warn_percent=(50, 80)),
+        BudgetSettings(key="key_nobody", gpu_s=60),
+    )
+    settings = Settings(prices=PRICES.prices, budgets=BudgetsSettings(limits=limits))
+    async with running_api(settings) as site:
+        (worker,) = await add_workers(site, 1)
+        started_ms = site.clock.at_ms() - site.clock.at_ms() % 86_400_000 + 1000
+        opened = replace(a_segment(worker, 0, "GPU-0"), start_wall_ms=started_ms)
+        closed = replace(opened, end_boot_ns=6_000_000_000, close_reason="exited")
+        await site.store.fleet.record([SegmentOpened(segment=opened), SegmentClosed(segment=closed)])
+        told = await get(site, "/v1/budgets")
+        assert (told["currency"], told["check_s"], told["next"]) == ("EUR", 15, None)
+        day, month, key = told["items"]
+        assert (day["id"], day["state"], day["passed_percent"]) == (
+            "endpoint llm gpu time a day",
+            "warned",
+            50,
+        )
+        assert (day["used_gpu_ms"], day["amount_gpu_ms"], day["used_percent"]) == (6000, 10_000, 60.0)
+        assert (day["used_micros"], day["detail"], day["refuses"]) == (None, "", "")
+        assert (month["used_micros"], month["state"], month["passed_percent"]) == (6000, "warned", 80)
+        assert (key["state"], key["used_gpu_ms"], key["key"]) == ("within", 0, "key_nobody")
+        opened = replace(opened, seq=1, start_boot_ns=6_000_000_000, start_wall_ms=started_ms + 6000)
+        closed = replace(opened, end_boot_ns=10_000_000_000, close_reason="exited")
+        await site.store.fleet.record([SegmentOpened(segment=opened), SegmentClosed(segment=closed)])
+        day, month, _ = (await get(site, "/v1/budgets"))["items"]
+        assert day["state"] == month["state"] == "spent"
+        assert day["detail"].startswith("The budget of endpoint llm, 10 GPU seconds a day, is spent")
+        assert "429 budget-spent" in day["refuses"]
 
 
 async def test_a_running_worker_is_on_the_bill_up_to_now(site: ApiSite) -> None:

@@ -7,7 +7,7 @@ import difflib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gpud.core.endpoint import Endpoint, EndpointSpec, PinnedImage
+from gpud.core.endpoint import Endpoint, EndpointSpec, EndpointType, PinnedImage
 from gpud.core.forecast import Forecast, Leaver
 from gpud.core.gpu import Gpu, GpuHealth, GpuStatus, GpuUse
 from gpud.core.ids import EndpointName, GpuUuid, WorkerId
@@ -66,7 +66,7 @@ class FakeFleetControl:
         await asyncio.sleep(0)  # Whoever reads before this and writes after it must have taken turns.
         present = self.deployed.get(spec.name)
         image = PinnedImage(reference=spec.image, pin=f"{spec.image}@{DIGEST}", exposed_ports=(8000,))
-        spec = replace(spec, port=spec.port or 8000)
+        spec = replace(spec, port=spec.port or (0 if spec.type is EndpointType.QUEUE else 8000))
         now_ms = self._now_ms()
         endpoint = Endpoint(
             spec=spec,

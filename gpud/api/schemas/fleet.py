@@ -29,13 +29,11 @@ from gpud.core.worker import Cause, WorkerState
 from gpud.ports.control import EndpointCondition
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from gpud.core.endpoint import PinnedImage
     from gpud.core.gpu import GpuReading
     from gpud.core.worker import Worker
     from gpud.ports.control import EndpointView, GpuView
-    from gpud.ports.images import LocalImage, PullProgress
+    from gpud.ports.images import PullProgress
 
 _NS_PER_MS = 1_000_000
 
@@ -189,33 +187,6 @@ class GpuDocument(Document):
     """Of the chip; null when the source cannot tell."""
 
 
-class ImageDocument(Document):
-    """An image on the box."""
-
-    id: str
-    pins: tuple[str, ...]
-    references: tuple[str, ...]
-    size_bytes: int
-    created_at: Timestamp | None
-    endpoints: tuple[str, ...]
-    """Endpoints that run it; it can be removed when there are none."""
-
-
-class PrewarmBody(Document):
-    """An image to bring to the box before anyone asks."""
-
-    image: Annotated[str, Field(min_length=1, max_length=1000)]
-    registry: Annotated[str, Field(max_length=40)] = ""
-    """Name of a stored registry credential; empty for none."""
-
-
-class PrewarmedDocument(Document):
-    """A pull that was asked for; `/v1/pulls` shows its progress."""
-
-    image: str
-    pin: str
-
-
 class WorkersQuery(PageQuery):
     """Which workers are asked for."""
 
@@ -254,14 +225,6 @@ class GpuPage(Document):
     items: tuple[GpuDocument, ...]
     next: str | None
     """Always null: GPUs come in one page."""
-
-
-class ImagePage(Document):
-    """Images on the box, by id."""
-
-    items: tuple[ImageDocument, ...]
-    next: str | None
-    """Cursor of the next page; null on the last."""
 
 
 class PullPage(Document):
@@ -381,17 +344,4 @@ def gpu_document(view: GpuView, reading: GpuReading | None) -> GpuDocument:
         utilization_percent=reading.gpu_percent if reading else None,
         power_w=reading.power_w if reading else None,
         temperature_c=reading.temperature_c if reading else None,
-    )
-
-
-def image_document(image: LocalImage, endpoints_by_pin: Mapping[str, tuple[str, ...]]) -> ImageDocument:
-    """Show an image and who runs it."""
-    users = {name for pin in image.pins for name in endpoints_by_pin.get(pin, ())}
-    return ImageDocument(
-        id=image.id,
-        pins=image.pins,
-        references=image.references,
-        size_bytes=image.size_bytes,
-        created_at=timestamp_or_none(image.created_at_ms),
-        endpoints=tuple(sorted(users)),
     )

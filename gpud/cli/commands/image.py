@@ -31,6 +31,7 @@ COLUMNS = (
     Column("ID", _short_id),
     Column("SIZE", lambda row: size(number_at(row, "size_bytes")), right=True),
     Column("USED BY", lambda row: ", ".join(_names(row, "endpoints"))),
+    Column("LAST USED", lambda row: age(text_at(row, "used_at")), right=True),
     Column("AGE", lambda row: age(text_at(row, "created_at")), right=True),
 )
 

@@ -53,6 +53,7 @@ def test_a_listing_as_json_is_the_api_s_own(gpud: Gpud, daemon: CannedDaemon) ->
         (("image", "ls"), "/v1/images"),
         (("key", "ls"), "/v1/keys"),
         (("registry", "ls"), "/v1/registries"),
+        (("budget", "ls"), "/v1/budgets"),
         (("webhook", "ls"), "/v1/webhooks"),
         (("webhook", "ls", "jobs"), "/v1/webhooks/jobs/deliveries"),
     ],
@@ -176,15 +177,56 @@ _IMAGE = {
     "references": ["repo/name:latest", "repo/name:v1"],
     "size_bytes": 9_123_456_789,
     "created_at": documents.ago(days=9),
+    "used_at": documents.ago(hours=3),
     "endpoints": ["llm"],
 }
+
+
+def test_budgets_are_listed_and_a_spent_one_says_what_it_refuses(gpud: Gpud, daemon: CannedDaemon) -> None:
+    spent = {
+        "endpoint": "llm",
+        "key": "",
+        "label": "",
+        "per": "day",
+        "state": "spent",
+        "amount_micros": None,
+        "amount_gpu_ms": 10_000,
+        "used_gpu_ms": 12_345,
+        "used_percent": 123.46,
+        "until": "2026-11-23T00:00:00.000Z",
+        "detail": "It is spent.",
+        "refuses": "Requests are refused.",
+    }
+    of_key = {
+        **spent,
+        "endpoint": "",
+        "key": "key_a",
+        "label": "team",
+        "state": "within",
+        "amount_micros": 50_000_000,
+        "used_micros": 1_250_000,
+        "used_percent": 2.5,
+        "detail": "",
+        "refuses": "",
+    }
+    answer = {"items": [spent, of_key], "next": None, "currency": "EUR", "check_s": 15.0}
+    daemon.on("GET", "/v1/budgets", answer)
+    ran = gpud("budget", "ls")
+    _, first, second = (line.split("  ") for line in ran.out.splitlines())
+    cells = [word.strip() for word in first if word.strip()]
+    assert cells[:5] == ["endpoint llm", "day", "spent", "12 GPU s", "10 GPU s"]
+    assert cells[5:] == ["123.5", "2026-11-23 00:00"]
+    cells = [word.strip() for word in second if word.strip()]
+    assert cells[:6] == ["key key_a team", "day", "within", "1.250000 EUR", "50.000000 EUR", "2.5"]
+    assert "It is spent. Requests are refused." in ran.err
+    assert json.loads(gpud("--json", "budget", "ls").out) == answer
 
 
 def test_images_are_listed_with_their_size_and_users(gpud: Gpud, daemon: CannedDaemon) -> None:
     daemon.lists("/v1/images", _IMAGE)
     row = gpud("image", "ls").out.split("\n")[1]
     assert row.startswith("repo/name:latest, repo/name:v1  abababababab  8.5 GiB")
-    assert _columns(row)[-2:] == ["llm", "9d"]
+    assert _columns(row)[-3:] == ["llm", "3h", "9d"]
 
 
 @pytest.mark.parametrize(

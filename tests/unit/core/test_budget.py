@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpud.core.budget import Budget, BudgetPeriod, Used, judge, window_ms
+from gpud.core.budget import Budget, BudgetPeriod, BudgetState, Used, judge, standing, window_ms
 
 S = 1_000_000_000
 
@@ -81,3 +81,44 @@ def test_of_two_budgets_of_one_endpoint_the_one_that_lasts_longer_says_until_whe
     used = {budget.id: Used(gpu_ns=S) for budget in budgets}
     judgement = judge(budgets, used, {}, at_ms=ms("2026-11-22"), now_s=0.0)
     assert judgement.endpoints["llm"].until_ms == ms("2026-12-01")
+
+
+@pytest.mark.parametrize(
+    ("used_s", "state", "percent"),
+    [
+        (0, BudgetState.WITHIN, 0),
+        (49, BudgetState.WITHIN, 0),
+        (50, BudgetState.WARNED, 50),
+        (99, BudgetState.WARNED, 80),
+        (100, BudgetState.SPENT, 100),
+        (130, BudgetState.SPENT, 100),
+    ],
+)
+def test_how_a_budget_is_follows_from_its_thresholds(used_s: int, state: BudgetState, percent: int) -> None:
+    budget = Budget(endpoint="llm", gpu_s=100, warn_percent=(50, 80))
+    found = standing(budget, Used(gpu_ns=used_s * S), at_ms=ms("2026-11-22"))
+    assert (found.state, found.passed_percent) == (state, percent)
+    assert (found.since_ms, found.until_ms) == (ms("2026-11-01"), ms("2026-12-01"))
+    assert bool(found.detail) == bool(found.refuses) == (state is BudgetState.SPENT)
+
+
+@given(
+    amount=st.integers(1, 10**6),
+    used=st.integers(0, 2 * 10**6),
+    warn=st.lists(st.integers(1, 99), max_size=3),
+    is_key=st.booleans(),
+)
+def test_a_budget_shown_as_spent_is_one_that_is_enforced_and_says_the_same(
+    amount: int, used: int, warn: list[int], *, is_key: bool
+) -> None:
+    whose = {"key": "key_a"} if is_key else {"endpoint": "llm"}
+    budget = Budget(**whose, micros=amount, warn_percent=tuple(sorted(warn)))  # type: ignore[arg-type]
+    had = Used(cost_micros=used)
+    found = standing(budget, had, at_ms=0)
+    judgement = judge([budget], {budget.id: had}, {}, at_ms=0, now_s=0.0)
+    enforced = (judgement.keys if is_key else judgement.endpoints).get(budget.whose)
+    assert (found.state is BudgetState.SPENT) == (enforced is not None)
+    assert found.detail == (enforced.detail if enforced else "")
+    assert [one.percent for one in judgement.passed] == (
+        [found.passed_percent] if found.passed_percent else []
+    )

@@ -115,6 +115,27 @@ def test_an_image_in_use_is_not_removed(sim: Sim) -> None:
     assert sim.do(_catalog(sim).images()) == ()
 
 
+def test_an_image_that_was_pulled_says_when_it_was_last_needed(sim: Sim) -> None:
+    built = sim.images.build("mine:1")
+    pulled = sim.images.push("echo:1")
+    sim.do(_catalog(sim).deploy(replace(sim.spec("echo", image="echo:1", gpus=0), port=8000)))
+    sim.do(_catalog(sim).prewarm("echo:1", ""))
+    sim.run(for_s=600)
+
+    def used_at_ms() -> dict[str, int | None]:
+        return {one.pins[-1]: one.used_at_ms for one in sim.do(_catalog(sim).images())}
+
+    last_ms = used_at_ms()[pulled]
+    assert used_at_ms()[built] is None, "gpud did not pull it"
+    assert last_ms is not None
+    assert abs(last_ms - sim.ask(sim.box.clock.at_ms)) < 5000
+    sim.do(_catalog(sim).delete_endpoint(_ECHO))
+    sim.run(for_s=3600)
+    later_ms = used_at_ms()[pulled]
+    assert later_ms is not None
+    assert later_ms - last_ms < 60_000, "nobody needs it any more"
+
+
 def test_a_full_disk_refuses_changes_and_says_so(sim: Sim) -> None:
     sim.do(_catalog(sim).deploy(_spec(sim)))
     sim.box.disk.full = True

@@ -1,6 +1,58 @@
 // The shapes of the API's answers. Written by `scripts/docs web` from the code; do not edit.
 
+export interface AuditEntry {
+  seq: number;
+  at: string;
+  request_id: string;
+  caller: string;
+  source: string;
+  operation: string;
+  method: string;
+  path: string;
+  subject: string;
+  status: number;
+  before: string;
+  after: string;
+  detail: string;
+}
+
+export interface AuditLogPage {
+  items: readonly AuditEntry[];
+  next: string | null;
+}
+
 export type Balance = "round_robin" | "pack" | "least_inflight";
+
+export interface Budget {
+  id: string;
+  endpoint: string;
+  key: string;
+  label: string;
+  per: BudgetPeriod;
+  state: BudgetState;
+  amount_micros: number | null;
+  used_micros: number | null;
+  amount_gpu_ms: number | null;
+  used_gpu_ms: number | null;
+  used_percent: number;
+  warn_percent: readonly number[];
+  passed_percent: number;
+  since: string;
+  until: string;
+  detail: string;
+  refuses: string;
+}
+
+export interface BudgetList {
+  items: readonly Budget[];
+  next: string | null;
+  currency: string;
+  check_s: number;
+}
+
+export type BudgetPeriod = "day" | "month";
+
+export type BudgetState = "within" | "warned" | "spent";
 
 export type Cause = "scale_up" | "image_absent" | "pull_failed" | "unwanted" | "gpus_reserved" | "gpu_busy" | "gpus_verified" | "container_started" | "image_vanished" | "launch_failed" | "probe_passed" | "start_timeout" | "start_stalled" | "probe_failed" | "not_ready_timeout" | "exited" | "out_of_memory" | "vanished" | "inconsistent" | "pin_violated" | "gpu_lost" | "engine_restarted" | "scale_down" | "idle" | "reclaimed" | "new_revision" | "endpoint_deleted" | "ejected" | "operator" | "killed" | "shutdown" | "paused" | "pause_failed" | "put_to_sleep" | "fell_asleep" | "sleep_failed" | "woken" | "wake_failed" | "demand_returned" | "drained" | "drain_timeout" | "container_stopped" | "stop_unanswered" | "seen_again" | "adopted" | "rebooted" | "released" | "not_returned";
 
@@ -10,6 +62,41 @@ export interface DaemonState {
   gpu_source: string;
   parts: Readonly<Record<string, string>>;
 }
+
+export interface Delivery {
+  id: string;
+  webhook_id: string;
+  type: WebhookType;
+  endpoint: string;
+  url: string;
+  format: WebhookFormat;
+  state: DeliveryState;
+  attempts: number;
+  next_at: string | null;
+  created_at: string;
+}
+
+export interface DeliveryDetail {
+  id: string;
+  webhook_id: string;
+  type: WebhookType;
+  endpoint: string;
+  url: string;
+  format: WebhookFormat;
+  state: DeliveryState;
+  attempts: number;
+  next_at: string | null;
+  created_at: string;
+  body: unknown;
+  log: readonly gpud__api__schemas__webhooks__Attempt[];
+}
+
+export interface DeliveryPage {
+  items: readonly Delivery[];
+  next: string | null;
+}
+
+export type DeliveryState = "waiting" | "delivered" | "failed" | "dropped";
 
 export interface DryRun {
   name: string;
@@ -203,6 +290,31 @@ export interface HookSection {
   expect: Readonly<Record<string, JsonValue>> | null;
 }
 
+export interface Image {
+  id: string;
+  pins: readonly string[];
+  references: readonly string[];
+  size_bytes: number;
+  created_at: string | null;
+  used_at: string | null;
+  endpoints: readonly string[];
+}
+
+export interface ImageGc {
+  dry_run: boolean;
+  removed: readonly RemovedImage[];
+  kept: readonly KeptImage[];
+  taken_bytes: number;
+  freed_bytes: number;
+  over_bytes: number;
+  free_bytes: number | null;
+}
+
+export interface ImagePage {
+  items: readonly Image[];
+  next: string | null;
+}
+
 export interface Job {
   id: string;
   endpoint: string;
@@ -293,6 +405,16 @@ export interface JobsSection {
 
 export type JsonValue = unknown;
 
+export type KeptFor = "pinned" | "in_use" | "named" | "young" | "fits";
+
+export interface KeptImage {
+  id: string;
+  pin: string;
+  size_bytes: number;
+  used_at: string;
+  why: KeptFor;
+}
+
 export interface Key {
   id: string;
   label: string;
@@ -358,6 +480,21 @@ export interface NewKey {
   token: string | null;
 }
 
+export interface NewWebhook {
+  id: string;
+  url: string;
+  types: readonly string[];
+  endpoint: string;
+  description: string;
+  enabled: boolean;
+  disabled_reason: string;
+  failures: number;
+  failing_since: string | null;
+  old_secret_until: string | null;
+  created_at: string;
+  secret: string | null;
+}
+
 export type OnAdopt = "auto" | "recycle" | "wait";
 
 export interface OwnKey {
@@ -390,6 +527,11 @@ export type PolicyName = "concurrency" | "queue_delay" | "request_count" | "fixe
 
 export type Preempt = "drain" | "kill";
 
+export interface Prewarmed {
+  image: string;
+  pin: string;
+}
+
 export interface Problem {
   type: string;
   title: string;
@@ -413,6 +555,25 @@ export interface PullProgress {
   layers_done: number;
   bytes_total: number;
   bytes_done: number;
+}
+
+export interface Registry {
+  name: string;
+  host: string;
+  username: string;
+  created_at: string;
+}
+
+export interface RegistryPage {
+  items: readonly Registry[];
+  next: string | null;
+}
+
+export interface RemovedImage {
+  id: string;
+  pin: string;
+  size_bytes: number;
+  used_at: string;
 }
 
 export interface RequestsSection {
@@ -605,6 +766,19 @@ export interface System {
   gateway: Gateway;
 }
 
+export interface Template {
+  name: string;
+  image: string;
+  about: string;
+  spec: Readonly<Record<string, unknown>>;
+  text: string;
+}
+
+export interface TemplateList {
+  items: readonly Template[];
+  next: string | null;
+}
+
 export interface Usage {
   by: UsageBy;
   since: string | null;
@@ -668,6 +842,29 @@ export interface WarmWindowSection {
   workers: number;
 }
 
+export interface Webhook {
+  id: string;
+  url: string;
+  types: readonly string[];
+  endpoint: string;
+  description: string;
+  enabled: boolean;
+  disabled_reason: string;
+  failures: number;
+  failing_since: string | null;
+  old_secret_until: string | null;
+  created_at: string;
+}
+
+export type WebhookFormat = "standard" | "runpod";
+
+export interface WebhookPage {
+  items: readonly Webhook[];
+  next: string | null;
+}
+
+export type WebhookType = "job.completed" | "job.failed" | "job.cancelled" | "job.timed_out" | "job.dead" | "endpoint.scaled" | "endpoint.circuit_open" | "endpoint.rolled_back" | "worker.failed" | "gpu.unhealthy" | "budget.threshold" | "webhook.test";
+
 export interface Window {
   window: string;
   workers: number;
@@ -706,4 +903,13 @@ export interface gpud__api__schemas__jobs__Attempt {
   error: string;
   exit_code: number | null;
   log_tail: string;
+}
+
+export interface gpud__api__schemas__webhooks__Attempt {
+  number: number;
+  at: string;
+  took_ms: number;
+  status: number | null;
+  error: string;
+  answer: string;
 }
