@@ -44,7 +44,7 @@ async def idempotency_middleware(request: web.Request, handler: Handler) -> web.
         )
     services, caller = request.app[SERVICES], request[CALLER].name
     fingerprint = _fingerprint(request, await raw_body_of(request))
-    replay = await services.access.begin_idempotent(caller, key, fingerprint, services.clock.at_ms())
+    replay = await services.access.begin_idempotent(caller, key, fingerprint)
     if replay is not None:
         return _replayed(replay)
     kept: ReplayedAnswer | None = None

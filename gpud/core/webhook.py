@@ -261,7 +261,7 @@ class WebhookHealth:
     """How a subscription has been doing.
 
     Args:
-        failing_since_ms: Wall time of the first failure since the last success; 0 when none.
+        failing_since_ms: On the store's timeline, of the first failure since the last success; 0 when none.
         failures: Since the last success.
     """
 
@@ -301,9 +301,6 @@ def slots(*, failures_in_a_row: int) -> int:
     return 1 if failures_in_a_row >= TROUBLED_AFTER else IN_FLIGHT_MAX
 
 
-def wait_s(*, next_at_ms: int, delay_ms: int, at_ms: int) -> float:
-    """How long until a delivery is due, seen at some wall time; never longer than was decided.
-
-    A clock that was set back must not put a delivery off, so the decided delay bounds the wait.
-    """
-    return max(0, min(next_at_ms - at_ms, delay_ms)) / 1000
+def wait_s(*, next_at_ms: int, delay_ms: int, now_ms: int) -> float:
+    """How long until a delivery is due, at a moment of the timeline; never longer than was decided."""
+    return max(0, min(next_at_ms - now_ms, delay_ms)) / 1000

@@ -275,9 +275,7 @@ class AccessStore(Protocol):
         """Forget a credential; False when there is none."""
         ...
 
-    async def begin_idempotent(
-        self, scope: str, key: str, fingerprint: bytes, at_ms: int
-    ) -> ReplayedAnswer | None:
+    async def begin_idempotent(self, scope: str, key: str, fingerprint: bytes) -> ReplayedAnswer | None:
         """Claim an Idempotency-Key, or return what it was answered before.
 
         Raises:

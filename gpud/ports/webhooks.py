@@ -26,7 +26,8 @@ class Webhook:
         id: `whk_…`; `jobs` for the addresses that jobs bring along.
         endpoint: Only what concerns it; empty for everything.
         types: Types, families or `*`.
-        old_secret_until_ms: Until when calls are signed with the secret before as well; 0 if none.
+        old_secret_until_ms: Until when calls are signed with the secret before as well; 0 if none. As
+            `failing_since_ms` a moment of the store's timeline.
         disabled_reason: Why nothing is sent; empty while something is.
     """
 
@@ -51,7 +52,8 @@ class Delivery:
         webhook_id: Of its subscription, or `jobs`.
         destination: Scheme, host and port: what has its own slots.
         tries: Of its present schedule; `attempts` counts all there ever were.
-        next_at_ms: When it is due, in wall time; `delay_ms` is how long was to be waited.
+        next_at_ms: When it is due, or when it ended, on the store's timeline; `delay_ms` is how long was
+            to be waited.
     """
 
     id: str
@@ -85,6 +87,10 @@ class Attempt:
 class WebhookStore(Protocol):
     """Subscriptions and the outbox. Every write is on disk when its await returns."""
 
+    def now_ms(self) -> int:
+        """The store's timeline now, which no step of the wall clock moves."""
+        ...
+
     def on_put(self, told: Callable[[], None]) -> None:
         """Have `told` called whenever the outbox got something new."""
         ...
@@ -116,8 +122,8 @@ class WebhookStore(Protocol):
         """Every subscription, oldest first, without `jobs`."""
         ...
 
-    async def secrets(self, webhook_id: str, *, at_ms: int) -> tuple[str, ...]:
-        """What its calls are signed with at a moment: the present secret first."""
+    async def secrets(self, webhook_id: str) -> tuple[str, ...]:
+        """What its calls are signed with now: the present secret first."""
         ...
 
     async def put(self, message: WebhookMessage, *, webhook_id: str = "") -> int:
@@ -155,16 +161,16 @@ class WebhookStore(Protocol):
         """The log of a delivery, first try first."""
         ...
 
-    async def redeliver(self, webhook_id: str, delivery_id: str, *, at_ms: int) -> bool:
+    async def redeliver(self, webhook_id: str, delivery_id: str) -> bool:
         """Begin a delivery's schedule anew, whatever became of it; False when there is none."""
         ...
 
-    async def replay(self, webhook_id: str, *, since_ms: int, until_ms: int, every: bool, at_ms: int) -> int:
+    async def replay(self, webhook_id: str, *, since_ms: int, until_ms: int, every: bool) -> int:
         """Begin the schedules of a period anew: of what was not delivered, or of everything; how many."""
         ...
 
     async def forget(self, *, before_ms: int) -> int:
-        """Drop a batch of ended deliveries older than this; how many."""
+        """Drop a batch of deliveries that ended before this moment of the timeline; how many."""
         ...
 
 

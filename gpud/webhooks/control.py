@@ -54,7 +54,7 @@ class WebhookControl:
 
     async def list(self) -> tuple[Webhook, ...]:
         """Every subscription, oldest first."""
-        return await self._store.webhooks()
+        return tuple(map(self._shown, await self._store.webhooks()))
 
     async def get(self, webhook_id: str) -> Webhook:
         """One subscription.
@@ -65,7 +65,7 @@ class WebhookControl:
         found = await self._store.webhook(webhook_id)
         if found is None:
             raise NotFound(f"There is no webhook {webhook_id[:100]!r}. GET /v1/webhooks lists them.")
-        return found
+        return self._shown(found)
 
     async def create(
         self, *, url: str, types: Sequence[str], endpoint: str, description: str
@@ -141,7 +141,7 @@ class WebhookControl:
         """
         await self._require(webhook_id)
         secret, at_ms = self._signer.new_secret(), self._clock.at_ms()
-        until_ms = at_ms + round(overlap_s * 1000)
+        until_ms = self._store.now_ms() + round(overlap_s * 1000)
         await self._store.rotate(webhook_id, secret, old_until_ms=until_ms, at_ms=at_ms)
         return await self.get(webhook_id), secret
 
@@ -171,7 +171,8 @@ class WebhookControl:
             NotFound: There is no such webhook.
         """
         await self._require(webhook_id)
-        return await self._store.deliveries(webhook_id, state=state, before=before, limit=limit)
+        found = await self._store.deliveries(webhook_id, state=state, before=before, limit=limit)
+        return tuple(map(self._shown_delivery, found))
 
     async def delivery(self, webhook_id: str, delivery_id: str) -> tuple[Delivery, Sequence[Attempt]]:
         """One delivery, with every try.
@@ -182,7 +183,7 @@ class WebhookControl:
         found = await self._store.delivery(webhook_id, delivery_id)
         if found is None:
             raise NotFound(f"Webhook {webhook_id[:100]!r} has no delivery {delivery_id[:100]!r}.")
-        return found, await self._store.attempts(delivery_id)
+        return self._shown_delivery(found), await self._store.attempts(delivery_id)
 
     async def redeliver(self, webhook_id: str, delivery_id: str) -> None:
         """Send a delivery again at once, with the same id and body.
@@ -190,7 +191,7 @@ class WebhookControl:
         Raises:
             NotFound: There is none.
         """
-        if not await self._store.redeliver(webhook_id, delivery_id, at_ms=self._clock.at_ms()):
+        if not await self._store.redeliver(webhook_id, delivery_id):
             raise NotFound(f"Webhook {webhook_id[:100]!r} has no delivery {delivery_id[:100]!r}.")
 
     async def replay(self, webhook_id: str, *, since_ms: int, until_ms: int, every: bool) -> int:
@@ -200,15 +201,26 @@ class WebhookControl:
             NotFound: There is no such webhook.
         """
         await self._require(webhook_id)
-        at_ms = self._clock.at_ms()
-        until_ms = until_ms or at_ms + 1
-        return await self._store.replay(
-            webhook_id, since_ms=since_ms, until_ms=until_ms, every=every, at_ms=at_ms
-        )
+        until_ms = until_ms or self._clock.at_ms() + 1
+        return await self._store.replay(webhook_id, since_ms=since_ms, until_ms=until_ms, every=every)
 
     async def _require(self, webhook_id: str) -> None:
         if webhook_id != JOBS:
             await self.get(webhook_id)
+
+    def _shown(self, webhook: Webhook) -> Webhook:
+        """With the times it has on the store's timeline as wall time, for people."""
+        return replace(
+            webhook,
+            failing_since_ms=self._wall_ms(webhook.failing_since_ms),
+            old_secret_until_ms=self._wall_ms(webhook.old_secret_until_ms),
+        )
+
+    def _shown_delivery(self, delivery: Delivery) -> Delivery:
+        return replace(delivery, next_at_ms=self._wall_ms(delivery.next_at_ms))
+
+    def _wall_ms(self, moment_ms: int) -> int:
+        return max(1, self._clock.at_ms() - (self._store.now_ms() - moment_ms)) if moment_ms else 0
 
     async def _judge(self, url: str) -> None:
         fault = await self._sender.resolved_fault(url)

@@ -43,7 +43,7 @@ class WebhookDispatcher:
         store: Subscriptions and outbox.
         sender: Calls receivers.
         signer: Signs.
-        clock: Durations by the loop's time, rows by the wall's.
+        clock: Durations by the loop's time, labels by the wall's; what is due, by the store's timeline.
         ids: For jitter.
         retention_s: How long ended deliveries are kept for the log and for replays.
     """
@@ -96,16 +96,16 @@ class WebhookDispatcher:
     async def _begin_due(self) -> float:
         """Begin every call that is due and has a slot; returns when to look again."""
         look_again_s = _LOOK_AT_LEAST_EVERY_S
-        at_ms = self._clock.at_ms()
+        now_ms = self._store.now_ms()
         for destination, next_at_ms, delay_ms in await self._store.due():
-            until_s = wait_s(next_at_ms=next_at_ms, delay_ms=delay_ms, at_ms=at_ms)
+            until_s = wait_s(next_at_ms=next_at_ms, delay_ms=delay_ms, now_ms=now_ms)
             if until_s > 0:
                 look_again_s = min(look_again_s, until_s)
                 continue
-            look_again_s = min(look_again_s, await self._begin_for(destination, at_ms))
+            look_again_s = min(look_again_s, await self._begin_for(destination, now_ms))
         return look_again_s
 
-    async def _begin_for(self, destination: str, at_ms: int) -> float:
+    async def _begin_for(self, destination: str, now_ms: int) -> float:
         busy = self._at.get(destination, ())
         room = min(
             slots(failures_in_a_row=self._failures.get(destination, 0)) - len(busy),
@@ -113,9 +113,9 @@ class WebhookDispatcher:
         )
         if room <= 0:
             return _LOOK_AT_LEAST_EVERY_S  # the end of a call looks again
-        return await self._fill(destination, room, frozenset(self._calls), at_ms)
+        return await self._fill(destination, room, frozenset(self._calls), now_ms)
 
-    async def _fill(self, destination: str, room: int, were_called: frozenset[str], at_ms: int) -> float:
+    async def _fill(self, destination: str, room: int, were_called: frozenset[str], now_ms: int) -> float:
         """Begin calls of a destination.
 
         What was under way when the rows were asked for may have ended since, so its row is old.
@@ -124,7 +124,7 @@ class WebhookDispatcher:
         for delivery in await self._store.take(destination, limit=at_once):
             if delivery.id in were_called or delivery.id in self._calls or room <= 0:
                 continue
-            until_s = wait_s(next_at_ms=delivery.next_at_ms, delay_ms=delivery.delay_ms, at_ms=at_ms)
+            until_s = wait_s(next_at_ms=delivery.next_at_ms, delay_ms=delivery.delay_ms, now_ms=now_ms)
             if until_s > 0:
                 return until_s
             room -= 1
@@ -155,15 +155,16 @@ class WebhookDispatcher:
         headers: dict[str, str] = {}
         if delivery.format is WebhookFormat.STANDARD:
             at_ms = self._clock.at_ms()
-            secrets = await self._secrets(delivery.webhook_id, at_ms)
+            secrets = await self._secrets(delivery.webhook_id)
             headers = self._signer.headers(secrets, message_id=delivery.id, at_ms=at_ms, body=delivery.body)
         return await self._sender.post(delivery.url, delivery.body, headers)
 
-    async def _secrets(self, webhook_id: str, at_ms: int) -> tuple[str, ...]:
-        secrets = await self._store.secrets(webhook_id, at_ms=at_ms)
+    async def _secrets(self, webhook_id: str) -> tuple[str, ...]:
+        secrets = await self._store.secrets(webhook_id)
         if not secrets and webhook_id == JOBS:
+            at_ms = self._clock.at_ms()
             await self._store.rotate(JOBS, self._signer.new_secret(), old_until_ms=0, at_ms=at_ms)
-            secrets = await self._store.secrets(webhook_id, at_ms=at_ms)
+            secrets = await self._store.secrets(webhook_id)
         return secrets
 
     async def _settle(self, delivery: Delivery, outcome: CallOutcome) -> None:
@@ -185,7 +186,7 @@ class WebhookDispatcher:
         _tell(delivery, outcome, verdict, reason)
 
     async def _forget(self) -> bool:
-        before_ms = self._clock.at_ms() - round(self._retention_s * 1000)
+        before_ms = self._store.now_ms() - round(self._retention_s * 1000)
         return await self._store.forget(before_ms=before_ms) > 0
 
 

@@ -8,6 +8,7 @@ from gpud.core.ids import EndpointName
 from gpud.core.job import Job, Retention
 from gpud.core.job_request import JobPolicy, accepted, job_id
 from gpud.ports.jobs import Payload
+from tests.contract.store_rig import S
 
 if TYPE_CHECKING:
     from gpud.adapters.sqlite.store import Store
@@ -30,7 +31,7 @@ def new_job(number: int = 1, *, endpoint: str = "llm", owner: str = "local", **p
     )
 
 
-async def begin(store: Store, *, boot_ns: int = 0, boot_id: str = "boot-1") -> JobsAtStart:
+async def begin(store: Store, *, boot_ns: int = 1000 * S, boot_id: str = "boot-1") -> JobsAtStart:
     """What the daemon does first."""
     return await store.jobs.start(
         boot_id=boot_id, boot_ns=boot_ns, wall_ms=NOW, kept=KEPT, fraction=lambda: 0.5

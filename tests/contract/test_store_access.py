@@ -14,7 +14,7 @@ from gpud.core.ids import KeyId
 from gpud.errors import Conflict, IdempotencyMismatch, StoreUnusable
 from gpud.ports.images import RegistryCredential
 from gpud.ports.store import ApiKey, ReplayedAnswer, StoredRegistry
-from tests.contract.store_rig import KINDS, HandClock, opened
+from tests.contract.store_rig import KINDS, HandClock, S, opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -91,48 +91,55 @@ async def test_a_credential_is_replaced_and_forgotten(store: Store) -> None:
 
 async def test_the_first_request_with_a_key_claims_it_and_the_answer_is_repeated(store: Store) -> None:
     access = store.access
-    assert await access.begin_idempotent("key_a", "k1", b"f1", 100) is None
+    assert await access.begin_idempotent("key_a", "k1", b"f1") is None
     with pytest.raises(Conflict, match="still being answered"):
-        await access.begin_idempotent("key_a", "k1", b"f1", 101)
+        await access.begin_idempotent("key_a", "k1", b"f1")
     await access.finish_idempotent("key_a", "k1", ANSWER)
-    assert await access.begin_idempotent("key_a", "k1", b"f1", 102) == ANSWER
-    assert await access.begin_idempotent("key_b", "k1", b"f1", 103) is None
+    assert await access.begin_idempotent("key_a", "k1", b"f1") == ANSWER
+    assert await access.begin_idempotent("key_b", "k1", b"f1") is None
 
 
 async def test_a_key_used_for_another_request_is_refused(store: Store) -> None:
-    await store.access.begin_idempotent("key_a", "k1", b"f1", 100)
+    await store.access.begin_idempotent("key_a", "k1", b"f1")
     with pytest.raises(IdempotencyMismatch):
-        await store.access.begin_idempotent("key_a", "k1", b"other", 101)
+        await store.access.begin_idempotent("key_a", "k1", b"other")
     await store.access.finish_idempotent("key_a", "k1", ANSWER)
     with pytest.raises(IdempotencyMismatch):
-        await store.access.begin_idempotent("key_a", "k1", b"other", 102)
+        await store.access.begin_idempotent("key_a", "k1", b"other")
 
 
 async def test_a_request_given_up_may_be_repeated(store: Store) -> None:
-    await store.access.begin_idempotent("key_a", "k1", b"f1", 100)
+    await store.access.begin_idempotent("key_a", "k1", b"f1")
     await store.access.finish_idempotent("key_a", "k1", None)
-    assert await store.access.begin_idempotent("key_a", "k1", b"f1", 101) is None
+    assert await store.access.begin_idempotent("key_a", "k1", b"f1") is None
 
 
 async def test_an_answer_is_not_given_up_nor_changed_afterwards(store: Store) -> None:
-    await store.access.begin_idempotent("key_a", "k1", b"f1", 100)
+    await store.access.begin_idempotent("key_a", "k1", b"f1")
     await store.access.finish_idempotent("key_a", "k1", ANSWER)
     await store.access.finish_idempotent("key_a", "k1", None)
     await store.access.finish_idempotent("key_a", "k1", replace(ANSWER, status=500))
-    assert await store.access.begin_idempotent("key_a", "k1", b"f1", 101) == ANSWER
+    assert await store.access.begin_idempotent("key_a", "k1", b"f1") == ANSWER
 
 
-async def test_answers_are_forgotten_after_a_day(store: Store) -> None:
-    day_ms = 24 * 3600 * 1000
-    await store.access.begin_idempotent("key_a", "k1", b"f1", 100)
-    await store.access.finish_idempotent("key_a", "k1", ANSWER)
-    assert await store.access.begin_idempotent("key_a", "k1", b"f1", 100 + day_ms) == ANSWER
-    assert await store.access.begin_idempotent("key_a", "k1", b"f1", 101 + day_ms) is None
+@pytest.mark.parametrize("wall_step_s", [0, 31_536_000, -31_536_000])
+async def test_answers_are_forgotten_after_a_day_whatever_the_wall_clock_does(
+    tmp_path: Path, wall_step_s: int
+) -> None:
+    clock = HandClock()
+    async with opened("inline", tmp_path, clock) as store:
+        await store.access.begin_idempotent("key_a", "k1", b"f1")
+        await store.access.finish_idempotent("key_a", "k1", ANSWER)
+        clock.wall += wall_step_s * S
+        clock.advance(24 * 3600 * S)
+        assert await store.access.begin_idempotent("key_a", "k1", b"f1") == ANSWER
+        clock.advance(S)
+        assert await store.access.begin_idempotent("key_a", "k1", b"f1") is None
 
 
 async def test_of_a_hundred_parallel_requests_with_one_key_one_is_carried_out(store: Store) -> None:
     outcomes = await asyncio.gather(
-        *(store.access.begin_idempotent("key_a", "k1", b"f1", 100) for _ in range(100)),
+        *(store.access.begin_idempotent("key_a", "k1", b"f1") for _ in range(100)),
         return_exceptions=True,
     )
     assert outcomes.count(None) == 1
@@ -141,12 +148,12 @@ async def test_of_a_hundred_parallel_requests_with_one_key_one_is_carried_out(st
 
 async def test_a_claim_whose_daemon_died_is_given_up_at_the_next_start(tmp_path: Path) -> None:
     async with opened("file", tmp_path, HandClock()) as store:
-        await store.access.begin_idempotent("key_a", "dead", b"f1", 100)
-        await store.access.begin_idempotent("key_a", "done", b"f1", 100)
+        await store.access.begin_idempotent("key_a", "dead", b"f1")
+        await store.access.begin_idempotent("key_a", "done", b"f1")
         await store.access.finish_idempotent("key_a", "done", ANSWER)
     async with opened("file", tmp_path, HandClock()) as store:
-        assert await store.access.begin_idempotent("key_a", "dead", b"f1", 101) is None
-        assert await store.access.begin_idempotent("key_a", "done", b"f1", 101) == ANSWER
+        assert await store.access.begin_idempotent("key_a", "dead", b"f1") is None
+        assert await store.access.begin_idempotent("key_a", "done", b"f1") == ANSWER
 
 
 async def test_no_file_of_the_store_holds_a_password(tmp_path: Path) -> None:

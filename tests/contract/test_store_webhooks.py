@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gpud.core.records import EventRecorded, WorkerMoved
+from gpud.core.records import EventRecorded, HeartbeatWritten, WorkerMoved
 from gpud.core.webhook import (
     JOBS,
     CallOutcome,
@@ -21,7 +21,7 @@ from gpud.core.webhook import (
 )
 from gpud.errors import InvariantBroken
 from gpud.ports.webhooks import Webhook
-from tests.contract.store_rig import KINDS, HandClock, Life, opened
+from tests.contract.store_rig import KINDS, MS, HandClock, Life, S, opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,9 +41,17 @@ FAILED = EventRecorded(
 DAY_MS = 86_400_000
 
 
+STEPS_S = (0, 31_536_000, -31_536_000)
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
 @pytest.fixture(params=KINDS)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with opened(request.param, tmp_path, HandClock()) as store:
+async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock) -> AsyncIterator[Store]:
+    async with opened(request.param, tmp_path, clock) as store:
         yield store
 
 
@@ -63,7 +71,12 @@ async def test_an_event_and_its_calls_are_one_transaction(store: Store) -> None:
     await store.fleet.record([FAILED])
     assert told == [True]
     (destination, next_at_ms, delay_ms), *rest = await store.webhooks.due()
-    assert (destination, next_at_ms, delay_ms, rest) == ("https://app.example", FAILED.at_ms, 0, [])
+    assert (destination, next_at_ms, delay_ms, rest) == (
+        "https://app.example",
+        store.webhooks.now_ms(),
+        0,
+        [],
+    )
     (delivery,) = await store.webhooks.take(destination, limit=10)
     body = json.loads(delivery.body)
     assert body["type"] == "worker.failed"
@@ -136,7 +149,8 @@ async def test_a_try_is_logged_and_the_next_one_is_due_when_it_was_decided(store
     again = Verdict(state=DeliveryState.WAITING, delay_s=30.0)
     first = CallOutcome(status=500, error="Answered 500.", answer=b"no", took_ms=7)
     await store.webhooks.settle(delivery, first, again, at_ms=1000)
-    assert await store.webhooks.due() == (("https://app.example", 31_000, 30_000),)
+    due_ms = store.webhooks.now_ms() + 30_000
+    assert await store.webhooks.due() == (("https://app.example", due_ms, 30_000),)
     after = await store.webhooks.delivery(HOOK.id, delivery.id)
     assert after is not None
     assert (after.attempts, after.tries, after.body) == (1, 1, delivery.body)
@@ -174,10 +188,11 @@ async def test_gone_disables_drops_what_waits_and_records_an_event(store: Store)
     await store.fleet.record([FAILED])
     assert await waiting(store) == [], "a disabled one is not called"
     assert await store.webhooks.change(replace(hook, disabled_reason=""))
-    assert await store.webhooks.replay(HOOK.id, since_ms=0, until_ms=1 << 60, every=False, at_ms=10) == 3
+    assert await store.webhooks.replay(HOOK.id, since_ms=0, until_ms=1 << 60, every=False) == 3
 
 
-async def test_failing_for_five_days_disables(store: Store) -> None:
+@pytest.mark.parametrize("wall_step_s", STEPS_S)
+async def test_failing_for_five_days_disables(store: Store, clock: HandClock, wall_step_s: int) -> None:
     await store.webhooks.add(HOOK, "whsec_a")
     await store.fleet.record([FAILED])
     again = Verdict(state=DeliveryState.WAITING, delay_s=1.0)
@@ -186,25 +201,31 @@ async def test_failing_for_five_days_disables(store: Store) -> None:
         (delivery,) = await store.webhooks.take("https://app.example", limit=1) or (None,)
         if delivery is None:
             break
-        at_ms = 1 + half_day * DAY_MS // 2
-        reasons.append(await store.webhooks.settle(delivery, CallOutcome(), again, at_ms=at_ms))
+        clock.wall += (half_day == 5) * wall_step_s * S
+        reasons.append(await store.webhooks.settle(delivery, CallOutcome(), again, at_ms=clock.at_ms()))
+        clock.advance(DAY_MS // 2 * MS)
     assert [bool(reason) for reason in reasons] == [False] * 10 + [True]
 
 
-async def test_secrets_are_encrypted_and_overlap_after_a_rotation(store: Store, tmp_path: Path) -> None:
+async def test_secrets_are_encrypted_and_overlap_after_a_rotation(
+    store: Store, clock: HandClock, tmp_path: Path
+) -> None:
     await store.webhooks.add(HOOK, "whsec_first")
-    assert await store.webhooks.secrets(HOOK.id, at_ms=0) == ("whsec_first",)
-    assert await store.webhooks.rotate(HOOK.id, "whsec_second", old_until_ms=100, at_ms=0)
-    assert await store.webhooks.secrets(HOOK.id, at_ms=99) == ("whsec_second", "whsec_first")
-    assert await store.webhooks.secrets(HOOK.id, at_ms=100) == ("whsec_second",)
+    assert await store.webhooks.secrets(HOOK.id) == ("whsec_first",)
+    until_ms = store.webhooks.now_ms() + 100
+    assert await store.webhooks.rotate(HOOK.id, "whsec_second", old_until_ms=until_ms, at_ms=0)
+    clock.advance(99 * MS)
+    assert await store.webhooks.secrets(HOOK.id) == ("whsec_second", "whsec_first")
+    clock.advance(MS)
+    assert await store.webhooks.secrets(HOOK.id) == ("whsec_second",)
     assert not await store.webhooks.rotate("whk_none", "whsec_x", old_until_ms=1, at_ms=0)
     assert not spelled_out(tmp_path)
 
 
 async def test_the_signer_of_jobs_is_made_when_it_is_first_asked_for(store: Store) -> None:
-    assert await store.webhooks.secrets(JOBS, at_ms=0) == ()
+    assert await store.webhooks.secrets(JOBS) == ()
     assert await store.webhooks.rotate(JOBS, "whsec_jobs", old_until_ms=0, at_ms=0)
-    assert await store.webhooks.secrets(JOBS, at_ms=0) == ("whsec_jobs",)
+    assert await store.webhooks.secrets(JOBS) == ("whsec_jobs",)
     assert await store.webhooks.webhooks() == ()
 
 
@@ -214,8 +235,8 @@ async def test_a_delivery_is_sent_again_with_the_same_id_and_body(store: Store) 
     (delivery,) = await store.webhooks.take("https://app.example", limit=1)
     done = Verdict(state=DeliveryState.DELIVERED)
     await store.webhooks.settle(delivery, CallOutcome(status=200), done, at_ms=9)
-    assert await store.webhooks.redeliver(HOOK.id, delivery.id, at_ms=50)
-    assert not await store.webhooks.redeliver("whk_other", delivery.id, at_ms=50)
+    assert await store.webhooks.redeliver(HOOK.id, delivery.id)
+    assert not await store.webhooks.redeliver("whk_other", delivery.id)
     (again,) = await store.webhooks.take("https://app.example", limit=1)
     assert (again.id, again.body, again.tries, again.attempts) == (delivery.id, delivery.body, 0, 1)
 
@@ -235,8 +256,8 @@ async def test_ended_deliveries_are_forgotten_and_waiting_ones_never(store: Stor
     await store.webhooks.settle(
         ended, CallOutcome(status=200), Verdict(state=DeliveryState.DELIVERED), at_ms=9
     )
-    assert await store.webhooks.forget(before_ms=FAILED.at_ms) == 0
-    assert await store.webhooks.forget(before_ms=FAILED.at_ms + 1) == 1
+    assert await store.webhooks.forget(before_ms=store.webhooks.now_ms()) == 0
+    assert await store.webhooks.forget(before_ms=store.webhooks.now_ms() + 1) == 1
     assert await store.webhooks.attempts(ended.id) == []
     assert len(await waiting(store)) == 1
 
@@ -260,6 +281,54 @@ async def test_the_schedule_is_kept_over_a_restart(tmp_path: Path) -> None:
         (delivery,) = await store.webhooks.take("https://app.example", limit=1)
         again = Verdict(state=DeliveryState.WAITING, delay_s=300.0)
         await store.webhooks.settle(delivery, CallOutcome(status=500), again, at_ms=1000)
+        due_ms = store.webhooks.now_ms() + 300_000
+    clock.advance(7 * S)
     async with opened("file", tmp_path, clock) as store:
-        assert await store.webhooks.due() == (("https://app.example", 301_000, 300_000),)
-        assert await store.webhooks.secrets(HOOK.id, at_ms=0) == ("whsec_a",)
+        assert store.webhooks.now_ms() == due_ms - 293_000
+        assert await store.webhooks.due() == (("https://app.example", due_ms, 300_000),)
+        assert await store.webhooks.secrets(HOOK.id) == ("whsec_a",)
+
+
+@pytest.mark.parametrize("wall_step_s", STEPS_S)
+async def test_no_step_of_the_wall_clock_puts_a_try_off_or_a_message_behind_another(
+    store: Store, clock: HandClock, wall_step_s: int
+) -> None:
+    await store.webhooks.add(HOOK, "whsec_a")
+    await store.fleet.record([FAILED])
+    (first,) = await store.webhooks.take("https://app.example", limit=1)
+    again = Verdict(state=DeliveryState.WAITING, delay_s=30.0)
+    await store.webhooks.settle(first, CallOutcome(status=500), again, at_ms=clock.at_ms())
+    clock.wall += wall_step_s * S
+    clock.advance(30 * S)
+    assert await store.webhooks.due() == (("https://app.example", store.webhooks.now_ms(), 30_000),)
+    clock.advance(S)
+    await store.fleet.record([replace(FAILED, at_ms=clock.at_ms())])
+    assert (await store.webhooks.take("https://app.example", limit=1))[0].id == first.id
+
+
+@pytest.mark.parametrize("wall_step_s", STEPS_S)
+async def test_over_a_reboot_a_try_waits_no_longer_than_was_decided(tmp_path: Path, wall_step_s: int) -> None:
+    clock = HandClock()
+    async with opened("file", tmp_path, clock) as store:
+        await store.webhooks.add(HOOK, "whsec_a")
+        await store.fleet.record([FAILED])
+        clock.advance(DAY_MS * MS)
+        (delivery,) = await store.webhooks.take("https://app.example", limit=1)
+        again = Verdict(state=DeliveryState.WAITING, delay_s=300.0)
+        await store.webhooks.settle(delivery, CallOutcome(status=500), again, at_ms=clock.at_ms())
+    clock.boot_id, clock.boot, clock.wall = "boot-2", 5 * S, clock.wall + wall_step_s * S
+    async with opened("file", tmp_path, clock) as store:
+        ((_, due_ms, delay_ms),) = await store.webhooks.due()
+        assert due_ms - store.webhooks.now_ms() <= delay_ms == 300_000
+
+
+async def test_a_boot_begins_no_earlier_than_the_one_before_was_last_alive(tmp_path: Path) -> None:
+    clock = HandClock()
+    async with opened("file", tmp_path, clock) as store:
+        began_ms = store.webhooks.now_ms()
+        clock.advance(DAY_MS * MS)
+        beat = HeartbeatWritten(boot_id=clock.boot_id, boot_ns=clock.boot, wall_ms=clock.at_ms())
+        await store.fleet.record([beat])
+    clock.boot_id, clock.boot, clock.wall = "boot-2", 5 * S, 0
+    async with opened("file", tmp_path, clock) as store:
+        assert store.webhooks.now_ms() == began_ms + DAY_MS

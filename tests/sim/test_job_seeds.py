@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from gpud.core.job import Job
 
-_SEEDS = 50
+_SEEDS = (*range(50), 124, 159)
+"""The last two once kept a webhook waiting for as long as the clock had been set back."""
 _LIFE_S = 100.0
 _CALM_MIN = 240
 _DOES = ("ok",) * 6 + (
@@ -205,7 +206,7 @@ async def calm(world: JobWorld) -> None:
         await world.begin()
 
 
-@pytest.mark.parametrize("seed", range(_SEEDS))
+@pytest.mark.parametrize("seed", _SEEDS)
 def test_every_job_ends_once_whatever_goes_wrong(seed: int) -> None:
     world = JobWorld(seed)
     checks = JobChecks(world)

@@ -13,6 +13,8 @@ from gpud.ports.images import RegistryCredential
 from gpud.ports.store import ApiKey, ReplayedAnswer, StoredRegistry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gpud.adapters.sqlite.committer import GroupCommitter
     from gpud.adapters.sqlite.hops import Read
     from gpud.adapters.sqlite.sealing import Sealer
@@ -25,10 +27,13 @@ IDEMPOTENCY_KEPT_MS = 24 * 3600 * 1000
 class SqliteAccessStore:
     """Keys, registry credentials and replayed answers (port `AccessStore`)."""
 
-    def __init__(self, committer: GroupCommitter, read: Read, sealer: Sealer) -> None:
+    def __init__(
+        self, committer: GroupCommitter, read: Read, sealer: Sealer, now_ms: Callable[[], int]
+    ) -> None:
         self._committer = committer
         self._read = read
         self._sealer = sealer
+        self._now_ms = now_ms
 
     async def add_key(self, key: ApiKey) -> None:
         """Store a key.
@@ -117,19 +122,18 @@ class SqliteAccessStore:
             lambda connection: connection.execute(SQL["registry_delete"], {"name": name}).rowcount == 1
         )
 
-    async def begin_idempotent(
-        self, scope: str, key: str, fingerprint: bytes, at_ms: int
-    ) -> ReplayedAnswer | None:
+    async def begin_idempotent(self, scope: str, key: str, fingerprint: bytes) -> ReplayedAnswer | None:
         """Claim an Idempotency-Key, or return what it was answered before.
 
         Raises:
             Conflict: The first request with this key is still being answered.
             IdempotencyMismatch: The key was used with another request.
         """
-        params = {"scope": scope, "key": key, "fingerprint": fingerprint, "at_ms": at_ms}
+        now_ms = self._now_ms()
+        params = {"scope": scope, "key": key, "fingerprint": fingerprint, "at_ms": now_ms}
 
         def claim(connection: sqlite3.Connection) -> ReplayedAnswer | None:
-            oldest = {"older_than_ms": at_ms - IDEMPOTENCY_KEPT_MS}
+            oldest = {"older_than_ms": now_ms - IDEMPOTENCY_KEPT_MS}
             connection.execute(SQL["idempotency_forget"], oldest)
             if connection.execute(SQL["idempotency_claim"], params).rowcount == 1:
                 return None

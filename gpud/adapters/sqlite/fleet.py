@@ -57,9 +57,15 @@ _COLD_STARTS_KEPT = 500
 class SqliteFleetStore:
     """Durable fleet state (port `FleetStore`)."""
 
-    def __init__(self, committer: GroupCommitter, note_put: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        committer: GroupCommitter,
+        note_put: Callable[[int], None] = lambda _: None,
+        now_ms: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._committer = committer
         self._note_put = note_put
+        self._now_ms = now_ms
 
     async def load_fleet(self) -> FleetRows:
         """Read everything the reconciler starts from."""
@@ -78,24 +84,33 @@ class SqliteFleetStore:
             StorageFull: The disk is full; nothing was written.
         """
         if changes:
-            await self._committer.write(partial(record_changes, tuple(changes)))
+            await self._committer.write(partial(record_changes, tuple(changes), now_ms=self._now_ms()))
             self._note_put(sum(calls_out(change) for change in changes))
 
 
-def record_changes(changes: tuple[FleetChange, ...], connection: sqlite3.Connection) -> None:
+def record_changes(
+    changes: tuple[FleetChange, ...], connection: sqlite3.Connection, *, now_ms: int = 0
+) -> None:
     """Apply changes inside the transaction that is open.
+
+    Args:
+        changes: In order.
+        connection: In the transaction.
+        now_ms: The store's timeline.
 
     Raises:
         InvariantBroken: As `SqliteFleetStore.record`.
     """
     for change in changes:
         try:
-            _apply(change, connection)
+            _apply(change, connection, now_ms)
         except sqlite3.IntegrityError as error:
             raise InvariantBroken(f"{_named(change)} contradicts the store: {error}.") from error
 
 
-def _apply(change: FleetChange, connection: sqlite3.Connection) -> None:  # noqa: C901, PLR0912 - one arm a change
+def _apply(  # noqa: C901, PLR0912 - one arm a change
+    change: FleetChange, connection: sqlite3.Connection, now_ms: int
+) -> None:
     match change:
         case EndpointSaved(endpoint=endpoint):
             params = rows.endpoint_params(endpoint)
@@ -127,7 +142,7 @@ def _apply(change: FleetChange, connection: sqlite3.Connection) -> None:  # noqa
             connection.execute(SQL["gpu_health_save"], rows.gpu_health_params(status))
         case EventRecorded():
             seq = connection.execute(SQL["event_insert"], rows.event_params(change)).lastrowid
-            put_event(change, seq or 0, connection)
+            put_event(change, seq or 0, connection, now_ms=now_ms)
         case HeartbeatWritten(boot_id=boot_id, boot_ns=boot_ns, wall_ms=wall_ms):
             beat = {"boot_id": boot_id, "boot_ns": boot_ns, "wall_ms": wall_ms}
             connection.execute(SQL["heartbeat_write"], beat)

@@ -26,11 +26,15 @@ class JobCalls:
 
     Args:
         wall_ms: Reads the wall clock, from any thread.
+        now_ms: The store's timeline.
         noted: Told, on the store's thread, that something was put in the outbox.
     """
 
-    def __init__(self, wall_ms: Callable[[], int], noted: Callable[[], None]) -> None:
+    def __init__(
+        self, wall_ms: Callable[[], int], now_ms: Callable[[], int], noted: Callable[[], None]
+    ) -> None:
         self._wall_ms = wall_ms
+        self._now_ms = now_ms
         self._noted = noted
 
     def note_ends(self, connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
@@ -46,7 +50,7 @@ class JobCalls:
                 output=_value_of(job.seq, "result", connection),
                 output_bytes_max=OUTPUT_BYTES_MAX,
             )
-            if put_message(message, connection):
+            if put_message(message, connection, now_ms=self._now_ms()):
                 self._noted()
 
 

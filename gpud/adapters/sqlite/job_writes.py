@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from gpud.adapters.sqlite.job_rows import attempt_params, job_of, job_params, new_job_params
 from gpud.adapters.sqlite.statements import SQL
+from gpud.adapters.sqlite.timeline import fix_anchor
 from gpud.core.ids import EndpointName
 from gpud.core.job import Delivered, Ending, Job, JobState, Retention, settled
-from gpud.core.timeline import Anchor, anchored
 from gpud.errors import IdempotencyMismatch
 from gpud.ports.jobs import Change, IdempotencyClaim, JobsAtStart, WaitingTotals
 
@@ -133,7 +133,7 @@ class JobWriter:
         lease_ms: int,
     ) -> JobsAtStart:
         """Fix the timeline, and give back or take over what an earlier run of the daemon had under way."""
-        anchor = _anchor(connection, boot_id=boot_id, boot_ns=boot_ns, wall_ms=wall_ms)
+        anchor = fix_anchor(connection, boot_id=boot_id, boot_ns=boot_ns, wall_ms=wall_ms)
         now_ms = anchor.now_ms(boot_ns)
         given_back, left = [], []
         for row in connection.execute(SQL["jobs_running"]).fetchall():
@@ -181,18 +181,6 @@ class JobWriter:
         total = {"endpoint": after.endpoint, "ending": after.state.value.lower(), "count": 1}
         connection.execute(SQL["job_total_add"], total)
         self.tell_ends((change,), connection)
-
-
-def _anchor(connection: sqlite3.Connection, *, boot_id: str, boot_ns: int, wall_ms: int) -> Anchor:
-    row = connection.execute(SQL["job_timeline_read"]).fetchone()
-    known = None if row is None else Anchor(**dict(row))
-    newest = connection.execute(SQL["job_newest"]).fetchone()
-    newest_ms = 0 if newest is None else newest[0]
-    anchor = anchored(known, boot_id=boot_id, boot_ns=boot_ns, wall_ms=wall_ms, newest_ms=newest_ms)
-    if anchor != known:
-        values = {"boot_id": anchor.boot_id, "boot_ns": anchor.boot_ns, "at_ms": anchor.at_ms}
-        connection.execute(SQL["job_timeline_write"], values)
-    return anchor
 
 
 def _waiting(connection: sqlite3.Connection) -> dict[EndpointName, WaitingTotals]:

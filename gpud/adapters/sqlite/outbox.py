@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from gpud.core.records import FleetChange
 
 
-def put_message(message: WebhookMessage, connection: sqlite3.Connection, *, webhook_id: str = "") -> int:
+def put_message(
+    message: WebhookMessage, connection: sqlite3.Connection, *, now_ms: int, webhook_id: str = ""
+) -> int:
     """Put a message in the outbox of every webhook that wants it; returns how many were new.
 
     Call it in the transaction that writes what the message tells of, and tell the dispatcher
@@ -35,6 +37,7 @@ def put_message(message: WebhookMessage, connection: sqlite3.Connection, *, webh
     Args:
         message: What is told.
         connection: In the transaction.
+        now_ms: The store's timeline: from now on it is due.
         webhook_id: Only this subscription's; empty for all, and the address of the job.
     """
     body = b""
@@ -47,14 +50,14 @@ def put_message(message: WebhookMessage, connection: sqlite3.Connection, *, webh
         body = body or standard_body(message, _rfc_3339(message.at_ms))
         # What a disabled one misses can be replayed to it.
         state = DeliveryState.DROPPED if row["disabled_reason"] and not webhook_id else DeliveryState.WAITING
-        params = _params(message, row["id"], row["url"], body) | {"state": state}
+        params = _params(message, row["id"], row["url"], body, now_ms) | {"state": state}
         put += connection.execute(SQL["webhook_deliver"], params).rowcount
     if message.job_url and not webhook_id:
         if message.job_format is WebhookFormat.RUNPOD:
             body = message.runpod_body
         else:
             body = body or standard_body(message, _rfc_3339(message.at_ms))
-        params = _params(message, JOBS, message.job_url, body) | {"format": message.job_format}
+        params = _params(message, JOBS, message.job_url, body, now_ms) | {"format": message.job_format}
         put += connection.execute(SQL["webhook_deliver"], params).rowcount
     return put
 
@@ -64,7 +67,7 @@ def calls_out(change: FleetChange) -> bool:
     return isinstance(change, EventRecorded) and type_of_event(change.kind, change.facts) is not None
 
 
-def put_event(event: EventRecorded, seq: int, connection: sqlite3.Connection) -> int:
+def put_event(event: EventRecorded, seq: int, connection: sqlite3.Connection, *, now_ms: int) -> int:
     """Put a recorded event in the outbox, if anybody is called for its kind."""
     kind = type_of_event(event.kind, event.facts)
     if kind is None:
@@ -80,10 +83,10 @@ def put_event(event: EventRecorded, seq: int, connection: sqlite3.Connection) ->
         sequence=seq,
         data=data,
     )
-    return put_message(message, connection)
+    return put_message(message, connection, now_ms=now_ms)
 
 
-def _params(message: WebhookMessage, webhook_id: str, url: str, body: bytes) -> dict[str, Any]:
+def _params(message: WebhookMessage, webhook_id: str, url: str, body: bytes, now_ms: int) -> dict[str, Any]:
     return {
         "id": message_id(webhook_id, message),
         "webhook_id": webhook_id,
@@ -94,6 +97,7 @@ def _params(message: WebhookMessage, webhook_id: str, url: str, body: bytes) -> 
         "format": WebhookFormat.STANDARD,
         "state": DeliveryState.WAITING,
         "created_at_ms": message.at_ms,
+        "now_ms": now_ms,
         "body": body,
     }
 

@@ -481,7 +481,7 @@ INSERT INTO webhook_delivery (
     next_at_ms, delay_ms
 ) VALUES (
     :id, :webhook_id, :kind, :endpoint, :url, :destination, :format, :state, :created_at_ms, :body, 0, 0,
-    :created_at_ms, 0
+    :now_ms, 0
 )
 ON CONFLICT (id) DO NOTHING;
 
@@ -535,19 +535,26 @@ WHERE webhook_id = :webhook_id AND (created_at_ms, id) < (:before_ms, :before_id
 ORDER BY created_at_ms DESC, id DESC LIMIT :limit;
 
 -- name: webhook_redeliver
-UPDATE webhook_delivery SET state = 'waiting', tries = 0, next_at_ms = :at_ms, delay_ms = 0
+UPDATE webhook_delivery SET state = 'waiting', tries = 0, next_at_ms = :now_ms, delay_ms = 0
 WHERE id = :id AND webhook_id = :webhook_id;
 
 -- name: webhook_replay
-UPDATE webhook_delivery SET state = 'waiting', tries = 0, next_at_ms = :at_ms, delay_ms = 0
+UPDATE webhook_delivery SET state = 'waiting', tries = 0, next_at_ms = :now_ms, delay_ms = 0
 WHERE webhook_id = :webhook_id AND created_at_ms >= :since_ms AND created_at_ms < :until_ms
     AND (state IN ('failed', 'dropped') OR (state = 'delivered' AND :every));
 
 -- name: webhook_deliveries_forget
 DELETE FROM webhook_delivery WHERE id IN (
     SELECT d.id FROM webhook_delivery AS d
-    WHERE d.state <> 'waiting' AND d.created_at_ms < :before_ms ORDER BY d.created_at_ms LIMIT 500
+    WHERE d.state <> 'waiting' AND d.next_at_ms < :before_ms ORDER BY d.next_at_ms LIMIT 500
 );
+
+-- name: webhook_waits_bound
+UPDATE webhook_delivery SET next_at_ms = :now_ms + delay_ms
+WHERE state = 'waiting' AND next_at_ms > :now_ms AND next_at_ms > :now_ms + delay_ms;
+
+-- name: webhook_ends_bound
+UPDATE webhook_delivery SET next_at_ms = :now_ms WHERE state <> 'waiting' AND next_at_ms > :now_ms;
 
 -- name: idempotency_claim
 INSERT INTO idempotency (scope, key, fingerprint, at_ms) VALUES (:scope, :key, :fingerprint, :at_ms)
@@ -568,6 +575,9 @@ DELETE FROM idempotency WHERE scope = :scope AND key = :key AND status IS NULL;
 DELETE FROM idempotency WHERE (scope, key) IN (
     SELECT i.scope, i.key FROM idempotency AS i WHERE i.at_ms < :older_than_ms ORDER BY i.at_ms LIMIT 16
 );
+
+-- name: idempotency_bound
+UPDATE idempotency SET at_ms = :now_ms WHERE at_ms > :now_ms;
 
 -- name: idempotency_forget_unanswered
 -- At start: whoever was answering these has died.

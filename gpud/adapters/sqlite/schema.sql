@@ -302,7 +302,7 @@ CREATE TABLE webhook_delivery (
 
 CREATE INDEX webhook_delivery_waiting ON webhook_delivery (destination, next_at_ms) WHERE state = 'waiting';
 CREATE INDEX webhook_delivery_of_webhook ON webhook_delivery (webhook_id, created_at_ms, id);
-CREATE INDEX webhook_delivery_ended ON webhook_delivery (created_at_ms) WHERE state <> 'waiting';
+CREATE INDEX webhook_delivery_ended ON webhook_delivery (next_at_ms) WHERE state <> 'waiting';
 
 CREATE TABLE webhook_attempt (
     delivery_id TEXT    NOT NULL REFERENCES webhook_delivery (id) ON DELETE CASCADE,

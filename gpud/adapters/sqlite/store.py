@@ -26,16 +26,19 @@ from gpud.adapters.sqlite.reads import SqliteReadModel
 from gpud.adapters.sqlite.restoring import finish as finish_restore
 from gpud.adapters.sqlite.sealing import KEY_BYTES, Sealer, load_master_key
 from gpud.adapters.sqlite.statements import SQL
+from gpud.adapters.sqlite.timeline import StoreTimeline, begin
 from gpud.adapters.sqlite.webhooks import SqliteWebhookStore
 from gpud.errors import StoreUnusable
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
     from pathlib import Path
 
     from gpud.adapters.sqlite.blobs import Blobs
     from gpud.adapters.sqlite.committer import CommitStats
     from gpud.adapters.sqlite.hops import Execute, Read
+    from gpud.core.timeline import Anchor
     from gpud.ports.time import Clock
 
 MASTER_KEY_NAME = "master.key"
@@ -67,18 +70,21 @@ class Store:
         sealer: Sealer,
         install_id: str,
         clock: Clock,
+        anchor: Anchor,
         blobs: Blobs,
         closing: AsyncExitStack,
     ) -> None:
         self._committer = committer
         self._closing = closing
-        self.webhooks = SqliteWebhookStore(committer, read, sealer)
-        self.fleet = SqliteFleetStore(committer, self.webhooks.note_put)
+        now_ms = StoreTimeline(anchor, clock).now_ms
+        self.webhooks = SqliteWebhookStore(committer, read, sealer, now_ms)
+        self.fleet = SqliteFleetStore(committer, self.webhooks.note_put, now_ms)
         self.reads = SqliteReadModel(read, clock)
-        self.access = SqliteAccessStore(committer, read, sealer)
+        self.access = SqliteAccessStore(committer, read, sealer, now_ms)
         self.audit_log = SqliteAuditLog(committer, read)
         self.jobs = SqliteJobStore(committer, read, blobs)
-        self.jobs.writer.on_end = JobCalls(clock.at_ms, self.webhooks.note_in_batch).note_ends
+        calls = JobCalls(clock.at_ms, now_ms, self.webhooks.note_in_batch)
+        self.jobs.writer.on_end = calls.note_ends
         committer.committed = self.webhooks.batch_committed
         self.install_id = install_id
         self.worker_secret = sealer.worker_secret
@@ -145,6 +151,7 @@ async def open_store(data_dir: Path, clock: Clock, *, master_key_path: Path | No
             sealer=sealer,
             install_id=install_id,
             clock=clock,
+            anchor=await committer.write(_beginning(clock)),
             blobs=BlobFiles(data_dir / BLOBS_NAME),
             closing=undo.pop_all(),
         )
@@ -179,9 +186,14 @@ async def open_inline_store(
         sealer=Sealer(b"\0" * KEY_BYTES, install_id=install_id),
         install_id=install_id,
         clock=clock,
+        anchor=_beginning(clock)(database),
         blobs=blobs or MemoryBlobs(),
         closing=undo,
     )
+
+
+def _beginning(clock: Clock) -> Callable[[sqlite3.Connection], Anchor]:
+    return partial(begin, boot_id=clock.boot_id, boot_ns=clock.boot_ns(), wall_ms=clock.at_ms())
 
 
 def _read_install_id(connection: sqlite3.Connection) -> str:

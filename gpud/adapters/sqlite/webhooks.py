@@ -38,10 +38,13 @@ _FAR_FUTURE = 1 << 62
 class SqliteWebhookStore:
     """Subscriptions and the outbox (port `WebhookStore`)."""
 
-    def __init__(self, committer: GroupCommitter, read: Read, sealer: Sealer) -> None:
+    def __init__(
+        self, committer: GroupCommitter, read: Read, sealer: Sealer, now_ms: Callable[[], int]
+    ) -> None:
         self._committer = committer
         self._read = read
         self._sealer = sealer
+        self.now_ms = now_ms
         self._told: Callable[[], None] | None = None
         self._put_in_batch = False
 
@@ -113,8 +116,8 @@ class SqliteWebhookStore:
         """Every subscription, oldest first, without `jobs`."""
         return tuple(map(_webhook_of, await self._rows("webhooks_all", {})))
 
-    async def secrets(self, webhook_id: str, *, at_ms: int) -> tuple[str, ...]:
-        """What its calls are signed with at a moment: the present secret first.
+    async def secrets(self, webhook_id: str) -> tuple[str, ...]:
+        """What its calls are signed with now: the present secret first.
 
         Raises:
             StoreUnusable: It cannot be decrypted under the present master key.
@@ -123,7 +126,7 @@ class SqliteWebhookStore:
         if row is None:
             return ()
         sealed = [(row["secret_nonce"], row["secret_sealed"])]
-        if row["old_secret_nonce"] is not None and at_ms < row["old_secret_until_ms"]:
+        if row["old_secret_nonce"] is not None and self.now_ms() < row["old_secret_until_ms"]:
             sealed.append((row["old_secret_nonce"], row["old_secret_sealed"]))
         return tuple(
             self._sealer.unseal(nonce, text, kind=WEBHOOK, name=webhook_id) for nonce, text in sealed
@@ -132,7 +135,7 @@ class SqliteWebhookStore:
     async def put(self, message: WebhookMessage, *, webhook_id: str = "") -> int:
         """Put a message in the outbox; how many were new."""
         put = await self._committer.write(
-            lambda connection: put_message(message, connection, webhook_id=webhook_id)
+            lambda connection: put_message(message, connection, now_ms=self.now_ms(), webhook_id=webhook_id)
         )
         self.note_put(put)
         return put
@@ -157,12 +160,12 @@ class SqliteWebhookStore:
 
     async def settle(self, delivery: Delivery, outcome: CallOutcome, verdict: Verdict, *, at_ms: int) -> str:
         """Write what a try came to, in one transaction; returns why its subscription was disabled by it."""
-        delay_ms = round(verdict.delay_s * 1000)
+        now_ms, delay_ms = self.now_ms(), round(verdict.delay_s * 1000)
         moved = {
             "id": delivery.id,
             "attempts": delivery.attempts,
             "state": verdict.state,
-            "next_at_ms": at_ms + delay_ms,
+            "next_at_ms": now_ms + delay_ms,
             "delay_ms": delay_ms,
         }
         tried = {
@@ -181,7 +184,7 @@ class SqliteWebhookStore:
                 return ""
             _run("webhook_attempt_insert", tried, connection)
             _run("webhook_answers_trim", tried, connection)
-            return _note_health(delivery, outcome, verdict, at_ms, connection)
+            return _note_health(delivery, outcome, verdict, (at_ms, now_ms), connection)
 
         return await self._committer.write(settle)
 
@@ -208,28 +211,28 @@ class SqliteWebhookStore:
         found = await self._rows("webhook_attempts", {"delivery_id": delivery_id})
         return [Attempt(**dict(row)) for row in found]
 
-    async def redeliver(self, webhook_id: str, delivery_id: str, *, at_ms: int) -> bool:
+    async def redeliver(self, webhook_id: str, delivery_id: str) -> bool:
         """Begin a delivery's schedule anew, whatever became of it; False when there is none."""
-        params = {"id": delivery_id, "webhook_id": webhook_id, "at_ms": at_ms}
+        params = {"id": delivery_id, "webhook_id": webhook_id, "now_ms": self.now_ms()}
         begun = await self._committer.write(lambda connection: _run("webhook_redeliver", params, connection))
         self.note_put(begun)
         return begun == 1
 
-    async def replay(self, webhook_id: str, *, since_ms: int, until_ms: int, every: bool, at_ms: int) -> int:
+    async def replay(self, webhook_id: str, *, since_ms: int, until_ms: int, every: bool) -> int:
         """Begin the schedules of a period anew; how many."""
         params = {
             "webhook_id": webhook_id,
             "since_ms": since_ms,
             "until_ms": until_ms,
             "every": every,
-            "at_ms": at_ms,
+            "now_ms": self.now_ms(),
         }
         begun = await self._committer.write(lambda connection: _run("webhook_replay", params, connection))
         self.note_put(begun)
         return begun
 
     async def forget(self, *, before_ms: int) -> int:
-        """Drop a batch of ended deliveries older than this; how many."""
+        """Drop a batch of deliveries that ended before this moment of the timeline; how many."""
         params = {"before_ms": before_ms}
         return await self._committer.write(
             lambda connection: _run("webhook_deliveries_forget", params, connection)
@@ -251,14 +254,19 @@ def _run(statement: str, params: dict[str, Any], connection: sqlite3.Connection)
 
 
 def _note_health(
-    delivery: Delivery, outcome: CallOutcome, verdict: Verdict, at_ms: int, connection: sqlite3.Connection
+    delivery: Delivery,
+    outcome: CallOutcome,
+    verdict: Verdict,
+    moment: tuple[int, int],
+    connection: sqlite3.Connection,
 ) -> str:
+    at_ms, now_ms = moment  # for people, and for decisions
     row = connection.execute(SQL["webhook_read"], {"id": delivery.webhook_id}).fetchone()
     if row is None or row["id"] == JOBS:
         return ""
     before = WebhookHealth(failing_since_ms=row["failing_since_ms"], failures=row["failures"])
-    health = after_call(before, good=outcome.good, at_ms=at_ms)
-    reason = disabled_for(verdict, health, at_ms=at_ms)
+    health = after_call(before, good=outcome.good, at_ms=now_ms)
+    reason = disabled_for(verdict, health, at_ms=now_ms)
     well = {
         "id": delivery.webhook_id,
         "failing_since_ms": health.failing_since_ms,
