@@ -96,6 +96,8 @@ NEEDED = {
     "redeliver_webhook_delivery": "write",
     "show_usage": "read",
     "list_usage_segments": "read",
+    "list_budgets": "read",
+    "list_templates": "read",
     "show_audit": "read",
     "list_audit_log": "admin",
     "list_events": "read",
