@@ -7,9 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gpud.core.gpu import GpuHealth
+from gpud.core.leftovers import is_clean, runs_on
 from gpud.core.worker import Cause, WorkerEvent
 from gpud.errors import DependencyDown
-from gpud.fleet.gpu_keeper import is_clean
 from gpud.fleet.sleepers import beyond_sleepers
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Ending:
             hands.reconciler.post(WorkerEvent(worker_id=worker_id, cause=Cause.RELEASED))
             return
         holdouts = await self._await_release(worker)
-        if worker.gpu_slice and hands.state.holders_of(worker.gpu_uuids[0], but=worker_id):
+        if worker.gpu_slice and runs_on(hands.state.holders_of(worker.gpu_uuids[0], but=worker_id)):
             holdouts = ()  # the ledger lends out nothing that is in use, whoever uses it
         for use in holdouts:
             pids = f", processes {', '.join(map(str, use.pids))}" if use.pids else ""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gpud.core.gpu import Gpu, GpuHealth, GpuStatus
+from gpud.core.leftovers import is_clean
 from gpud.core.records import GpuHealthSaved
 from gpud.errors import DependencyDown, NotFound
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from gpud.core.gpu import GpuUse
     from gpud.core.ids import GpuUuid
-    from gpud.core.worker import Worker
     from gpud.fleet.journal import Journal
     from gpud.fleet.reconciler import Reconciler
     from gpud.ports.gpus import GpuInventory
@@ -185,19 +185,3 @@ class GpuKeeper:
         asked = sorted(shared | state.used_mib.keys())
         for use in await self._gpus.usage(asked) if asked else ():
             self._reconciler.tell(partial(state.note_use, use))
-
-
-def is_clean(use: GpuUse, holders: tuple[Worker, ...], *, limit_mib: int) -> bool:
-    """Whether nothing is left on a GPU of those who are gone.
-
-    Beside workers that share it, their processes cannot be told from a leftover, and their memory
-    is taken to be what they reserve.
-
-    Args:
-        use: Of the GPU.
-        holders: Workers that have it, or parts of it.
-        limit_mib: What an idle GPU may have in use.
-    """
-    sharers = [worker.gpu_slice for worker in holders if worker.gpu_slice]
-    reserved_mib = sum(each.memory_mib for each in sharers)
-    return use.used_mib <= reserved_mib + limit_mib and (bool(sharers) or not use.pids)

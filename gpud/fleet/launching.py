@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gpud.core.gpu import GpuHealth
+from gpud.core.leftovers import users_of
 from gpud.core.worker import Cause, WorkerEvent, WorkerState
 from gpud.errors import GpudError, ImageNotFound, LaunchFailed, NotFound, RegistryDenied, Unavailable
 from gpud.fleet.launches import launch_for
@@ -72,10 +73,13 @@ class Launching:
         if worker is None:
             return
         limit_mib = hands.settings.idle_memory_mib_max
-        if worker.gpu_slice and hands.state.holders_of(worker.gpu_uuids[0], but=worker_id):
+        if worker.gpu_slice and self._has_neighbours(worker):
             await self._verify_slice(worker, worker.gpu_slice)
             return
         read = await beyond_sleepers(hands, await hands.gpus.usage(worker.gpu_uuids), but=worker_id)
+        if worker.gpu_slice and self._has_neighbours(worker):  # who may have begun while the driver was asked
+            await self._verify_slice(worker, worker.gpu_slice)
+            return
         uses = {use.uuid: use for use in read}
         for uuid in worker.gpu_uuids:
             use = uses.get(uuid)
@@ -93,6 +97,14 @@ class Launching:
             self._post(worker_id, Cause.GPU_BUSY, detail=f"{uuid}: {why}.")
             return
         self._post(worker_id, Cause.GPUS_VERIFIED)
+
+    def _has_neighbours(self, worker: Worker) -> bool:
+        """Whether somebody beside a worker may use its GPU by right; else it must be idle as a whole one is.
+
+        Of two that verify at once each would take the other for the one who uses it, and both would be
+        turned away without a word about the GPU, to be tried again at once.
+        """
+        return bool(users_of(self._hands.state.holders_of(worker.gpu_uuids[0], but=worker.id)))
 
     async def _verify_slice(self, worker: Worker, gpu_slice: GpuSlice) -> None:
         """Make sure that the reserved memory is there, beside what others on the GPU use."""

@@ -120,3 +120,37 @@ def test_a_neighbours_memory_is_no_leftover_of_the_one_that_ended(lone: Sim) -> 
     (view,) = lone.do(lone.up.fleet.control.gpus())
     assert view.status.health is GpuHealth.HEALTHY
     check_books(lone)
+
+
+def test_what_two_neighbours_leave_behind_is_promised_to_nobody(lone: Sim) -> None:
+    """They end at once, and their memory comes back long after that."""
+    scale = ScalePolicy(max_workers=2, concurrency=1, idle_timeout_s=5.0)
+    _serve(lone, "a", 9_000, scale)
+    lone.gpus.memory_return_s = 40.0
+    for _ in range(2):
+        lone.request("a", takes_s=5)
+    lone.run_until(lambda: [w.state for w in lone.workers()] == [WorkerState.RELEASING] * 2, within_s=90)
+    made = len(lone.events("worker.requested"))
+    waiting = [lone.request("a", takes_s=5) for _ in range(2)]
+    lone.run(for_s=25)
+    (view,) = lone.do(lone.up.fleet.control.gpus())
+    assert view.status.health is GpuHealth.QUARANTINED
+    assert len(lone.events("worker.requested")) <= made + 4, "nobody starts in vain again and again"
+    assert len(lone.workers()) <= 2
+    lone.run(for_s=150)
+    assert {request.outcome for request in waiting} == {Outcome.ANSWERED}
+    check_books(lone)
+
+
+def test_two_that_start_at_once_where_somebody_else_is_make_the_gpu_wait_for_him(lone: Sim) -> None:
+    _serve(lone, "a", 9_000, ScalePolicy(max_workers=2, concurrency=1))
+    lone.ask(lambda: lone.gpus.start_process(GpuUuid("GPU-fake-0"), 99_999, used_mib=18_000))
+    waiting = [lone.request("a", takes_s=5) for _ in range(2)]
+    lone.run(for_s=20)
+    (view,) = lone.do(lone.up.fleet.control.gpus())
+    assert view.status.health is GpuHealth.QUARANTINED
+    assert "99999" in view.status.reason
+    assert len(lone.events("worker.requested")) <= 4, "nobody starts in vain again and again"
+    lone.ask(lambda: lone.gpus.end_process(99_999))
+    lone.run(for_s=100)
+    assert {request.outcome for request in waiting} == {Outcome.ANSWERED}
