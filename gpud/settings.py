@@ -200,6 +200,8 @@ class JobSettings(Section):
     """The same for cancelled ones. Short, because RunPod's Python client polls one until it is gone."""
     dead_retention_s: Annotated[float, Field(ge=1, le=31_536_000)] = 1_209_600.0
     """How long a dead letter is kept."""
+    usage_keep_days: Annotated[float, Field(ge=1, le=3660)] = 400.0
+    """Days for which it is known what a job used, its row long gone: about 200 bytes each."""
 
 
 class AuditSettings(Section):

@@ -193,12 +193,14 @@ class Retention:
         sync_ms: Finished ones whose caller waited.
         dead_ms: Dead letters.
         cancelled_ms: Cancelled ones.
+        used_ms: What is known of their use, of all of them.
     """
 
     result_ms: int = 24 * 3_600_000
     sync_ms: int = 24 * 3_600_000
     dead_ms: int = 14 * 24 * 3_600_000
     cancelled_ms: int = 24 * 3_600_000
+    used_ms: int = 400 * 24 * 3_600_000
 
 
 def claimed(job: Job, *, now_ms: int, worker_id: str, instance: str) -> Job:

@@ -21,6 +21,7 @@ def retention_of(settings: JobSettings) -> Retention:
         sync_ms=int(settings.sync_retention_s * 1000),
         dead_ms=int(settings.dead_retention_s * 1000),
         cancelled_ms=int(settings.cancelled_retention_s * 1000),
+        used_ms=int(settings.usage_keep_days * 86_400_000),
     )
 
 

@@ -104,4 +104,5 @@ class Upkeep:
                     tell(endpoint)
         deleted = _BATCH
         while deleted == _BATCH:
-            deleted = len(await self._store.purge_due(queue.now_ms(), limit=_BATCH))
+            purge = self._store.purge_due(queue.now_ms(), limit=_BATCH, used_ms=queue.kept.used_ms)
+            deleted = len(await purge)

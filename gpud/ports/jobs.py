@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gpud.core.job import Delivered, Job, Retention
     from gpud.core.ready_jobs import Ready
     from gpud.core.timeline import Anchor
+    from gpud.ports.job_usage import JobUsagePage, JobUsageQuery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,8 +293,14 @@ class JobStore(Protocol):
         """Apply a transition to jobs of an endpoint that wait, from a place on; tells unchanged ones too."""
         ...
 
-    async def purge_due(self, now_ms: int, *, limit: int) -> tuple[JobId, ...]:
-        """Delete jobs that were kept long enough."""
+    async def purge_due(self, now_ms: int, *, limit: int, used_ms: int) -> tuple[JobId, ...]:
+        """Delete jobs that were kept long enough.
+
+        Args:
+            now_ms: On the job timeline.
+            limit: Most at once.
+            used_ms: How long what they used is kept after their end.
+        """
         ...
 
     async def delete(self, job_id: JobId, *, allowed: Callable[[Job], bool]) -> bool:
@@ -354,6 +361,10 @@ class JobStore(Protocol):
 
     async def attempts(self, seq: int) -> tuple[AttemptRecord, ...]:
         """Read the deliveries of a job that did not complete."""
+        ...
+
+    async def usage(self, query: JobUsageQuery) -> JobUsagePage:
+        """Tell what jobs used that are over, those whose rows are gone included."""
         ...
 
     async def page(self, query: JobQuery) -> tuple[Job, ...]:

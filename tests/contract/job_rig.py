@@ -48,7 +48,9 @@ async def submit(
     return written
 
 
-async def claim(store: Store, job: Job, *, now_ms: int = NOW, instance: str = "run-1") -> Claim | None:
+async def claim(
+    store: Store, job: Job, *, now_ms: int = NOW, instance: str = "run-1", worker_id: str = "wk_a"
+) -> Claim | None:
     return await store.jobs.claim(
-        job.seq, now_ms=now_ms, worker_id="wk_a", instance=instance, lease_until_ms=now_ms + 60_000
+        job.seq, now_ms=now_ms, worker_id=worker_id, instance=instance, lease_until_ms=now_ms + 60_000
     )

@@ -98,6 +98,7 @@ NEEDED = {
     "list_usage_segments": "read",
     "list_budgets": "read",
     "list_templates": "read",
+    "list_job_usage": ANY,
     "show_audit": "read",
     "list_audit_log": "admin",
     "list_events": "read",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gpud.adapters.sqlite.job_rows import attempt_of, job_of
+from gpud.adapters.sqlite.job_usage import job_usage_page
 from gpud.adapters.sqlite.statements import SQL
 from gpud.ports.jobs import AttemptRecord, ChunkPlace, JobQuery, Payload
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from gpud.adapters.sqlite.hops import Read
     from gpud.core.ids import JobId
     from gpud.core.job import Job
+    from gpud.ports.job_usage import JobUsagePage, JobUsageQuery
 
 
 class SqliteJobReads:
@@ -82,6 +85,10 @@ class SqliteJobReads:
         else:
             name = "jobs_page" if query.endpoint is None else "jobs_page_of_endpoint"
         return await self._read(lambda connection: tuple(map(job_of, connection.execute(SQL[name], params))))
+
+    async def usage(self, query: JobUsageQuery) -> JobUsagePage:
+        """Tell what jobs used that are over."""
+        return await self._read(partial(job_usage_page, query))
 
     async def _payload(self, row: sqlite3.Row) -> Payload:
         content = row["content"] if row["ref"] is None else await self._blobs.get(row["ref"])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gpud.adapters.sqlite.job_reads import SqliteJobReads
 from gpud.adapters.sqlite.job_rows import job_of
+from gpud.adapters.sqlite.job_usage import forget_job
 from gpud.adapters.sqlite.statements import SQL
 from gpud.core.ids import JobId
 from gpud.core.job import AGING_STEP_MS, AGING_STEPS_MAX
@@ -36,13 +37,14 @@ class SqliteJobUpkeep(SqliteJobReads):
         super().__init__(read, blobs)
         self._committer = committer
 
-    async def purge_due(self, now_ms: int, *, limit: int) -> tuple[JobId, ...]:
-        """Delete jobs that were kept long enough."""
+    async def purge_due(self, now_ms: int, *, limit: int, used_ms: int) -> tuple[JobId, ...]:
+        """Delete jobs that were kept long enough, and in the end what is known of their use."""
 
         def purge(connection: sqlite3.Connection) -> tuple[JobId, ...]:
             rows = connection.execute(SQL["jobs_purge_due"], {"now_ms": now_ms, "limit": limit}).fetchall()
             for row in rows:
-                connection.execute(SQL["job_delete"], {"seq": row["seq"]})
+                forget_job(connection, row["seq"])
+            connection.execute(SQL["job_usage_forget"], {"before_ms": now_ms - used_ms, "limit": limit})
             return tuple(JobId(row["id"]) for row in rows)
 
         return await self._committer.write(purge)

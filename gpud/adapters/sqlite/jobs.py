@@ -10,6 +10,7 @@ from gpud.adapters.sqlite.blobs import INLINE_BYTES_MAX
 from gpud.adapters.sqlite.job_rows import job_of, new_job_params, ready_of
 from gpud.adapters.sqlite.job_steps import AcceptJob, ClaimNewJob, CompleteJob
 from gpud.adapters.sqlite.job_upkeep import SqliteJobUpkeep
+from gpud.adapters.sqlite.job_usage import forget_job
 from gpud.adapters.sqlite.job_writes import JobWriter
 from gpud.adapters.sqlite.statements import SQL
 from gpud.core.job import Job, completed, settled
@@ -283,7 +284,7 @@ class SqliteJobStore(SqliteJobUpkeep):
             row = connection.execute(SQL["job_by_id"], {"id": job_id}).fetchone()
             if row is None or row["finished_at_ms"] == 0 or not allowed(job_of(row)):
                 return False
-            connection.execute(SQL["job_delete"], {"seq": row["seq"]})
+            forget_job(connection, row["seq"])
             return True
 
         return await self._committer.write(delete)

@@ -154,8 +154,45 @@ SELECT min(expires_at_ms) AS at_ms FROM job INDEXED BY job_expiry WHERE state = 
 SELECT seq, id FROM job INDEXED BY job_purge WHERE purge_at_ms > 0 AND purge_at_ms <= :now_ms
 ORDER BY purge_at_ms LIMIT :limit;
 
+-- name: job_usage_keep
+INSERT INTO job_usage (
+    seq, id, endpoint, owner, state, reason, deliveries, redrives, created_at_ms, started_at_ms, finished_at_ms,
+    worker_id, gpu_ns, cost_micros, energy_mj
+)
+SELECT seq, id, endpoint, owner, state, reason, deliveries, redrives, created_at_ms, started_at_ms, finished_at_ms,
+    worker_id, gpu_ns, cost_micros, energy_mj
+FROM job WHERE seq = :seq AND deliveries > 0;
+
 -- name: job_delete
 DELETE FROM job WHERE seq = :seq;
+
+-- name: job_usage_forget
+-- The oldest by number, as far as their time is over: none of them is looked for.
+DELETE FROM job_usage WHERE finished_at_ms < :before_ms
+  AND seq IN (SELECT o.seq FROM job_usage AS o ORDER BY o.seq LIMIT :limit);
+
+-- name: job_usage_page
+-- Jobs that are over, kept and gone, with when their worker was wanted and when it first served.
+SELECT j.*, w.created_at_ms AS asked_at_ms, (
+    SELECT s.start_wall_ms FROM usage_segment AS s
+    WHERE s.worker_id = j.worker_id AND s.phase IN ('active', 'idle') ORDER BY s.seq LIMIT 1
+) AS ready_at_ms
+FROM (
+    SELECT seq, id, endpoint, owner, state, reason, deliveries, redrives, created_at_ms, started_at_ms,
+        finished_at_ms, worker_id, gpu_ns, cost_micros, energy_mj
+    FROM job WHERE seq > :after AND seq <= :upto
+    UNION ALL
+    SELECT * FROM job_usage WHERE seq > :after AND seq <= :upto
+    ORDER BY seq
+) AS j LEFT JOIN worker AS w ON w.id = j.worker_id
+WHERE j.finished_at_ms >= :since_ms AND j.finished_at_ms < :until_ms AND j.deliveries > 0
+  AND (:endpoint = '' OR j.endpoint = :endpoint) AND (:owner IS NULL OR j.owner = :owner)
+ORDER BY j.seq LIMIT :limit;
+
+-- name: job_usage_newest
+SELECT max(
+    (SELECT coalesce(max(seq), 0) FROM job), (SELECT coalesce(max(seq), 0) FROM job_usage)
+) AS seq;
 
 -- name: jobs_renew_leases
 UPDATE job SET lease_until_ms = :until_ms

@@ -394,6 +394,25 @@ CREATE INDEX job_purge ON job (purge_at_ms) WHERE purge_at_ms > 0;
 CREATE INDEX job_of_endpoint ON job (endpoint, seq);
 CREATE INDEX job_dead ON job (seq) WHERE dead = 1;
 
+-- What jobs used whose rows are gone: kept for bills, long after inputs and results. Those that never ran used nothing.
+CREATE TABLE job_usage (
+    seq            INTEGER PRIMARY KEY,
+    id             TEXT    NOT NULL,
+    endpoint       TEXT    NOT NULL,
+    owner          TEXT    NOT NULL,
+    state          TEXT    NOT NULL,
+    reason         TEXT    NOT NULL,
+    deliveries     INTEGER NOT NULL,
+    redrives       INTEGER NOT NULL,
+    created_at_ms  INTEGER NOT NULL,
+    started_at_ms  INTEGER NOT NULL,
+    finished_at_ms INTEGER NOT NULL CHECK (finished_at_ms > 0),
+    worker_id      TEXT    NOT NULL,
+    gpu_ns         INTEGER NOT NULL,
+    cost_micros    INTEGER NOT NULL,
+    energy_mj      INTEGER NOT NULL
+) STRICT;
+
 -- Whoever began of a group holds it until it is over; and the promise that no two of it run at once.
 CREATE INDEX job_group ON job (endpoint, group_key) WHERE group_key <> '' AND finished_at_ms = 0 AND deliveries > 0;
 CREATE UNIQUE INDEX job_group_running ON job (endpoint, group_key) WHERE group_key <> '' AND state = 'IN_PROGRESS';

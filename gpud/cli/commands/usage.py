@@ -9,7 +9,7 @@ from gpud.cli.grammar import Command, Option
 from gpud.cli.output import Column, money, number_at, rows_at, text_at, value_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from gpud.cli.context import Context
     from gpud.cli.values import Values
@@ -63,6 +63,11 @@ def _usage(values: Values, context: Context) -> int:
 
     if values.text("export"):
         return _export(values, context)
+    if values.flag("jobs"):
+        raise exits.BadUsage(
+            "--jobs is for exports.",
+            todo="Add --export csv or --export jsonl; `gpud job ls` shows the latest in a table.",
+        )
     if values.text("compare"):
         from gpud.cli import own_or_rent  # noqa: PLC0415 - only a comparison needs it
 
@@ -91,7 +96,7 @@ def _usage(values: Values, context: Context) -> int:
     return exits.OK
 
 
-_FIELDS = (
+_SEGMENT_FIELDS = (
     "worker_id",
     "seq",
     "phase",
@@ -110,6 +115,28 @@ _FIELDS = (
     "keys",
 )
 """Columns of a CSV export, in this order for good: new ones come last."""
+_JOB_FIELDS = (
+    "id",
+    "endpoint",
+    "owner",
+    "state",
+    "reason",
+    "worker",
+    "created_at",
+    "started_at",
+    "finished_at",
+    "queue_ms",
+    "cold_start_ms",
+    "exec_ms",
+    "deliveries",
+    "redrives",
+    "gpu_ns",
+    "gpu_ms",
+    "cost_micros",
+    "energy_mj",
+    "energy_cost_micros",
+)
+"""The same of jobs."""
 
 
 def _export(values: Values, context: Context) -> int:
@@ -121,14 +148,16 @@ def _export(values: Values, context: Context) -> int:
         "until": moment(values.text("until"), "until"),
         "limit": _PAGE,
     }
-    as_line = _csv_line if values.text("export") == "csv" else _json_line
-    if as_line is _csv_line:
-        context.print_text(",".join(_FIELDS))
+    jobs = values.flag("jobs")
+    path, fields = ("/v1/usage/jobs", _JOB_FIELDS) if jobs else ("/v1/usage/segments", _SEGMENT_FIELDS)
+    as_csv = values.text("export") == "csv"
+    if as_csv:
+        context.print_text(",".join(fields))
     cursor = ""
     while True:
-        page = context.client.get("/v1/usage/segments", {**query, "cursor": cursor})
+        page = context.client.get(path, {**query, "cursor": cursor})
         for row in rows_at(page, "items"):
-            context.print_text(as_line(row))
+            context.print_text(_csv_line(row, fields) if as_csv else _json_line(row))
         cursor = text_at(page, "next")
         if not cursor:
             return exits.OK
@@ -140,17 +169,19 @@ def _json_line(row: Mapping[str, object]) -> str:
     return json.dumps(row, ensure_ascii=False)
 
 
-def _csv_line(row: Mapping[str, object]) -> str:
+def _csv_line(row: Mapping[str, object], fields: Sequence[str]) -> str:
     import csv  # noqa: PLC0415 - only exports need it
     import io  # noqa: PLC0415
 
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow([_csv_cell(value_at(row, name)) for name in _FIELDS])
+    csv.writer(line, lineterminator="").writerow([_csv_cell(value_at(row, name)) for name in fields])
     return line.getvalue()
 
 
 def _csv_cell(value: object) -> str:
     match value:
+        case None:
+            return ""
         case bool():
             return str(value).lower()
         case dict():
@@ -177,6 +208,7 @@ COMMANDS = (
             Option("since", "From: 24h, 30d, a date or a time.", metavar="WHEN", default="the beginning"),
             Option("until", "To: the same spellings.", metavar="WHEN", default="now"),
             Option("export", "Print every closed segment instead, one on a line.", choices=("csv", "jsonl")),
+            Option("jobs", "With --export: every job that is over and ran.", kind=grammar.FLAG),
             Option("compare", "Set it against a price list: owned, and rented.", metavar="FILE"),
         ),
         details=(
@@ -191,6 +223,9 @@ COMMANDS = (
             "--export prints what the sums are made of: worker and number name a segment for good, and a "
             "closed one never changes, so what comes twice can be dropped. --since and --until go by its "
             "end.\n\n"
+            "With --jobs it prints what jobs used, one on a line, with endpoint, key, state, waiting, cold "
+            "start and run, GPU time, cost and energy: also of jobs whose inputs and results are deleted. A "
+            "job that was tried again by hand comes again, with all that it used; the later line counts.\n\n"
             "--compare tells for each model of GPU what the period cost owned (the purchase written off, and "
             "power) and would cost rented; OWN FROM is the share of time in use from which owning costs less "
             "than renting by use. config/own-or-rent.toml is an example of a price list."
@@ -199,6 +234,7 @@ COMMANDS = (
             "gpud usage --by day --since 30d",
             "gpud usage --by worker --endpoint llm --since 24h",
             "gpud usage --export csv --since 30d",
+            "gpud usage --export csv --jobs --since 30d",
             "gpud usage --compare own-or-rent.toml --since 30d",
         ),
     ),

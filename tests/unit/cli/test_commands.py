@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gpud.api.schemas.job_usage import JobUsageDocument
 from gpud.cli import exits
 from tests.unit.cli import documents
 from tests.unit.cli.canned import CannedDaemon, Reply, Seen, json_reply, problem
@@ -597,6 +598,23 @@ def test_the_audit_log_is_exported_page_by_page_as_json_lines(gpud: Gpud, daemon
     ran = gpud("audit-log", "--after", "0")
     assert [json.loads(line)["seq"] for line in ran.out.splitlines()] == [1, 2, 3]
     assert [seen.query["after"] for seen in daemon.seen] == ["0", "2"]
+
+
+def test_usage_is_exported_job_by_job(gpud: Gpud, daemon: CannedDaemon) -> None:
+    job = dict.fromkeys(JobUsageDocument.model_fields, 1) | {"id": "j1", "reason": "", "started_at": None}
+
+    def page(seen: Seen) -> Reply:
+        first = "cursor" not in seen.query
+        rows = [job] if first else []
+        return json_reply({"currency": "EUR", "items": rows, "next": "x" if first else None})
+
+    daemon.on("GET", "/v1/usage/jobs", page)
+    head, line = gpud("usage", "--export", "csv", "--jobs", "--since", "1d").out.splitlines()
+    assert head.split(",") == list(job)
+    assert line.split(",") == ["j1", "1", "1", "1", "", "1", "1", "", *["1"] * (len(job) - 8)]
+    (line,) = gpud("usage", "--export", "jsonl", "--jobs").out.splitlines()
+    assert json.loads(line) == job
+    assert gpud("usage", "--jobs").code == 2
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
