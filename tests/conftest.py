@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
-from _pytest.nodeid import coerce_node_id
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +30,7 @@ _STARTERS = ("rig", "contract")
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test an id of its own, and put the modules in an order that keeps the cores busy.
+    """Put the modules in an order that keeps the cores busy.
 
     The soak first, for it takes longest; then what mostly waits among what mostly computes; of each
     kind the long modules first, so that none is left to run alone. Otherwise the order stays the
@@ -40,9 +39,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Raises:
         UsageError: Two tests have one id; of these, processes in parallel would run only one.
     """
-    for item in items:
-        if getattr(item, "operation_label", None):  # Schemathesis names its items but leaves them one id.
-            item._id = coerce_node_id(f"{item.nodeid}[{item.name.partition('[')[2]}")
     ids = [item.nodeid for item in items]
     if len(set(ids)) != len(ids):
         twice = sorted({name for name in ids if ids.count(name) > 1})
