@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ANSWER_BYTES_MAX = 64 << 20
 _CONNECT_TIMEOUT_S = 5.0
 _CANCEL_TIMEOUT_S = 2.0
+_STATUS_TIMEOUT_S = 15.0
 _FAILED = b'{"gpud_error":'
 """Begins the last line of a stream that failed in the middle; the worker SDK writes it."""
 _STREAMS = ("text/event-stream", "application/x-ndjson", "application/jsonl")
@@ -70,6 +71,29 @@ class HttpJobCarrier:
             raise HandoverFailed(f"No connection to the worker: {error}", sent=False) from error
         except (aiohttp.ClientError, OSError) as error:
             raise HandoverFailed(f"The worker broke off: {error!r}", sent=True) from error
+
+    async def ask_outcome(self, handover: Handover, status_path: str) -> WorkerAnswer:
+        """Ask a worker what became of a job that it was given earlier.
+
+        Raises:
+            HandoverFailed: No answer came in time, or it is larger than any may be.
+        """
+        url = _url(handover, f"{status_path.rstrip('/')}/{handover.claim.job.id}")
+        headers = {**handover.headers, "User-Agent": "gpud"}
+        try:
+            async with (
+                asyncio.timeout(_STATUS_TIMEOUT_S),
+                self._client().get(url, headers=headers, allow_redirects=False) as answer,
+            ):
+                content = await _read_whole(answer)
+                said = answer.headers.get("Content-Type", "application/octet-stream")
+                return WorkerAnswer(
+                    status=answer.status,
+                    headers={name.lower(): value for name, value in answer.headers.items()},
+                    payload=Payload(content=content, content_type=said),
+                )
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise HandoverFailed(f"The worker did not say: {error!r}", sent=True) from error
 
     async def ask_to_stop(self, handover: Handover) -> None:
         """Ask a worker to stop a job; whatever it answers."""

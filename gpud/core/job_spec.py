@@ -28,6 +28,8 @@ class JobNeeds:
     Args:
         path: Jobs are POSTed here.
         cancel_path: Where a worker is asked to stop a job; empty when it cannot be asked.
+        status_path: Where a worker tells what became of a job, with `/<id>` behind it, when the daemon was
+            away at its end; empty when it cannot tell.
         execution_timeout_s: For one attempt, unless the job says otherwise.
         max_attempts: Of those a job is to blame for.
         on_adopt: What becomes of a worker that ran a job when the daemon was killed.
@@ -35,6 +37,7 @@ class JobNeeds:
 
     path: str = "/"
     cancel_path: str = ""
+    status_path: str = ""
     execution_timeout_s: float = 600.0
     max_attempts: int = 3
     on_adopt: OnAdopt = OnAdopt.AUTO
@@ -53,6 +56,11 @@ def require_jobs(jobs: JobNeeds, require: Callable[[bool, str, str], None]) -> N
         not jobs.cancel_path or is_request_path(jobs.cancel_path),
         "jobs.cancel_path",
         "must be empty, or start with '/' and hold only printable ASCII",
+    )
+    require(
+        not jobs.status_path or (is_request_path(jobs.status_path) and "?" not in jobs.status_path),
+        "jobs.status_path",
+        "must be empty, or start with '/' and hold only printable ASCII, without '?'",
     )
     require(
         5 <= jobs.execution_timeout_s <= 604_800, "jobs.execution_timeout_s", "must be 5 to 604800 (7 days)"

@@ -66,6 +66,7 @@ def _require_queue(spec: EndpointSpec, require: _Require) -> None:
     require(spec.health.path == "/", "health.path", why)
     require(spec.jobs.path == "/", "jobs.path", why)
     require(not spec.jobs.cancel_path, "jobs.cancel_path", why)
+    require(not spec.jobs.status_path, "jobs.status_path", why)
     require(not spec.rollout.smoke.path, "rollout.smoke.path", why)
     require(spec.pause.after_idle_s == 0, "pause.after_idle_s", why)
     require(spec.sleep.preset == "none", "sleep.preset", why)

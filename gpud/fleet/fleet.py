@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gpud.core.actions import Action
-from gpud.core.endpoint import EndpointType
 from gpud.core.ids import WorkerId
-from gpud.core.job_spec import OnAdopt
+from gpud.core.job_status import may_go_on
 from gpud.core.records import HeartbeatWritten
-from gpud.core.worker import Cause, WorkerEvent, WorkerState
+from gpud.core.worker import Cause, WorkerEvent
 from gpud.errors import DependencyDown
 from gpud.fleet.adoption import Adoption
 from gpud.fleet.budget_keeper import BudgetKeeper, spending_of
@@ -69,7 +68,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_MAY_RUN = frozenset({WorkerState.READY, WorkerState.NOT_READY, WorkerState.DRAINING, WorkerState.STOPPING})
 _HEARTBEAT_S = 5.0
 _RETRY_S = 1.0
 _SWEEP_LIMIT_S = 300.0
@@ -206,9 +204,7 @@ class Fleet:
         if worker is None or worker.endpoint != job.endpoint or self._adoption.rebooted:
             return False
         endpoint = self.hands.endpoint_of(worker)
-        if endpoint is None or endpoint.spec.type is not EndpointType.QUEUE:
-            return False
-        return endpoint.spec.jobs.on_adopt is not OnAdopt.RECYCLE and worker.state in _MAY_RUN
+        return endpoint is not None and may_go_on(endpoint.spec, worker.state)
 
     async def adopt(self) -> None:
         """Match containers with rows; waits for the engine, however long it is away."""

@@ -25,7 +25,7 @@ SLOT_RETURN_S = 10.0
 """How long a worker that was asked to stop a job may take until it is replaced."""
 RESULT_BYTES_MAX = 20 << 20
 _FLUSH_S = 0.02
-_LEFT = "daemon_stopped"
+LEFT = "daemon_stopped"
 _FULL_DISK_RETRY_S = 0.5
 _log = structlog.get_logger(__name__)
 
@@ -72,21 +72,21 @@ class Delivery:
 
     def leave(self) -> None:
         """Go away from it: nobody waits for the worker, and its row goes on saying that it runs."""
-        self.interrupt(_LEFT)
+        self.interrupt(LEFT)
 
     async def run(self) -> None:
         """Deliver, wait, and book what came of it."""
         said, result = await self._attempt()
-        if said.reason == _LEFT:
+        if said.reason == LEFT:
             return
         if self._flushing is not None:
             await self._flushing
         await self._flush()
         queue = self._push.queue
         if said.ending is Ending.COMPLETED:
-            await self._booked(lambda: queue.complete(self.job, result))
+            await booked(self.job, lambda: queue.complete(self.job, result))
         else:
-            await self._booked(lambda: queue.settle(self.job, said))
+            await booked(self.job, lambda: queue.settle(self.job, said))
 
     async def _attempt(self) -> tuple[Delivered, Payload | None]:
         limit_s = max(0.0, (self.job.stop_by_ms - self._push.queue.now_ms()) / 1000)
@@ -100,13 +100,15 @@ class Delivery:
             why = self._interrupted.result()
             said = Delivered(ending=Ending.INTERRUPTED, reason=why, after_ms=0)
             # The next daemon sees to a worker that is left; and one that others share is not taken from them.
-            orderly = why == _LEFT or self._spec.scale.concurrency > 1
+            orderly = why == LEFT or self._spec.scale.concurrency > 1
         else:
             said = Delivered(
                 ending=Ending.TIMED_OUT, error="executionTimeout exceeded", reason="execution_timeout"
             )
             orderly = False
-        await self._end_early(answering, orderly)
+        # A worker that tells outcomes later goes on when its caller is gone, so it is asked in any case.
+        ask = bool(self._spec.jobs.status_path) and said.reason != LEFT
+        await self._end_early(answering, orderly, ask=ask or not orderly)
         return said, None
 
     def _read(self, answering: asyncio.Future[WorkerAnswer]) -> tuple[Delivered, Payload | None]:
@@ -118,10 +120,7 @@ class Delivery:
         self._slot.judge(now_s, failed=answer.status in (502, 503, 504))
         said = delivered_by(answer.status, answer.headers, answer.payload.content)
         if said.ending is Ending.COMPLETED and len(answer.payload.content) > RESULT_BYTES_MAX:
-            error = (
-                f"The result has {len(answer.payload.content)} bytes; at most {RESULT_BYTES_MAX} are kept."
-            )
-            said = Delivered(ending=Ending.FAILED, error=error, may_retry=False, reason="result_too_large")
+            said = too_large(len(answer.payload.content))
         return said, answer.payload
 
     def _no_answer(self, failed: HandoverFailed) -> Delivered:
@@ -140,12 +139,12 @@ class Delivery:
             exit_code=self._push.fates.exit_code(worker_id),
         )
 
-    async def _end_early(self, answering: asyncio.Future[WorkerAnswer], orderly: bool) -> None:
+    async def _end_early(self, answering: asyncio.Future[WorkerAnswer], orderly: bool, *, ask: bool) -> None:
         """Close the connection; have the worker replaced unless it ends the job when asked."""
-        if self._handover.cancel_path and not orderly:
+        if self._handover.cancel_path and ask:
             await self._push.carrier.ask_to_stop(self._handover)
             done, _ = await asyncio.wait((answering,), timeout=SLOT_RETURN_S)
-            orderly = bool(done) and not isinstance(answering.exception(), HandoverFailed)
+            orderly = orderly or (bool(done) and not isinstance(answering.exception(), HandoverFailed))
         answering.cancel()
         await asyncio.wait((answering,))
         if not answering.cancelled():
@@ -174,13 +173,20 @@ class Delivery:
                 _log.warning("job.chunks_lost", job=self.job.id, chunks=len(chunks))
             self._push.queue.news.tell(self.job.id)
 
-    async def _booked(self, book: Callable[[], Awaitable[Job | None]]) -> None:
-        """Write the end; while nothing can be written the slot stays taken and it is tried again."""
-        while True:
-            try:
-                if await book() is None:
-                    _log.info("job.stale_delivery_dropped", job=self.job.id, delivery=self.job.deliveries)
-            except (StorageFull, Unavailable):
-                await asyncio.sleep(_FULL_DISK_RETRY_S)
-            else:
-                return
+
+async def booked(job: Job, book: Callable[[], Awaitable[Job | None]]) -> None:
+    """Write the end; while nothing can be written the slot stays taken and it is tried again."""
+    while True:
+        try:
+            if await book() is None:
+                _log.info("job.stale_delivery_dropped", job=job.id, delivery=job.deliveries)
+        except (StorageFull, Unavailable):
+            await asyncio.sleep(_FULL_DISK_RETRY_S)
+        else:
+            return
+
+
+def too_large(size: int) -> Delivered:
+    """What becomes of a job whose result is larger than any may be."""
+    error = f"The result has {size} bytes; at most {RESULT_BYTES_MAX} are kept."
+    return Delivered(ending=Ending.FAILED, error=error, may_retry=False, reason="result_too_large")

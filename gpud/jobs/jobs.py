@@ -7,6 +7,7 @@ import contextlib
 import secrets
 from typing import TYPE_CHECKING
 
+from gpud.core.endpoint import EndpointType
 from gpud.jobs.by_hand import ByHand
 from gpud.jobs.orphans import Orphans
 from gpud.jobs.pull import HOLD_S, Pull
@@ -96,8 +97,8 @@ class Jobs:
         self.queue.metering.fates = fates
         # First, and without a pause: the fleet's first round must see which workers are busy.
         self.pull = Pull(self.queue, self._slots, fates, hold_s=self._hold_s)
-        self.pull.start(self._left_with_workers)
-        self._left_with_workers = ()
+        pulled = [job for job in self._left_with_workers if _is_fetched(spec_of(job.endpoint))]
+        self.pull.start(pulled)
         self._slots.watch_slots(self._slot_freed)
         self._push = Push(
             self.queue,
@@ -109,6 +110,8 @@ class Jobs:
             tokens=self.tokens,
             workers_url=self._workers_url,
         )
+        self._push.adopt(job for job in self._left_with_workers if job not in pulled)
+        self._left_with_workers = ()
         # Before anything is delivered: a worker that still computes a lost attempt takes no other.
         await self._push.recycle_lost(self._given_back)
         self._given_back = ()
@@ -144,3 +147,7 @@ class Jobs:
             self._upkeep.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._upkeep
+
+
+def _is_fetched(spec: EndpointSpec | None) -> bool:
+    return spec is not None and spec.type is EndpointType.QUEUE

@@ -7,17 +7,19 @@ run at once, and nothing runs that is not booked on disk.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from gpud.core.endpoint import EndpointType
 from gpud.core.ids import WorkerId
 from gpud.errors import GpudError, StorageFull
-from gpud.jobs.delivery import Delivery
+from gpud.jobs.delivery import Delivery, booked
+from gpud.jobs.recovery import LOST, Recovery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from gpud.core.endpoint import EndpointSpec
     from gpud.core.ids import EndpointName, JobId
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from gpud.jobs.tokens import JobTokens
     from gpud.ports.jobs import Change
     from gpud.ports.time import Clock
-    from gpud.ports.work import JobCarrier, JobSlot, JobSlots, WorkerFates
+    from gpud.ports.work import JobCarrier, JobPlace, JobRoom, JobSlot, WorkerFates
 
 SOLO_PATIENCE_S = 60.0
 """How long a job waits for a worker of its own, and others behind it; then it runs beside them after all."""
@@ -51,7 +53,7 @@ class Push:
     def __init__(
         self,
         queue: JobQueue,
-        slots: JobSlots,
+        slots: JobRoom,
         carrier: JobCarrier,
         fates: WorkerFates,
         *,
@@ -68,7 +70,7 @@ class Push:
         self._slots = slots
         self._workers_url = workers_url
         self._spec_of = spec_of
-        self._deliveries: dict[JobId, Delivery] = {}
+        self._deliveries: dict[JobId, Delivery | Recovery] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._claiming: dict[EndpointName, int] = {}
         self._paused: set[EndpointName] = set()
@@ -95,6 +97,33 @@ class Push:
             delivery.leave()
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+    def adopt(self, left: Iterable[Job]) -> None:
+        """Ask for the outcomes of jobs that workers went on with while no daemon was there."""
+        for job in left:
+            spec = self._spec_of(job.endpoint)
+            if spec is None:
+                self._begin(booked(job, partial(self.queue.settle, job, LOST)))
+                continue
+            place = self._slots.count_job(job.endpoint, WorkerId(job.worker_id))
+            self.queue.metering.began(job, place)
+            recovery = self._deliveries[job.id] = Recovery(self, spec, job, place)
+            if job.cancel_requested:
+                recovery.interrupt("cancelled")
+            self._begin(self._recover(recovery, place))
+
+    async def _recover(self, recovery: Recovery, place: JobPlace) -> None:
+        job = recovery.job
+        try:
+            await recovery.run()
+        except BaseException:
+            self.queue.running.pop(job.id, None)  # its lease lapses, which gives it back
+            raise
+        finally:
+            self.queue.metering.over(job.id, place)
+            place.release()
+            del self._deliveries[job.id]
+            self.pump(job.endpoint)
 
     async def recycle_lost(self, given_back: tuple[Change, ...]) -> None:
         """Replace the workers that ran what an earlier run of the daemon had under way."""
@@ -126,9 +155,12 @@ class Push:
                     self._pump_again(endpoint, left_s)
                 return
             self._claiming[endpoint] = claiming + 1
-            task = asyncio.ensure_future(self._deliver(endpoint, spec, slot, solo=solo, alone=left_s > 0))
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
+            self._begin(self._deliver(endpoint, spec, slot, solo=solo, alone=left_s > 0))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -158,6 +158,14 @@ class JobCarrier(Protocol):
         """
         ...
 
+    async def ask_outcome(self, handover: Handover, status_path: str) -> WorkerAnswer:
+        """Ask a worker what became of a job that it was given earlier.
+
+        Raises:
+            HandoverFailed: No answer came.
+        """
+        ...
+
     async def ask_to_stop(self, handover: Handover) -> None:
         """Ask a worker to stop a job; whatever it answers."""
         ...

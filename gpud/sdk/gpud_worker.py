@@ -42,6 +42,8 @@ _PROGRESS_TIMEOUT_S = 5.0
 _ROOM_TIMEOUT_S = 1.0
 """How long a job waits for one that is being answered, or is just being stopped."""
 _HANG_UP = select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
+_KEPT_MAX, _KEPT_BYTES_MAX = 64, 64 << 20
+"""Answers kept for whoever asks later, beside the newest."""
 _COROUTINE, _GENERATOR, _ASYNC_GENERATOR = 0x80, 0x20, 0x200
 _REASONS = {200: "OK", 503: "Service Unavailable", 500: "Internal Server Error"}
 
@@ -127,6 +129,7 @@ def serve(
     path: str = "/",
     health_path: str = "/health",
     cancel_path: str = "/cancel",
+    status_path: str = "",
     concurrency: int = 1,
 ) -> None:
     """Serve jobs until SIGTERM, then finish those that run, and return.
@@ -141,12 +144,14 @@ def serve(
         path: Where jobs are posted: the endpoint's `job_path`.
         health_path: Answers 200 while the worker serves.
         cancel_path: Where gpud asks for a job to be stopped: the endpoint's `cancel_path`. A caller that
-            hangs up has its job stopped too.
+            hangs up has its job stopped too, unless there is a `status_path`.
+        status_path: Where gpud asks, after a restart of its own, what became of a job: the endpoint's
+            `status_path`. With it a job goes on when its caller hangs up, and its answer is kept for a while.
         concurrency: Jobs at once; more are answered 503 and come again.
     """
     chosen = int(os.environ.get("PORT", "8000")) if port is None else port
     paths = {path: "run", health_path: "health", cancel_path: "cancel"}
-    _Server(handler, paths, concurrency).run(host, chosen)
+    _Server(handler, paths, concurrency, status_path.rstrip("/")).run(host, chosen)
 
 
 def _whole(text: str, default: int) -> int:
@@ -165,9 +170,13 @@ class _BadRequest(Exception):
 class _Server:
     """Listens in the main thread, which also sees callers hang up; each connection has a thread."""
 
-    def __init__(self, handler: Callable[[Job], Any], paths: dict[str, str], concurrency: int) -> None:
+    def __init__(
+        self, handler: Callable[[Job], Any], paths: dict[str, str], concurrency: int, status_path: str = ""
+    ) -> None:
         self.handler = handler
         self.running: dict[str, _Run] = {}
+        self.outcomes = _Outcomes() if status_path else None
+        self._status_path = f"{status_path}/"
         self._paths = paths
         self.room = threading.Semaphore(concurrency)
         self.stopping = False
@@ -300,6 +309,8 @@ class _Server:
         what = self._paths.get(target.split("?", 1)[0], "")
         if what == "health" and method in ("GET", "HEAD"):
             wire.answer(200, b'{"status":"ok"}', keep=keep, head=method == "HEAD")
+        elif self.outcomes is not None and target.startswith(self._status_path) and method == "GET":
+            self._tell_outcome(wire, target[len(self._status_path) :].split("?", 1)[0], keep=keep)
         elif not what:
             wire.answer(404, _problem("NotFound", f"Known here are {', '.join(self._paths)}."), keep=keep)
         elif method != "POST":
@@ -309,15 +320,33 @@ class _Server:
             if run is not None:
                 run.cancel()
             wire.answer(200, b"{}", keep=keep)
-        elif not self.room.acquire(timeout=_ROOM_TIMEOUT_S):
+        else:
+            return self._run_job(wire, headers, body, keep=keep)
+        return keep
+
+    def _run_job(self, wire: _Wire, headers: dict[str, str], body: bytes, *, keep: bool) -> bool:
+        """Run a job if there is room for it; False ends the connection."""
+        if not self.room.acquire(timeout=_ROOM_TIMEOUT_S):
             busy = _problem("Busy", "The worker runs as many jobs as it takes.")
             wire.answer(503, busy, keep=keep, more=("Retry-After: 1",))
-        else:
-            try:
-                return _Run(self, wire, headers, body).answer() and keep
-            finally:
-                self.room.release()
-        return keep
+            return keep
+        try:
+            return _Run(self, wire, headers, body).answer() and keep
+        finally:
+            self.room.release()
+
+    def _tell_outcome(self, wire: _Wire, job_id: str, *, keep: bool) -> None:
+        """Say what became of a job: what its caller was, or would have been, answered."""
+        run = self.running.get(job_id)
+        if run is not None and not run.told:
+            wire.answer(202, b'{"status":"running"}', keep=keep)
+            return
+        kept = None if self.outcomes is None else self.outcomes.get(job_id)
+        if kept is None:
+            wire.answer(404, _problem("NotFound", "No such job is known here."), keep=keep)
+            return
+        status, body, more = kept
+        wire.answer(status, body, keep=keep, more=more)
 
     def _begun(self, connection: socket.socket) -> None:
         """A request's first byte came: the connection is not idle, so stopping waits for it."""
@@ -333,6 +362,28 @@ class _Server:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=self._loop.run_forever, daemon=True).start()
             return self._loop
+
+
+class _Outcomes:
+    """The newest answers to jobs, bounded in number and bytes."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[int, bytes, tuple[str, ...]]] = {}
+        self._lock = threading.Lock()
+
+    def put(self, job: Job, status: int, body: bytes, more: tuple[str, ...]) -> None:
+        """Keep an answer, with the delivery it is of."""
+        with self._lock:
+            self._kept.pop(job.id, None)
+            self._kept[job.id] = (status, body, (*more, f"X-Gpud-Delivery: {job.delivery}"))
+            size = sum(len(kept[1]) for kept in self._kept.values())
+            while len(self._kept) > 1 and (len(self._kept) > _KEPT_MAX or size > _KEPT_BYTES_MAX):
+                size -= len(self._kept.pop(next(iter(self._kept)))[1])
+
+    def get(self, job_id: str) -> tuple[int, bytes, tuple[str, ...]] | None:
+        """The answer to a job: status, body, further headers."""
+        with self._lock:
+            return self._kept.get(job_id)
 
 
 class _Wire:
@@ -460,6 +511,10 @@ class _Run:
         self._headers = headers
         self._body = body
         self._streaming = False
+        self._outcomes = server.outcomes if headers.get("x-gpud-job-id") else None
+        self._lines: list[bytes] = []
+        self._alone = False
+        self.told = False
         self._job: Job
         self._stop: Callable[[], None] | None = None
 
@@ -473,7 +528,8 @@ class _Run:
             )
             return True
         self._server.running[self._job.id] = self
-        self._server.watch(self._wire.connection, self.cancel)
+        left = self.cancel if self._outcomes is None else self._go_on_alone
+        self._server.watch(self._wire.connection, left)
         try:
             return self._answer()
         except Cancelled:
@@ -502,11 +558,23 @@ class _Run:
             return self._failed(500, error)
         if self._job.cancelled:
             raise Cancelled
+        self._keep(200, b"[" + b",".join(self._lines) + b"]" if self._streaming else body)
+        if self._alone:
+            return False
         if self._streaming:
             self._wire.end_stream()
         else:
             self._wire.answer(200, body, keep=True)
         return True
+
+    def _go_on_alone(self) -> None:
+        """The caller is gone, and will ask later what became of the job."""
+        self._alone = True
+
+    def _keep(self, status: int, body: bytes, *more: str) -> None:
+        if self._outcomes is not None:
+            self._outcomes.put(self._job, status, body, more)
+            self.told = True
 
     def _failed(self, status: int, error: BaseException, *more: str) -> bool:
         import traceback
@@ -517,6 +585,9 @@ class _Run:
             sys.stderr.write(trace)
             sys.stderr.flush()
         said = _problem(type(error).__name__, str(error), trace)
+        self._keep(status, said, *more)
+        if self._alone:
+            return False
         if self._streaming:  # the status is sent already, so the last line says it
             self._wire.chunk(b'{"gpud_error":' + said[len(b'{"error": ') :] + b"\n")
             self._wire.end_stream()
@@ -563,14 +634,27 @@ class _Run:
     def _begin(self) -> None:
         if not self._streaming:
             self._streaming = True
-            self._wire.begin_stream()
+            self._send(self._wire.begin_stream)
 
     def _put(self, value: Any) -> None:
         line = _json(value) + b"\n"
         if self._job.cancelled:
             raise Cancelled
         self._begin()
-        self._wire.chunk(line)
+        if self._outcomes is not None:
+            self._lines.append(line[:-1])
+        self._send(lambda: self._wire.chunk(line))
+
+    def _send(self, send: Callable[[], None]) -> None:
+        """Send a part of a stream, if somebody is there."""
+        if self._alone:
+            return
+        try:
+            send()
+        except OSError:
+            if self._outcomes is None:
+                raise
+            self._alone = True
 
     # -- cancellation ------------------------------------------------------------------------------
 

@@ -11,14 +11,20 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from gpud.adapters.job_carrier import HttpJobCarrier
 from gpud.core.endpoint import EndpointSpec, ScalePolicy
-from gpud.core.ids import EndpointName, WorkerId
+from gpud.core.ids import EndpointName, JobId, Revision, WorkerId
 from gpud.core.job_spec import JobNeeds
 from gpud.core.routing import Route, RouteWorker, RoutingTable
+from gpud.core.worker import Worker, WorkerState
+from gpud.jobs.jobs import Jobs
 from tests.contract.api_site import ApiSite, running_api
+from tests.fakes.clock import SeededIds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from gpud.core.job import Job
 
     Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -36,10 +42,11 @@ class Fates:
 
     ending: set[str] = field(default_factory=set)
     recycled: list[str] = field(default_factory=list)
+    known: dict[WorkerId, Worker] = field(default_factory=dict)
     on_recycle: Callable[[WorkerId], None] = lambda _: None
 
-    def worker(self, worker_id: WorkerId) -> None:
-        """Only workers that fetch their jobs are asked for."""
+    def worker(self, worker_id: WorkerId) -> Worker | None:
+        return self.known.get(worker_id)
 
     def asked_to_stop(self, worker_id: WorkerId) -> bool:
         return worker_id in self.ending
@@ -80,7 +87,9 @@ class JobSite:
         await self.api.control.deploy(spec)
         self.publish()
 
-    async def worker(self, answer: Answer = echo, *, cancel: Answer | None = None) -> TestServer:
+    async def worker(
+        self, answer: Answer = echo, *, cancel: Answer | None = None, tell: Answer | None = None
+    ) -> TestServer:
         """Give the endpoint one more worker."""
 
         async def take(request: web.Request) -> web.StreamResponse:
@@ -90,6 +99,8 @@ class JobSite:
         app = web.Application(client_max_size=64 << 20)
         if cancel is not None:
             app.router.add_post("/cancel", cancel)
+        if tell is not None:
+            app.router.add_get("/outcome/{job}", tell)
         app.router.add_post("/{tail:.*}", take)
         server = TestServer(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._stack.enter_async_context(server)
@@ -121,6 +132,26 @@ class JobSite:
 
         await self.api.jobs.start(self._tasks, self.fates, spec_of)
 
+    async def ended_after_restart(self, job_id: str) -> Job:
+        """Have the daemon end and another one start beside its workers; the job once that one saw its end."""
+        await self.api.jobs.stop(0.0)
+        self.fates.known = {one.worker_id: _as_the_fleet_knows(one) for one in self._workers}
+        clock, ids = self.api.clock, SeededIds(7)
+        jobs = Jobs(self.queue.store, self.api.dispatcher, HttpJobCarrier(), clock=clock, ids=ids)
+        await jobs.load(lambda _: True)
+        spec = self.api.control.deployed[LLM].spec
+        await jobs.start(self._tasks, self.fates, lambda _: spec)
+        try:
+            async with asyncio.timeout(20):
+                while True:
+                    changed = jobs.queue.news.next_of(JobId(job_id))
+                    job = await jobs.queue.store.job(JobId(job_id))
+                    if job is not None and job.state.terminal:
+                        return job
+                    await changed
+        finally:
+            await jobs.stop(0.0)
+
     async def post(
         self, path: str, body: Any = None, *, headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
@@ -147,6 +178,20 @@ class JobSite:
     async def detail(self, job_id: str) -> dict[str, Any]:
         _, said = await self.get(f"/v1/jobs/{job_id}")
         return dict(said)
+
+
+def _as_the_fleet_knows(worker: RouteWorker) -> Worker:
+    return Worker(
+        id=worker.worker_id,
+        endpoint=LLM,
+        revision=Revision("r1"),
+        state=WorkerState.READY,
+        generation=1,
+        since_s=0.0,
+        created_at_ms=1,
+        address=worker.address,
+        port=worker.port,
+    )
 
 
 async def _json(answer: Any) -> Any:

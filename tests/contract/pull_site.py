@@ -42,6 +42,9 @@ class NoCarrier:
     async def deliver(self, handover: Handover, on_chunk: Any) -> WorkerAnswer:
         raise AssertionError(handover, on_chunk)
 
+    async def ask_outcome(self, handover: Handover, status_path: str) -> WorkerAnswer:
+        raise AssertionError(handover, status_path)
+
     async def ask_to_stop(self, handover: Handover) -> None:
         raise AssertionError(handover)
 

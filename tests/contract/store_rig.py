@@ -151,6 +151,7 @@ def a_full_endpoint() -> Endpoint:
         jobs=JobNeeds(
             path="/jobs",
             cancel_path="/cancel",
+            status_path="/outcome",
             execution_timeout_s=60.0,
             max_attempts=5,
             on_adopt=OnAdopt.WAIT,

@@ -16,7 +16,7 @@ from gpud.core.job import Delivered, Ending, JobState
 from gpud.core.worker import WorkerState
 from gpud.jobs import delivery
 from gpud.jobs.queue import JobQueue
-from tests.contract.job_site import LLM, JobSite, job_site
+from tests.contract.job_site import LLM, JobSite, echo, job_site
 from tests.fakes.clock import SeededIds
 from tests.unit.core.making import worker as a_worker
 
@@ -413,6 +413,29 @@ async def test_stopping_claims_no_more_and_leaves_what_runs_to_the_next_daemon(s
     detail = await site.detail(running)
     assert (detail["attempt"], detail["deliveries"]) == (0, 1)
     assert detail["attempts"][0]["reason"] == "daemon_restarted"
+
+
+async def test_a_worker_that_does_not_know_its_job_any_more_gets_it_again_and_is_not_replaced(
+    site: JobSite,
+) -> None:
+    async def work(request: web.Request) -> web.StreamResponse:
+        if request.headers["X-Gpud-Delivery"] == "1":
+            await asyncio.Event().wait()
+        return await echo(request)
+
+    async def tell(request: web.Request) -> web.StreamResponse:
+        asked.append((request.match_info["job"], request.headers["X-Gpud-Delivery"]))
+        return web.json_response({}, headers={"X-Gpud-Delivery": "7"})
+
+    asked: list[tuple[str, str]] = []
+    await site.deploy(status_path="/outcome")
+    await site.worker(work, tell=tell)
+    job_id = await site.run()
+    await until_seen(site, 1)
+    job = await site.ended_after_restart(job_id)
+    assert (job.state, job.attempt, job.deliveries) == (JobState.COMPLETED, 1, 2)
+    assert asked == [(job_id, "1")]
+    assert site.fates.recycled == []
 
 
 async def test_a_job_that_should_run_alone_waits_for_that_only_so_long(

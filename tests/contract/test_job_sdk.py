@@ -14,6 +14,7 @@ from aiohttp import web
 
 from gpud.api.worker_calls import WorkerCalls
 from gpud.core.ids import WorkerId
+from gpud.core.job import JobState
 from gpud.core.routing import RouteWorker
 from gpud.core.webhook import JOBS, WebhookFormat
 from gpud.jobs.worker_tokens import WorkerTokens
@@ -28,10 +29,13 @@ LIMIT_S = 20.0
 
 
 @asynccontextmanager
-async def an_sdk_worker(site: JobSite, handler: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def an_sdk_worker(
+    site: JobSite, handler: str, status_path: str = ""
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """Give the endpoint a worker whose handler is one of the SDK's tests."""
+    options = (str(ROOT / "gpud/sdk"), handler, "2", status_path)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, HANDLERS, str(ROOT / "gpud/sdk"), handler, "2", stdout=asyncio.subprocess.PIPE
+        sys.executable, HANDLERS, *options, stdout=asyncio.subprocess.PIPE
     )
     try:
         port = int(await line_of(process))
@@ -148,3 +152,15 @@ async def test_a_jobs_webhook_is_put_in_the_outbox_as_its_caller_wants_it(
         body = json.loads(delivery.body)
         told = body if spelling is WebhookFormat.RUNPOD else body["data"]
         assert (told["id"], told["status"], told["output"]["echo"]) == (job_id, "COMPLETED", "a fox")
+
+
+async def test_what_a_worker_did_while_no_daemon_was_there_is_asked_for(site: JobSite) -> None:
+    await site.deploy(path="/run", cancel_path="/cancel", status_path="/outcome")
+    async with an_sdk_worker(site, "plain", "/outcome") as process:
+        job_id = await site.run("slow")
+        assert await line_of(process) == "begun"
+        job = await site.ended_after_restart(job_id)
+        assert (job.state, job.deliveries) == (JobState.COMPLETED, 1)
+        result = await site.queue.store.payload(job.seq, "result")
+        assert json.loads(result.content) == "slept"
+        assert site.fates.recycled == []

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gpud.core.ids import EndpointName, WorkerId
+from gpud.core.ids import EndpointName, Revision, WorkerId
 from gpud.core.routing import Route, RouteWorker, RoutingTable
+from gpud.core.worker import Worker as FleetWorker
+from gpud.core.worker import WorkerState
 from gpud.ports.jobs import Payload
 from gpud.ports.work import HandoverFailed, WorkerAnswer
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from gpud.ports.work import Handover
 
 LLM = EndpointName("llm")
+STATUS_PATH = "/outcome"
 OK = Payload(content=b'"done"')
 _CONNECT_FAULTS = 0.03
 _REPLACED_S = (1.0, 8.0)
@@ -43,6 +46,8 @@ class Worker:
     id: WorkerId
     port: int
     executions: dict[JobId, Execution] = field(default_factory=dict)
+    outcomes: dict[JobId, tuple[int, int]] = field(default_factory=dict)
+    """Delivery and status of what it ran last of each job."""
     asked_to_stop: bool = False
 
 
@@ -59,10 +64,14 @@ class Workers:
         had: Every delivery any worker was given.
         publish: Told that other workers are there now.
         faulty: Whether connections fail.
+        tell: Whether they can be asked what became of a job.
+        told: Outcomes they were asked for.
     """
 
-    def __init__(self, rng: random.Random, *, count: int, concurrency: int) -> None:
+    def __init__(self, rng: random.Random, *, count: int, concurrency: int, tell: bool = False) -> None:
         self._rng = rng
+        self.tell = tell
+        self.told = 0
         self.concurrency = concurrency
         self.alive: dict[WorkerId, Worker] = {}
         self.gone: dict[WorkerId, Worker] = {}
@@ -134,6 +143,37 @@ class Workers:
         self._play(worker, execution, json.loads(handover.claim.payload.content), on_chunk)
         return await asyncio.shield(execution.answer)
 
+    async def ask_outcome(self, handover: Handover, status_path: str) -> WorkerAnswer:
+        assert status_path == STATUS_PATH
+        worker = self.alive.get(handover.worker.worker_id)
+        if worker is None or (self.faulty and self._rng.random() < 10 * _CONNECT_FAULTS):
+            raise HandoverFailed("The connection was refused.", sent=False)
+        await asyncio.sleep(0.01)
+        job = handover.claim.job
+        delivery, status = worker.outcomes.get(job.id, (0, 404))
+        if job.id in worker.executions:
+            delivery, status = 0, 202
+        self.told += delivery > 0
+        headers = {"x-gpud-delivery": str(delivery)} if delivery else {}
+        return WorkerAnswer(status=status, headers=headers, payload=OK)
+
+    def worker(self, worker_id: WorkerId) -> FleetWorker | None:
+        """As the fleet knows it."""
+        worker = self.alive.get(worker_id)
+        if worker is None:
+            return None
+        return FleetWorker(
+            id=worker.id,
+            endpoint=LLM,
+            revision=Revision("r1"),
+            state=WorkerState.READY,
+            generation=1,
+            since_s=0.0,
+            created_at_ms=1,
+            address="10.0.0.1",
+            port=worker.port,
+        )
+
     async def ask_to_stop(self, _handover: Handover) -> None:
         return
 
@@ -171,6 +211,7 @@ class Workers:
 
     @staticmethod
     def _answer(worker: Worker, execution: Execution, status: int) -> None:
+        worker.outcomes[execution.job.id] = (execution.job.deliveries, status)
         if worker.executions.get(execution.job.id) is execution:
             del worker.executions[execution.job.id]
         if not execution.answer.done():

@@ -11,6 +11,7 @@ from gpud.adapters.sqlite.blobs import MemoryBlobs
 from gpud.adapters.sqlite.store import memory_database, open_inline_store
 from gpud.core.endpoint import EndpointSpec, EndpointType, ScalePolicy
 from gpud.core.job import Retention
+from gpud.core.job_spec import JobNeeds
 from gpud.core.routing import RoutingTable
 from gpud.core.webhook import CallOutcome
 from gpud.errors import GpudError, StorageFull, Unavailable
@@ -20,7 +21,7 @@ from gpud.webhooks.dispatcher import WebhookDispatcher
 from tests.fakes.clock import FakeClock, SeededIds
 from tests.sim.box import Disk
 from tests.sim.job_pullers import FETCHED, Pullers
-from tests.sim.job_workers import LLM, Workers
+from tests.sim.job_workers import LLM, STATUS_PATH, Workers
 from tests.sim.loop import SimLoop
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from gpud.adapters.sqlite.store import Store
     from gpud.core.ids import WorkerId
+    from gpud.core.job import Job
     from gpud.core.worker import Worker
 
 _TEN_YEARS_MS = 315_360_000_000
@@ -115,7 +117,7 @@ class Life:
         self.jobs = Jobs(
             self.store.jobs, dispatcher, world.workers, clock=world.clock, ids=world.ids, kept=KEPT
         )
-        await self.jobs.load(lambda job: job.endpoint == FETCHED and job.worker_id in world.pullers.alive)
+        await self.jobs.load(world.keeps)
         hooks = WebhookDispatcher(
             store=self.store.webhooks,
             sender=world.receiver,
@@ -126,7 +128,11 @@ class Life:
         )
         specs = {
             LLM: EndpointSpec(
-                name=LLM, image="a/b", port=8000, scale=ScalePolicy(concurrency=world.workers.concurrency)
+                name=LLM,
+                image="a/b",
+                port=8000,
+                scale=ScalePolicy(concurrency=world.workers.concurrency),
+                jobs=JobNeeds(status_path=STATUS_PATH if world.workers.tell else ""),
             ),
             FETCHED: EndpointSpec(name=FETCHED, image="a/b", type=EndpointType.QUEUE),
         }
@@ -160,6 +166,7 @@ class JobWorld:
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(f"{seed}:jobs")
+        self._tell = seed % 4 in (1, 2)
         self._runner = asyncio.Runner(loop_factory=partial(SimLoop, seed))
         loop = self._runner.get_loop()
         assert isinstance(loop, SimLoop)
@@ -181,13 +188,20 @@ class JobWorld:
 
     async def _hire(self) -> None:
         rng = self.rng
-        self.workers = Workers(rng, count=rng.choice((1, 2, 3)), concurrency=rng.choice((1, 1, 3)))
+        count, concurrency = rng.choice((1, 2, 3)), rng.choice((1, 1, 3))
+        self.workers = Workers(rng, count=count, concurrency=concurrency, tell=self._tell)
         self.pullers = Pullers(self, count=rng.choice((1, 2)), concurrency=rng.choice((1, 1, 3)))
 
     # -- the fleet, as jobs see it -------------------------------------------------------------
 
     def worker(self, worker_id: WorkerId) -> Worker | None:
-        return self.pullers.worker(worker_id)
+        return self.pullers.worker(worker_id) or self.workers.worker(worker_id)
+
+    def keeps(self, job: Job) -> bool:
+        """Whether the worker of a job goes on with it while no daemon is there."""
+        if job.endpoint == FETCHED:
+            return job.worker_id in self.pullers.alive
+        return self.workers.tell and job.worker_id in self.workers.alive
 
     def asked_to_stop(self, worker_id: WorkerId) -> bool:
         return self.workers.asked_to_stop(worker_id) or self.pullers.asked_to_stop(worker_id)

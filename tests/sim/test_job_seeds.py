@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gpud.core.job import Job, JobState
 from gpud.core.job_request import JobPolicy
 from gpud.jobs.submission import Submission
 from gpud.ports.jobs import IdempotencyClaim, JobQuery, Payload
@@ -19,7 +20,7 @@ from tests.sim.job_world import JobWorld
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from gpud.core.job import Job
+    from gpud.core.ids import JobId
 
 _SEEDS = (*range(50), 124, 159)
 """The last two once kept a webhook waiting for as long as the clock had been set back."""
@@ -204,6 +205,45 @@ async def calm(world: JobWorld) -> None:
         if world.life is not None:
             await asyncio.wait((world.life.task,))
         await world.begin()
+
+
+@pytest.mark.parametrize("stop", ["kill", "restart"])
+def test_what_a_worker_does_while_no_daemon_is_there_is_not_done_again(stop: str) -> None:
+    world = JobWorld(1)
+    assert world.workers.tell
+    world.workers.faulty = world.pullers.faulty = world.receiver.troubled = False
+
+    async def submitted(does: str) -> JobId:
+        content = json.dumps({"does": does, "lasts_s": 10.0}).encode()
+        policy = JobPolicy(max_attempts=2, execution_timeout_ms=60_000)
+        asked = Submission(endpoint=LLM, owner="local", payload=Payload(content=content), policy=policy)
+        found = await world.ask(lambda jobs: jobs.queue.submit(asked))
+        assert found is not None
+        await asyncio.sleep(3.0)
+        job_id: JobId = found[0].id
+        return job_id
+
+    async def away(does: str) -> Job:
+        """A job over whose end no daemon is there."""
+        job_id = await submitted(does)
+        await world.restart() if stop == "restart" else await world.kill()
+        await asyncio.sleep(30.0)
+        job = await world.ask(lambda jobs: jobs.queue.store.job(job_id))
+        assert isinstance(job, Job)
+        return job
+
+    try:
+        world.do(world.begin())
+        job = world.do(away("ok"))
+        assert (job.state, job.deliveries) == (JobState.COMPLETED, 1)
+        job = world.do(away("fail_once"))
+        assert (job.state, job.attempt, job.deliveries) == (JobState.COMPLETED, 2, 2)
+        job = world.do(away("die_once"))
+        assert (job.state, job.attempt, job.deliveries) == (JobState.COMPLETED, 1, 2)
+        assert world.workers.told == 2
+        assert not world.workers.breaches
+    finally:
+        world.close()
 
 
 @pytest.mark.parametrize("seed", _SEEDS)

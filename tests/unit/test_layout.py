@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted((ROOT / "gpud").rglob("*.py"))
 MODULE_LINES_MAX = 400
-ONE_FILE = {ROOT / "gpud/sdk/gpud_worker.py": 750}
+ONE_FILE = {ROOT / "gpud/sdk/gpud_worker.py": 825}
 """What images copy in is one file, however long."""
 FUNCTION_LINES_MAX = 50
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "manager", "misc"}

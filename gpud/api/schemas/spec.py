@@ -224,6 +224,9 @@ class JobsSection(Document):
     """Jobs are POSTed to this path of a worker with a free slot."""
     cancel_path: Annotated[str, Field(max_length=2000)] = _JOBS.cancel_path
     """A worker is asked here to stop a job; empty when it cannot be asked, and is replaced instead."""
+    status_path: Annotated[str, Field(max_length=2000)] = _JOBS.status_path
+    """After a restart of gpud a worker is asked here, with `/<job id>` added, what became of its job; empty
+    when it cannot tell, and the job runs again."""
     execution_timeout_s: Annotated[float, Field(ge=5, le=604_800)] = _JOBS.execution_timeout_s
     """Seconds for one attempt, unless the job says otherwise."""
     max_attempts: Annotated[int, Field(ge=1, le=25)] = _JOBS.max_attempts

@@ -98,5 +98,12 @@ if __name__ == "__main__":
         port = probe.getsockname()[1]
     handler = Callable() if sys.argv[2] == "Callable" else globals()[sys.argv[2]]
     told(port)
-    gpud_worker.serve(handler, host="127.0.0.1", port=port, path="/run", concurrency=int(sys.argv[3]))
+    gpud_worker.serve(
+        handler,
+        host="127.0.0.1",
+        port=port,
+        path="/run",
+        status_path=sys.argv[4] if len(sys.argv) > 4 else "",
+        concurrency=int(sys.argv[3]),
+    )
     told("ended")

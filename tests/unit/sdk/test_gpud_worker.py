@@ -87,10 +87,12 @@ class Worker:
                 return answer
             time.sleep(0.01)
 
-    def hang_up_on(self, value: object, *, after: str) -> None:
+    def hang_up_on(self, value: object, *, after: str, **headers: str) -> None:
         """Post a job, wait until it says something, and close the connection."""
         connection = self.connect()
-        connection.request("POST", "/run", json.dumps(value).encode(), {"Content-Type": "application/json"})
+        spelled = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent = {"Content-Type": "application/json"} | spelled
+        connection.request("POST", "/run", json.dumps(value).encode(), sent)
         if after:
             assert self.says() == after
         else:
@@ -103,8 +105,10 @@ class Worker:
 
 
 @contextmanager
-def a_worker(handler: str, *, python: str = "this", concurrency: int = 2) -> Iterator[Worker]:
-    command = [PYTHONS[python], str(HANDLERS), str(SDK.parent), handler, str(concurrency)]
+def a_worker(
+    handler: str, *, python: str = "this", concurrency: int = 2, status_path: str = ""
+) -> Iterator[Worker]:
+    command = [PYTHONS[python], str(HANDLERS), str(SDK.parent), handler, str(concurrency), status_path]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield Worker(process)
@@ -223,6 +227,35 @@ def test_a_caller_that_hangs_up_cancels_the_handler(worker: Worker) -> None:
     worker.hang_up_on("wait", after="begun")
     assert worker.says() == "cancelled"
     assert worker.run("next")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("handler", "value", "begun", "expected"),
+    [
+        ("plain", {"input": "slow"}, "begun", "slept"),
+        ("yields", {"input": {"count": 20, "slow": True}}, "", [{"number": n} for n in range(20)]),
+    ],
+)
+def test_with_a_status_path_a_job_goes_on_and_its_outcome_is_told_later(
+    handler: str, value: object, begun: str, expected: object
+) -> None:
+    with a_worker(handler, status_path="/outcome") as worker:
+        worker.hang_up_on(value, after=begun, X_Gpud_Job_Id="job_1", X_Gpud_Delivery="3")
+        status, said, headers = worker.ask("GET", "/outcome/job_1")
+        assert (status, headers["X-Gpud-Delivery"]) == (202, None)
+        until_s = time.monotonic() + LIMIT_S
+        while status == 202 and time.monotonic() < until_s:
+            status, said, headers = worker.ask("GET", "/outcome/job_1")
+        assert (status, said, headers["X-Gpud-Delivery"]) == (200, expected, "3")
+        assert worker.ask("GET", "/outcome/job_2")[0] == 404
+
+
+def test_a_failure_is_told_later_too() -> None:
+    with a_worker("plain", status_path="/outcome") as worker:
+        worker.run({"input": "never again"}, X_Gpud_Job_Id="job_1")
+        status, said, headers = worker.ask("GET", "/outcome/job_1")
+        assert (status, headers["X-Gpud-Retry"], headers["X-Gpud-Delivery"]) == (422, "no", "1")
+        assert said["error"]["error_message"] == "the prompt is empty"
 
 
 def test_a_job_is_stopped_by_its_id_and_its_connection_goes_on(worker: Worker) -> None:

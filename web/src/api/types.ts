@@ -398,6 +398,7 @@ export type JobState = "IN_QUEUE" | "IN_PROGRESS" | "COMPLETED" | "FAILED" | "CA
 export interface JobsSection {
   path: string;
   cancel_path: string;
+  status_path: string;
   execution_timeout_s: number;
   max_attempts: number;
   on_adopt: OnAdopt;
