@@ -14,12 +14,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from gpud.adapters.checkpoint_tools import criu_obstacle, cuda_checkpoint_obstacle
+from gpud.adapters.fanotify import obstacle as fanotify_obstacle
 from gpud.adapters.sqlite.datadir import NETWORK_FILE_SYSTEMS, file_system_of
 from gpud.adapters.sqlite.probing import write_ahead_log_fault
 from gpud.core.doctor.box import ClockLook, DiskLook, KernelLook, LimitsLook
 from gpud.core.doctor.install import PortLook
 
 _PROC = Path("/proc")
+_CAP_SYS_ADMIN = 1 << 21
 _SYNCS = 5
 _TIME_ERROR = 5
 _LISTENING = "0A"
@@ -124,8 +126,21 @@ def look_at_kernel(daemon_pid: int, *, engine_is_local: bool) -> KernelLook:
         cgroups=version,
         freezer_error=_freezer_obstacle(daemon_pid or os.getpid(), groups, version),
         engine_is_local=engine_is_local,
+        watch_error=_watch_obstacle(daemon_pid or os.getpid()),
         checkpoint_obstacles=(("criu", criu_obstacle()), ("cuda-checkpoint", cuda_checkpoint_obstacle())),
     )
+
+
+def _watch_obstacle(pid: int) -> str:
+    """Why a process may not watch openings of files."""
+    try:
+        status = (_PROC / str(pid) / "status").read_text(encoding="ascii")
+    except OSError:
+        return "the daemon cannot be looked at"
+    held = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0")
+    if not int(held, 16) & _CAP_SYS_ADMIN:
+        return "the daemon has no CAP_SYS_ADMIN, which fanotify takes"
+    return "" if pid != os.getpid() else fanotify_obstacle()
 
 
 def _freezer_obstacle(pid: int, groups: Path, version: int) -> str:

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from gpud.adapters.fanotify import obstacle
+from gpud.adapters.opened_files import OpenedFiles
 from gpud.core.page_cache import within_budget
 from gpud.errors import GpudError
 from gpud.ports.page_cache import CacheWork
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from gpud.adapters.threads import Threads
     from gpud.core.endpoint import PinnedImage
-    from gpud.core.ids import Revision
+    from gpud.core.ids import Revision, WorkerId
     from gpud.core.page_cache import FileSet
     from gpud.ports.images import ImageStore
 
@@ -42,16 +44,26 @@ class FilePageCache:
         threads: For what touches the disk here.
         folder: Keeps the records.
         volume_roots: Host paths below which volumes may be.
+        room_bytes: Memory that this box has to spare.
     """
 
     def __init__(
-        self, images: ImageStore, threads: Threads, *, folder: Path, volume_roots: Sequence[Path]
+        self,
+        images: ImageStore,
+        threads: Threads,
+        *,
+        folder: Path,
+        volume_roots: Sequence[Path],
+        room_bytes: Callable[[], int] | None = None,
     ) -> None:
         self._images = images
         self._threads = threads
         self._folder = folder
         self._roots = tuple(volume_roots)
         self._one = asyncio.Lock()
+        self._room_bytes = room_bytes or available_bytes
+        self._opened = OpenedFiles()
+        self._blind = obstacle()
 
     def has_record(self, revision: Revision) -> bool:
         """Whether it is known what a start of this revision reads."""
@@ -63,8 +75,32 @@ class FilePageCache:
             if file.stem not in but:
                 file.unlink(missing_ok=True)
 
-    async def record(self, revision: Revision, image: PinnedImage, *, budget_bytes: int) -> CacheWork:
-        """Note which parts of an image's files are in memory now, right after a start."""
+    async def watch(self, worker_id: WorkerId) -> None:
+        """Get ready to see which files a start opens, where the kernel tells that."""
+        if not self._blind:
+            await self._opened.prepare(worker_id)
+
+    async def attach(self, worker_id: WorkerId, pid: int) -> None:
+        """From now on see what it opens."""
+        if why := await self._opened.attach(worker_id, pid):
+            log.info("image.start_unwatched", worker=worker_id, error=why)
+
+    async def unwatch(self, worker_id: WorkerId) -> None:
+        """Its start is not recorded after all."""
+        await self._opened.drop(worker_id)
+
+    async def record(
+        self, revision: Revision, image: PinnedImage, *, budget_bytes: int, worker_id: WorkerId
+    ) -> CacheWork:
+        """Note which parts of an image's files a start read: of those it opened, or else of all in memory."""
+        try:
+            return await self._record(revision, image, budget_bytes, worker_id)
+        finally:
+            await self._opened.drop(worker_id)
+
+    async def _record(
+        self, revision: Revision, image: PinnedImage, budget_bytes: int, worker_id: WorkerId
+    ) -> CacheWork:
         try:
             layers = await self._images.layer_dirs(image)
         except GpudError as error:
@@ -73,24 +109,32 @@ class FilePageCache:
             return CacheWork(why_not="the engine does not tell where it keeps the layers of this image")
         if not all(os.access(layer, os.R_OK | os.X_OK) for layer in layers):
             return CacheWork(why_not=f"gpud may not read {layers[0]}; only root may")
-        found = await self._ask({"roots": list(layers)})
+        by, found = "opened", await self._opened.ranges(worker_id, layers)
+        if not found:
+            by, found = "resident", await self._ask({"roots": list(layers)})
         if not isinstance(found, list):
             return CacheWork(why_not=str(found))
-        ranges = within_budget(((path, offset, length) for path, offset, length in found), budget_bytes)
+        read = [(path, offset, length) for path, offset, length in found]
+        ranges = within_budget(read, budget_bytes)
         await self._threads.run(self._write, revision, ranges)
-        return _work(ranges)
+        files, done, whole = len({path for path, _, _ in ranges}), _bytes_of(ranges), _bytes_of(read)
+        return CacheWork(files=files, bytes_done=done, left_out_bytes=whole - done, by=by)
 
     async def replay(
         self, revision: Revision, file_sets: tuple[FileSet, ...], *, budget_bytes: int
     ) -> CacheWork:
         """Ask the disk for what was recorded, and for these files after it."""
-        ranges = await self._threads.run(self._ranges, revision, file_sets, budget_bytes)
-        if not ranges:
+        meant = await self._threads.run(self._ranges, revision, file_sets)
+        if not meant:
             return CacheWork(why_not="nothing was recorded and no file is meant")
+        ranges = within_budget(meant, min(budget_bytes, self._room_bytes()))
+        left_out_bytes = _bytes_of(meant) - _bytes_of(ranges)
+        if not ranges:
+            return CacheWork(left_out_bytes=left_out_bytes, why_not="this box has no memory to spare for it")
         done = await self._ask({"ranges": ranges})
         if not isinstance(done, dict):
             return CacheWork(why_not=str(done))
-        return CacheWork(files=done["files"], bytes_done=done["bytes"])
+        return CacheWork(files=done["files"], bytes_done=done["bytes"], left_out_bytes=left_out_bytes)
 
     def _file_of(self, revision: Revision) -> Path:
         return self._folder / f"{revision}.json"
@@ -101,16 +145,14 @@ class FilePageCache:
         new.write_text(json.dumps(ranges), encoding="utf-8")
         new.replace(self._file_of(revision))
 
-    def _ranges(
-        self, revision: Revision, file_sets: tuple[FileSet, ...], budget_bytes: int
-    ) -> list[tuple[str, int, int]]:
+    def _ranges(self, revision: Revision, file_sets: tuple[FileSet, ...]) -> list[tuple[str, int, int]]:
         try:
             recorded = json.loads(self._file_of(revision).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             recorded = []
         ranges = [(str(path), int(offset), int(length)) for path, offset, length in recorded]
         ranges += [(str(path), 0, path.stat().st_size) for path in self._files(file_sets)]
-        return within_budget(ranges, budget_bytes)
+        return ranges
 
     def _files(self, file_sets: tuple[FileSet, ...]) -> Iterator[Path]:
         """Files that patterns mean, none outside the volume roots wherever its links lead."""
@@ -149,5 +191,13 @@ class FilePageCache:
                     await process.wait()
 
 
-def _work(ranges: list[tuple[str, int, int]]) -> CacheWork:
-    return CacheWork(files=len({path for path, _, _ in ranges}), bytes_done=sum(n for _, _, n in ranges))
+def _bytes_of(ranges: list[tuple[str, int, int]]) -> int:
+    return sum(length for _, _, length in ranges)
+
+
+def available_bytes() -> int:
+    """What the kernel could give out without swapping; more of it read ahead would drive itself out again."""
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0

@@ -12,12 +12,13 @@ import mmap
 import os
 import stat
 import sys
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from gpud.core.page_cache import ranges_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
 _PAGE = mmap.PAGESIZE
 _NICE = 5
@@ -33,31 +34,32 @@ def main() -> None:
     os.nice(_NICE)
     question = json.load(sys.stdin)
     if "roots" in question:
-        answer: object = list(_resident_below(question["roots"]))
+        answer: object = _resident_below(question["roots"])
     else:
         answer = _read_ahead(question["ranges"])
     json.dump(answer, sys.stdout)
 
 
-def _resident_below(roots: list[str]) -> Iterator[tuple[str, int, int]]:
+def _resident_below(roots: list[str]) -> list[tuple[str, int, int]]:
     """Path, offset and length of what is in memory."""
+    below = (f"{folder}/{name}" for root in roots for folder, _, names in os.walk(root) for name in names)
+    return resident_ranges(islice(below, _FILES_MAX))
+
+
+def resident_ranges(paths: Iterable[str]) -> list[tuple[str, int, int]]:
+    """Path, offset and length of what is in memory of these files, in their order."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
     libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
     libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
-    seen = 0
-    for root in roots:
-        for folder, _folders, names in os.walk(root):
-            for name in names:
-                seen += 1
-                if seen > _FILES_MAX:
-                    return
-                path = f"{folder}/{name}"
-                pages = _resident(libc, path)
-                if b"\x01" in pages:
-                    for offset, length in ranges_of(pages, page_bytes=_PAGE, gap_pages=_GAP_PAGES):
-                        yield path, offset, length
+    found: list[tuple[str, int, int]] = []
+    for path in paths:
+        pages = _resident(libc, path)
+        if b"\x01" in pages:
+            ranges = ranges_of(pages, page_bytes=_PAGE, gap_pages=_GAP_PAGES)
+            found.extend((path, offset, length) for offset, length in ranges)
+    return found
 
 
 def _resident(libc: Any, path: str) -> bytes:  # noqa: ANN401 - ctypes has no types

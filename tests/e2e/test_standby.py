@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gpud.adapters.fanotify import obstacle
 from tests.e2e.daemon import static_gpus, worker_spec
 from tests.e2e.waiting import until
 from tests.rig.images import build_image
@@ -64,16 +65,18 @@ def test_requests_held_over_a_start_from_each_rung_are_all_answered(
 def test_requests_held_over_a_start_whose_files_are_read_ahead_are_all_answered(
     start_daemon: DaemonStarter, worker_image: str
 ) -> None:
-    """The parked worker reads ahead too: nobody waits for that, and a file that is gone is no fault."""
+    """Nobody waits for that, a file that is gone is no fault, and the budget is kept."""
     daemon = start_daemon()
     scale = {"concurrency": 20, "idle_timeout_s": 1.5, "scale_down_delay_s": 0}
-    fields: dict[str, Any] = {"scale": scale, "page_cache": {"record": True}, "gpus": {"count": 0}}
+    page_cache = {"record": True, "budget_mib": 1}
+    fields: dict[str, Any] = {"scale": scale, "page_cache": page_cache, "gpus": {"count": 0}}
     daemon.deploy(worker_spec("cached", worker_image, **fields))
     assert daemon.call("cached").status == 200
     (noted,) = until(
         lambda: daemon.events("image.reads_recorded", endpoint="cached"), what="its reads are recorded"
     )
-    assert noted["facts"]["files"] > 0, noted
+    assert noted["facts"]["by"] == ("resident" if obstacle() else "opened")
+    assert (noted["facts"]["bytes"], noted["facts"]["left_out_bytes"] > 0) == (1 << 20, True), noted
     (record,) = (daemon.data_dir / "reads").glob("*.json")
     ranges = json.loads(record.read_text())
     record.write_text(json.dumps([["/nowhere/at/all", 0, 4096], *ranges]))
@@ -84,6 +87,9 @@ def test_requests_held_over_a_start_whose_files_are_read_ahead_are_all_answered(
     assert len({reply.worker for reply in replies}) == 1
     (warmed,) = until(lambda: daemon.events("image.warmed", endpoint="cached"), what="it is told")
     assert warmed["facts"]["files"] == len({path for path, _, _ in ranges})
+    assert warmed["facts"]["bytes"] + warmed["facts"]["left_out_bytes"] == 1 << 20, (
+        "a file that is gone counts"
+    )
     daemon.audit()
 
 

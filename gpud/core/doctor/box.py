@@ -82,6 +82,7 @@ class KernelLook:
         cgroups: 1 or 2; 0 when none are mounted.
         freezer_error: Why processes cannot be frozen by file; empty when they can.
         engine_is_local: The engine's processes are this box's.
+        watch_error: Why openings of files cannot be watched; empty when they can.
         checkpoint_obstacles: By tool, why it cannot be used; empty where it can.
     """
 
@@ -89,6 +90,7 @@ class KernelLook:
     cgroups: int
     freezer_error: str = ""
     engine_is_local: bool = True
+    watch_error: str = ""
     checkpoint_obstacles: tuple[tuple[str, str], ...] = ()
 
 
@@ -251,6 +253,16 @@ def check_freezer(look: KernelLook) -> Finding:
     if look.freezer_error:
         return ok(check, f"the engine pauses workers, which takes some 15 ms: {look.freezer_error}")
     return ok(check, "gpud pauses workers itself, within a millisecond")
+
+
+def check_read_ahead(look: KernelLook) -> Finding:
+    """Judge how it is found out which files a start reads."""
+    check = "read-ahead"
+    if not look.engine_is_local:
+        return ok(check, "nothing can be recorded: the engine is on another machine")
+    if look.watch_error:
+        return ok(check, f"page_cache.record takes what is in memory after a start: {look.watch_error}")
+    return ok(check, "page_cache.record sees what a start opens (fanotify)")
 
 
 def check_checkpoints(look: KernelLook) -> Finding:

@@ -13,6 +13,7 @@ from gpud.core.doctor.box import (
     check_files,
     check_freezer,
     check_kernel,
+    check_read_ahead,
 )
 from gpud.core.doctor.engine import check_cgroup_driver, check_engine, check_toolkit
 from gpud.core.doctor.gpus import check_gpus, check_nvml
@@ -93,6 +94,7 @@ def examine(box: Box) -> tuple[tuple[str, tuple[Finding, ...]], ...]:
                 check_files(box.limits),
                 check_kernel(box.kernel),
                 check_freezer(box.kernel),
+                check_read_ahead(box.kernel),
                 check_checkpoints(box.kernel),
             ),
         ),

@@ -36,8 +36,11 @@ def test_a_first_start_is_recorded_once_and_read_ahead_of_the_next(sim: Sim) -> 
     cache = sim.box.page_cache
     serve(sim)
     assert (len(cache.recorded), cache.replayed) == (1, [])
+    (told,) = sim.events("image.reads_recorded")
+    assert told["by"] == "opened", "its start was watched from the moment at which its container ran"
     serve(sim)
     assert len(cache.recorded) == 1
+    assert not cache.watched
     assert cache.replayed == [(cache.recorded[0], ())]
     assert sim.events("image.warmed") == [{"files": 1, "bytes": 1}]
 
@@ -66,7 +69,26 @@ def test_a_parked_worker_has_its_files_read_while_it_waits(sim: Sim) -> None:
     assert len(sim.box.page_cache.replayed) == 1
 
 
+def test_a_parked_worker_is_watched_before_its_trigger_and_one_that_ends_unrecorded_no_more(sim: Sim) -> None:
+    deploy(sim, PageCachePolicy(record=True), standby=StandbyMode.PARKED)
+    sim.run(for_s=30)
+    cache = sim.box.page_cache
+    ((first, pid),) = cache.watched.items()
+    assert pid == sim.runtime.containers[first].pid
+    sim.ask(lambda: sim.runtime.crash(first))
+    sim.run(for_s=60)
+    ((second, _pid),) = cache.watched.items()
+    assert second != first
+    serve(sim)
+    (told,) = sim.events("image.reads_recorded")
+    assert told["by"] == "opened"
+
+
 def test_an_endpoint_that_does_not_ask_has_nothing_read(sim: Sim) -> None:
     deploy(sim, PageCachePolicy())
     serve(sim)
-    assert (sim.box.page_cache.recorded, sim.box.page_cache.replayed) == ([], [])
+    assert (sim.box.page_cache.recorded, sim.box.page_cache.replayed, sim.box.page_cache.watched) == (
+        [],
+        [],
+        {},
+    )

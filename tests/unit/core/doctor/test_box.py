@@ -18,6 +18,7 @@ from gpud.core.doctor.box import (
     check_files,
     check_freezer,
     check_kernel,
+    check_read_ahead,
 )
 from gpud.core.doctor.findings import GIB, Verdict
 
@@ -120,6 +121,16 @@ def test_who_pauses_workers_is_told_and_neither_way_is_a_fault() -> None:
     away = check_freezer(replace(look, engine_is_local=False))
     assert {own.verdict, engine.verdict, away.verdict} == {Verdict.OK}
     assert "does not run as root" in engine.found
+
+
+def test_it_is_told_how_the_files_of_a_start_are_found_out() -> None:
+    look = KernelLook(release="6.8", cgroups=2)
+    blind = replace(look, watch_error="the daemon has no CAP_SYS_ADMIN, which fanotify takes")
+    told = [check_read_ahead(each) for each in (look, blind, replace(look, engine_is_local=False))]
+    assert {finding.verdict for finding in told} == {Verdict.OK}
+    assert "fanotify" in told[0].found
+    assert "in memory after a start: the daemon has no CAP_SYS_ADMIN" in told[1].found
+    assert "another machine" in told[2].found
 
 
 def test_why_there_are_no_checkpoints_is_told_for_each_tool_that_is_in_the_way() -> None:
