@@ -15,6 +15,7 @@ from gpud.fleet.state import WakeMarks
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from gpud.core.endpoint import Endpoint
     from gpud.core.ids import EndpointName, WorkerId
     from gpud.core.pacing import ScaleDecision
     from gpud.core.records import FleetChange
@@ -108,10 +109,20 @@ class Chronicle:
         failed_now = after.failed and not before.failed
         self._record_move(before, after, event, failed_now=failed_now)
         made_for = self._state.made_for.get(after.id, wanted)
-        if event.cause is Cause.IMAGE_VANISHED and made_for is not None:
-            self._state.images_present.discard(made_for.image.pin)
-        if failed_now and is_start_failure(ready_s=after.ready_s, now_s=now_s):
+        gone = event.cause is Cause.IMAGE_VANISHED and made_for is not None and self._note_no_image(made_for)
+        if gone or (failed_now and is_start_failure(ready_s=after.ready_s, now_s=now_s)):
             self._note_failure(after, event, now_s, is_current=is_current)
+
+    def _note_no_image(self, made_for: Endpoint) -> bool:
+        """An image is not to be started from; True when it was taken to be here, False when that is known.
+
+        It is pulled again, unless the engine lists it all the same: so a start that it failed counts, or
+        it would be tried without a pause. Once for all starts that met it.
+        """
+        present = self._state.images_present
+        was_here = made_for.image.pin in present
+        present.discard(made_for.image.pin)
+        return was_here
 
     def _note_failure(self, after: Worker, event: WorkerEvent, now_s: float, *, is_current: bool) -> None:
         permanent = event.permanent

@@ -129,7 +129,7 @@ class FakeRuntime:
         self.faults = Faults()
         self._wall_ns = wall_ns
         self._rng = rng
-        self._has_image = has_image
+        self.has_image = has_image
         self._down = False
         self._pids = itertools.count(10_001)
         self._watchers: list[asyncio.Queue[WorkerId | None]] = []
@@ -314,7 +314,7 @@ class FakeRuntime:
     def _create(self, launch: WorkerLaunch) -> None:
         if launch.worker_id in self.containers:
             return
-        if not self._has_image(launch.image.pin):
+        if not self.has_image(launch.image.pin):
             raise ImageNotFound(f"The image {launch.image.pin} is not on the box any more.")
         if error := self.refuse(launch):
             raise error

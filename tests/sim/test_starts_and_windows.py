@@ -94,3 +94,34 @@ def test_a_windows_worker_lends_its_gpu_to_who_needs_it(sim: Sim) -> None:
     assert request.outcome is Outcome.ANSWERED
     sim.run_until(lambda: _serves(sim, "echo"), within_s=120)
     assert not sim.workers("other")
+
+
+def test_an_image_that_is_listed_and_not_to_be_started_from_is_tried_ever_more_slowly(sim: Sim) -> None:
+    sim.deploy("echo")
+    sim.runtime.has_image = lambda _pin: False
+    first = sim.request("echo")
+    sim.run(for_s=60)
+    assert len(sim.events("worker.requested")) <= 7, "1, 2, 4 ... s between them, 30 s at most here"
+    assert first.outcome is Outcome.REFUSED
+    sim.runtime.has_image = sim.images.has
+    sim.run(for_s=40)
+    late = sim.request("echo")
+    sim.run(for_s=40)
+    assert late.outcome is Outcome.ANSWERED
+
+
+def test_one_removal_of_an_image_fails_the_starts_it_met_once(sim: Sim) -> None:
+    scale = ScalePolicy(max_workers=3, concurrency=1)
+    sim.images.push("echo:1")
+    sim.runtime.create_s = 0.5
+    sim.deploy("echo", scale, gpus=0, image="echo:1")
+    requests = [sim.request("echo", takes_s=1) for _ in range(3)]
+    sim.run_until(
+        lambda: any(w.state is WorkerState.CREATING for w in sim.workers()), within_s=5, every_s=0.01
+    )
+    (endpoint,) = sim.up.fleet.state.endpoints.values()
+    sim.ask(lambda: sim.images.evict(endpoint.image.pin))
+    sim.run(for_s=20)
+    assert "image_vanished" in {each["cause"] for each in sim.events("worker.stopped")}
+    assert not sim.events("endpoint.circuit_opened")
+    assert {request.outcome for request in requests} == {Outcome.ANSWERED}
