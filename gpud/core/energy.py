@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from gpud.core.gpu import WHOLE_PPM
 from gpud.core.metering import Phase, half_even
+from gpud.core.usage import HOUR_NS, MINUTE_NS, split
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +27,8 @@ PLAUSIBLE_W = 5_000
 """More than any GPU draws: a counter that says so is not believed."""
 SAMPLED_NS_MAX = 60_000_000_000
 """Power is the mean of two looks that are at most this far apart."""
+MINUTES_KEPT = 14 * 1440
+"""For so many minutes it is kept what was drawn in each of them; by the hour it is kept for good."""
 MJ_PER_KWH = 3_600_000_000
 _SLACK_NS = 1_000_000_000
 _NS_PER_S = 1_000_000_000
@@ -141,6 +144,44 @@ def holders(
     if rest > 0 or not found:
         found[NOBODY] = max(rest, 1)
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A part of the time between two looks.
+
+    Args:
+        start_ns: CLOCK_BOOTTIME.
+        end_ns: The first nanosecond after it.
+        hour: Since 1970.
+        minute: Since 1970; None for time of which only the hour is told.
+    """
+
+    start_ns: int
+    end_ns: int
+    hour: int
+    minute: int | None
+
+
+def parts_of(start_ns: int, end_ns: int, *, ahead_ns: int) -> tuple[Part, ...]:
+    """Cut the time between two looks at each full minute of the wall clock.
+
+    What a GPU drew between two looks is shared out evenly over the time between them. That is told of a
+    minute only if they are a minute apart at most: of a longer time the hour of its end is told, no more.
+
+    Args:
+        start_ns: CLOCK_BOOTTIME of the first look.
+        end_ns: Of the second, which is later.
+        ahead_ns: By how much the wall clock is ahead of CLOCK_BOOTTIME.
+    """
+    if end_ns - start_ns > MINUTE_NS:
+        return (Part(start_ns=start_ns, end_ns=end_ns, hour=(end_ns + ahead_ns - 1) // HOUR_NS, minute=None),)
+    found: list[Part] = []
+    for bucket_ns, ns in split(start_ns + ahead_ns, end_ns + ahead_ns, MINUTE_NS):
+        minute = bucket_ns // MINUTE_NS
+        found.append(Part(start_ns=start_ns, end_ns=start_ns + ns, hour=minute // 60, minute=minute))
+        start_ns += ns
+    return tuple(found)
 
 
 def active_ns(segments: Iterable[Segment], *, start_ns: int, end_ns: int) -> int:

@@ -196,6 +196,7 @@ class EnergyDrawn:
         gpu_uuid: The GPU; one in MIG mode for all of its devices.
         holder: Whose it was.
         hour: Since 1970.
+        minute: Since 1970, in that hour; None where the looks were too far apart to tell.
         mj: Millijoules.
         sampled_mj: What of it was reckoned from power, not counted by the driver.
     """
@@ -205,6 +206,7 @@ class EnergyDrawn:
     hour: int
     mj: int
     sampled_mj: int = 0
+    minute: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ def without_superseded(changes: Iterable[FleetChange]) -> list[FleetChange]:
             case GpuWatched(watch=watch):
                 kept[watch.gpu_uuid, watch.boot_id, watch.start_boot_ns] = change
             case EnergyDrawn():
-                key = change.gpu_uuid, change.holder, change.hour
+                key = change.gpu_uuid, change.holder, change.hour, change.minute
                 before = kept.get(key)
                 if isinstance(before, EnergyDrawn):
                     mj, sampled_mj = before.mj + change.mj, before.sampled_mj + change.sampled_mj

@@ -52,6 +52,9 @@ class UsageBy(StrEnum):
 UNLEASED = "(unleased)"
 """The line of time in which nobody had a GPU, where lines are of those who have them."""
 
+UNTIMED = "(untimed)"
+"""The line of energy that cannot be told by so short a time, in reports by the minute and the second."""
+
 FINER_NS = {UsageBy.MINUTE: MINUTE_NS, UsageBy.SECOND: SECOND_NS}
 """Lines that the sums by hour cannot give, with the length of each."""
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
 
-from gpud.core.energy import active_ns, drawn, holders, look_of, shared_out
+from gpud.core.energy import active_ns, drawn, holders, look_of, parts_of, shared_out
 from gpud.core.gpu import WHOLE_PPM
 from gpud.core.ids import WorkerId
 from gpud.core.metering import Phase
 from gpud.core.records import EnergyDrawn, SegmentClosed, SegmentOpened
-from gpud.core.usage import HOUR_NS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gpud.core.energy import Drawn, EnergyLook
+    from gpud.core.energy import Drawn, EnergyLook, Part
     from gpud.core.gpu import GpuReading
     from gpud.core.ids import GpuUuid
     from gpud.core.metering import Segment
@@ -83,7 +83,7 @@ class EnergyMeter:
             at_ns: CLOCK_BOOTTIME of the look.
         """
         self._drew.clear()
-        hour = (self._clock.wall_ns() - (self._clock.boot_ns() - at_ns) - 1) // HOUR_NS
+        ahead_ns = self._clock.wall_ns() - self._clock.boot_ns()
         for reading in readings:
             look, before = look_of(reading, at_ns), self._looks.get(reading.uuid)
             if look.counter_mj is None and look.power_mw is None:
@@ -100,7 +100,9 @@ class EnergyMeter:
                     after_mj=look.counter_mj,
                 )
             elif found.mj:
-                self._share_out(reading, found, before.at_ns, at_ns, hour)
+                parts = parts_of(before.at_ns, at_ns, ahead_ns=ahead_ns)
+                for part, mj in shared_out(found.mj, [(each, each.end_ns - each.start_ns) for each in parts]):
+                    self._share_out(reading, replace(found, mj=mj), part, since_ns=before.at_ns)
         self._remember(at_ns)
         self._forget_told(at_ns)
         for worker_id in self._active.keys() - self._state.workers.keys():
@@ -119,28 +121,32 @@ class EnergyMeter:
         ]
         self._closed = deque(kept, maxlen=_SEGMENTS_KEPT)
 
-    def _share_out(self, reading: GpuReading, found: Drawn, start_ns: int, end_ns: int, hour: int) -> None:
+    def _share_out(self, reading: GpuReading, found: Drawn, part: Part, *, since_ns: int) -> None:
         parts = {
             str(uuid): min(WHOLE_PPM, status.gpu.memory_mib * WHOLE_PPM // max(1, reading.total_mib))
             for uuid, status in self._state.gpus.items()
             if status.gpu.mig_parent == reading.uuid
         } or {str(reading.uuid): WHOLE_PPM}
         weights = holders(
-            (*self._closed, *self._open.values()), start_ns=start_ns, end_ns=end_ns, parts_ppm=parts
+            (*self._closed, *self._open.values()),
+            start_ns=part.start_ns,
+            end_ns=part.end_ns,
+            parts_ppm=parts,
         )
         for holder, mj in shared_out(found.mj, list(weights.items())):
             self._journal.add(
                 EnergyDrawn(
                     gpu_uuid=reading.uuid,
                     holder=holder,
-                    hour=hour,
+                    hour=part.hour,
+                    minute=part.minute,
                     mj=mj,
                     sampled_mj=mj if found.sampled else 0,
                 )
             )
             if holder.phase is Phase.ACTIVE:
                 drew_mj, _since_ns = self._drew.get(holder.worker_id, (0, 0))
-                self._drew[holder.worker_id] = (drew_mj + mj, start_ns)
+                self._drew[holder.worker_id] = (drew_mj + mj, since_ns)
 
     def _remember(self, end_ns: int) -> None:
         """Keep what each worker drew while requests ran, on all of its GPUs, and how long they ran."""

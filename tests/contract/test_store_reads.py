@@ -8,11 +8,11 @@ import sqlite3
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gpud.core.energy import Holder
+from gpud.core.energy import MINUTES_KEPT, Holder
 from gpud.core.gpu import GpuSlice
 from gpud.core.key_shares import PUBLIC
 from gpud.core.metering import Phase
@@ -26,7 +26,7 @@ from gpud.core.records import (
     WorkerInserted,
 )
 from gpud.core.unleased import Watch
-from gpud.core.usage import FINER_NS
+from gpud.core.usage import FINER_NS, MINUTE_NS, date_line
 from gpud.core.worker import WorkerState
 from gpud.ports.store import UsageBy
 from tests.contract.store_rig import (
@@ -330,8 +330,7 @@ async def test_sums_by_every_dimension_agree_to_the_nanosecond(
             if since_ms == fine_ms or by not in FINER_NS:
                 rows = await store.reads.usage(by=by, since_ms=since_ms, until_ms=before_ms, running=running)
                 totals[by] = _phases(rows)
-                if by not in FINER_NS:
-                    drawn[by] = sum(row.energy_mj for row in rows), sum(row.sampled_mj for row in rows)
+                drawn[by] = sum(row.energy_mj for row in rows), sum(row.sampled_mj for row in rows)
         assert all(found == totals[UsageBy.ENDPOINT] for found in totals.values())
         assert set(drawn.values()) == {drawn[UsageBy.ENDPOINT]}
     watched_ns = 2 * (clock.boot_ns() - watches[0].start_boot_ns)
@@ -351,16 +350,17 @@ async def test_sums_by_every_dimension_agree_to_the_nanosecond(
 
 
 def _energy(since_ms: int, until_ms: int, life: Life, numbers: random.Random) -> list[EnergyDrawn]:
-    """What both GPUs drew in each hour, of workers that there were and of nobody."""
+    """What both GPUs drew in each hour, of workers that there were and of nobody; partly by the minute."""
     users = [Holder(), Holder(life.worker.id, life.worker.endpoint, Phase.ACTIVE)]
     users += [
         Holder(a_worker(number).id, "llm", phase) for number in (1, 2) for phase in (Phase.IDLE, Phase.ACTIVE)
     ]
     return [
-        EnergyDrawn(gpu_uuid=gpu, holder=user, hour=hour, mj=mj, sampled_mj=mj // 3)
+        EnergyDrawn(gpu_uuid=gpu, holder=user, hour=hour, mj=mj, sampled_mj=mj // 3, minute=minute)
         for hour in range(since_ms // 3_600_000, until_ms // 3_600_000 + 1)
         for gpu in (GPU_A, GPU_B)
         for user in users
+        for minute in (None, hour * 60 + numbers.randrange(60), hour * 60 + 59)
         if (mj := numbers.randrange(10**9))
     ]
 
@@ -370,7 +370,7 @@ async def test_consecutive_periods_share_out_energy_without_rest(store: Store, c
     life = await Life(store, clock, 1).begin()
     await _busy_life(life, clock, numbers, GPU_A)
     await store.fleet.record(_energy(began_ms, clock.at_ms(), life, numbers))
-    for by in (UsageBy.KEY, UsageBy.PHASE, UsageBy.HOUR):
+    for by in (UsageBy.KEY, UsageBy.PHASE, UsageBy.HOUR, UsageBy.MINUTE):
         whole = sum(row.energy_mj for row in await store.reads.usage(by=by))
         assert whole > 0
         parts = 0
@@ -385,6 +385,32 @@ async def test_consecutive_periods_share_out_energy_without_rest(store: Store, c
             rows = await store.reads.usage(by=by, since_ms=since_ms, until_ms=until_ms)
             parts += sum(row.energy_mj for row in rows)
         assert parts == whole
+
+
+async def test_energy_is_told_by_the_minute_as_far_as_it_was_seen_and_never_by_the_second(
+    store: Store, clock: HandClock
+) -> None:
+    minute = clock.at_ms() // 60_000 // 60 * 60 + 30
+    facts: dict[str, Any] = {"gpu_uuid": GPU_A, "holder": Holder(), "hour": minute // 60}
+    seen = [
+        EnergyDrawn(**facts, mj=6_000, minute=minute),
+        EnergyDrawn(**facts, mj=3_000, sampled_mj=3_000, minute=minute + 1),
+        EnergyDrawn(**facts, mj=1_000),
+    ]
+    await store.fleet.record(seen)
+    span: dict[str, Any] = {"since_ms": minute // 60 * 3_600_000, "until_ms": (minute // 60 + 1) * 3_600_000}
+    by_minute = {row.key: row.energy_mj for row in await store.reads.usage(by=UsageBy.MINUTE, **span)}
+    first, second = (date_line(each * MINUTE_NS, UsageBy.MINUTE) for each in (minute, minute + 1))
+    assert by_minute == {first: 6_000, second: 3_000, "(untimed)": 1_000}
+    (untimed,) = await store.reads.usage(by=UsageBy.SECOND, **span)
+    assert (untimed.key, untimed.energy_mj, untimed.sampled_mj) == ("(untimed)", 10_000, 3_000)
+    cut: dict[str, Any] = {"since_ms": minute * 60_000 + 15_000, "until_ms": minute * 60_000 + 90_000}
+    (gpu,) = await store.reads.usage(by=UsageBy.GPU, **cut)
+    assert (gpu.energy_mj, gpu.sampled_mj) == (4_500 + 1_500 + 21, 1_500)
+    after = minute + MINUTES_KEPT + 2
+    await store.fleet.record([EnergyDrawn(**facts | {"hour": after // 60}, mj=1, minute=after)])
+    (untimed,) = await store.reads.usage(by=UsageBy.MINUTE, **span)
+    assert (untimed.key, untimed.energy_mj) == ("(untimed)", 10_000)
 
 
 async def test_periods_share_out_what_keys_used_without_rest(store: Store, clock: HandClock) -> None:

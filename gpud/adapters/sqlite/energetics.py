@@ -1,4 +1,8 @@
-"""Sums up energy: by hour as it was written; of an hour that a period cuts through, by the time used."""
+"""Sums up energy: by hour as it was written; of an hour that a period cuts through by the minutes in it.
+
+What is not known by the minute counts there by the time used; by the minute it has a line of its own. By the
+second nothing is known, and all energy is on that line.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,10 @@ from gpud.core.energy import shared_out
 from gpud.core.key_shares import line_of
 from gpud.core.metering import Phase
 from gpud.core.usage import (
-    FINER_NS,
     HOUR_NS,
+    MINUTE_NS,
     UNLEASED,
+    UNTIMED,
     Period,
     Stretch,
     UsageBy,
@@ -43,6 +48,12 @@ class _Piece:
     hour: int
     mj: int
     sampled_mj: int
+    minute: int | None = None
+
+    @property
+    def of_hour(self) -> tuple[str, str, Phase, int]:
+        """What has one sum by hour."""
+        return self.gpu_uuid, self.worker_id, self.phase, self.hour
 
     @property
     def user(self) -> tuple[str, Phase, str]:
@@ -68,14 +79,12 @@ def energy_by_line(
 
     Args:
         connection: In a read transaction.
-        by: What has a line; minutes and seconds are told none.
+        by: What has a line.
         endpoint: Only this one's; empty for all.
         period: What counts.
         stretches: What was used, to share by.
     """
-    if by in FINER_NS:
-        return {}
-    pieces = list(_pieces(connection, endpoint, period, stretches))
+    pieces = list(_pieces(connection, by, endpoint, period, stretches))
     mj: Counter[str] = Counter()
     sampled_mj: Counter[str] = Counter()
     keys = _keys(stretches(period, UsageBy.KEY)) if by is UsageBy.KEY and pieces else {}
@@ -100,6 +109,10 @@ def _line(piece: _Piece, by: UsageBy) -> str:
             return piece.phase.value
         case UsageBy.KEY:
             return line_of(piece.phase)
+        case UsageBy.MINUTE if piece.minute is not None:
+            return date_line(piece.minute * MINUTE_NS, by)
+        case UsageBy.MINUTE | UsageBy.SECOND:
+            return UNTIMED
         case _:
             return date_line(piece.hour * HOUR_NS, by)
 
@@ -113,11 +126,17 @@ def _keys(stretches: Iterator[Stretch]) -> defaultdict[tuple[str, Phase], Counte
 
 
 def _pieces(
-    connection: sqlite3.Connection, endpoint: str, period: Period, stretches: Stretches
+    connection: sqlite3.Connection, by: UsageBy, endpoint: str, period: Period, stretches: Stretches
 ) -> Iterator[_Piece]:
-    yield from _hours(connection, endpoint, whole_hours(period))
+    if by is UsageBy.MINUTE:
+        timed, untimed = _timed(connection, endpoint, whole_hours(period))
+        yield from timed
+        yield from untimed
+    else:
+        yield from _hours(connection, endpoint, whole_hours(period))
     for hour in hours_cut(period):
-        found = list(_hours(connection, endpoint, (hour, hour + 1)))
+        timed, found = _timed(connection, endpoint, (hour, hour + 1))
+        yield from filter(None, (_clipped(piece, period) for piece in timed))
         if not found:
             continue
         start_ns, end_ns = hour * HOUR_NS, (hour + 1) * HOUR_NS
@@ -135,6 +154,40 @@ def _pieces(
                 mj=piece.mj * until // whole - piece.mj * before // whole,
                 sampled_mj=piece.sampled_mj * until // whole - piece.sampled_mj * before // whole,
             )
+
+
+def _timed(
+    connection: sqlite3.Connection, endpoint: str, hours: tuple[int | None, int | None]
+) -> tuple[list[_Piece], list[_Piece]]:
+    """What is known by the minute in some hours, and what is left of each of them."""
+    timed = list(_minutes(connection, endpoint, hours))
+    known_mj: Counter[tuple[str, str, Phase, int]] = Counter()
+    known_sampled_mj: Counter[tuple[str, str, Phase, int]] = Counter()
+    for piece in timed:
+        known_mj[piece.of_hour] += piece.mj
+        known_sampled_mj[piece.of_hour] += piece.sampled_mj
+    rest = [
+        replace(
+            piece,
+            mj=piece.mj - known_mj[piece.of_hour],
+            sampled_mj=piece.sampled_mj - known_sampled_mj[piece.of_hour],
+        )
+        for piece in _hours(connection, endpoint, hours)
+    ]
+    return timed, [piece for piece in rest if piece.mj]
+
+
+def _clipped(piece: _Piece, period: Period) -> _Piece | None:
+    """What of a minute lies in a period, evenly over it."""
+    start_ns = (piece.minute or 0) * MINUTE_NS
+    since_ns, until_ns = (at_ns - start_ns for at_ns in period.clip(start_ns, start_ns + MINUTE_NS))
+    if until_ns <= since_ns:
+        return None
+    return replace(
+        piece,
+        mj=piece.mj * until_ns // MINUTE_NS - piece.mj * since_ns // MINUTE_NS,
+        sampled_mj=piece.sampled_mj * until_ns // MINUTE_NS - piece.sampled_mj * since_ns // MINUTE_NS,
+    )
 
 
 def _used(stretches: Iterator[Stretch]) -> Counter[tuple[str, Phase, str]]:
@@ -155,12 +208,30 @@ def _hours(
         "last": _FAR_FUTURE if last is None else last,
     }
     for row in connection.execute(SQL["usage_energy"], params):
-        yield _Piece(
-            gpu_uuid=row["gpu_uuid"],
-            worker_id=row["worker_id"],
-            endpoint=row["endpoint"],
-            phase=Phase(row["phase"]),
-            hour=row["hour"],
-            mj=row["mj"],
-            sampled_mj=row["sampled_mj"],
-        )
+        yield _piece(row, hour=row["hour"])
+
+
+def _minutes(
+    connection: sqlite3.Connection, endpoint: str, hours: tuple[int | None, int | None]
+) -> Iterator[_Piece]:
+    first, last = hours
+    params = {
+        "endpoint": endpoint,
+        "first": -_FAR_FUTURE if first is None else first * 60,
+        "last": _FAR_FUTURE if last is None else last * 60,
+    }
+    for row in connection.execute(SQL["usage_energy_minutes"], params):
+        yield _piece(row, hour=row["minute"] // 60, minute=row["minute"])
+
+
+def _piece(row: sqlite3.Row, *, hour: int, minute: int | None = None) -> _Piece:
+    return _Piece(
+        gpu_uuid=row["gpu_uuid"],
+        worker_id=row["worker_id"],
+        endpoint=row["endpoint"],
+        phase=Phase(row["phase"]),
+        hour=hour,
+        mj=row["mj"],
+        sampled_mj=row["sampled_mj"],
+        minute=minute,
+    )

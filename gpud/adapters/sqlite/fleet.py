@@ -10,6 +10,7 @@ from gpud.adapters.sqlite import history, metered_rows, revisions, rows
 from gpud.adapters.sqlite.outbox import calls_out, put_event
 from gpud.adapters.sqlite.statements import SQL
 from gpud.core.cold_start import COMPARED_MAX
+from gpud.core.energy import MINUTES_KEPT
 from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
 from gpud.core.records import (
     ArrivalsForgotten,
@@ -172,10 +173,18 @@ def _meter(
         case GpuWatched(watch=watch):
             connection.execute(SQL["gpu_watch_save"], metered_rows.watch_params(watch))
         case EnergyDrawn():
-            connection.execute(SQL["usage_energy_add"], metered_rows.energy_params(change))
+            _add_energy(change, connection)
         case BudgetTold(budget=budget, since_ms=since_ms, percent=percent):
             told = {"budget": budget, "since_ms": since_ms, "percent": percent}
             connection.execute(SQL["budget_told_save"], told)
+
+
+def _add_energy(change: EnergyDrawn, connection: sqlite3.Connection) -> None:
+    params = metered_rows.energy_params(change)
+    connection.execute(SQL["usage_energy_add"], params)
+    if change.minute is not None:
+        connection.execute(SQL["usage_energy_minute_add"], params)
+        connection.execute(SQL["usage_energy_minutes_forget"], {"before": change.minute - MINUTES_KEPT})
 
 
 def _save_cold_start(start: ColdStart, connection: sqlite3.Connection) -> None:

@@ -95,6 +95,7 @@ def energy_params(drawn: EnergyDrawn) -> Params:
         "worker_id": drawn.holder.worker_id,
         "phase": drawn.holder.phase,
         "hour": drawn.hour,
+        "minute": drawn.minute,
         "endpoint": drawn.holder.endpoint,
         "mj": drawn.mj,
         "sampled_mj": drawn.sampled_mj,

@@ -322,6 +322,20 @@ SELECT gpu_uuid, worker_id, phase, hour, endpoint, mj, sampled_mj FROM usage_ene
 WHERE hour >= :first AND hour < :last AND (:endpoint = '' OR endpoint = :endpoint)
 ORDER BY hour, gpu_uuid, worker_id, phase;
 
+-- name: usage_energy_minute_add
+INSERT INTO usage_energy_minute (minute, gpu_uuid, worker_id, phase, endpoint, mj, sampled_mj)
+VALUES (:minute, :gpu_uuid, :worker_id, :phase, :endpoint, :mj, :sampled_mj)
+ON CONFLICT (minute, gpu_uuid, worker_id, phase) DO UPDATE SET
+    mj = mj + excluded.mj, sampled_mj = sampled_mj + excluded.sampled_mj;
+
+-- name: usage_energy_minutes_forget
+DELETE FROM usage_energy_minute WHERE minute < :before;
+
+-- name: usage_energy_minutes
+SELECT gpu_uuid, worker_id, phase, minute, endpoint, mj, sampled_mj FROM usage_energy_minute
+WHERE minute >= :first AND minute < :last AND (:endpoint = '' OR endpoint = :endpoint)
+ORDER BY minute, gpu_uuid, worker_id, phase;
+
 -- name: budget_told_save
 INSERT INTO budget_told (budget, since_ms, percent) VALUES (:budget, :since_ms, :percent)
 ON CONFLICT (budget) DO UPDATE SET since_ms = excluded.since_ms, percent = excluded.percent;

@@ -204,6 +204,18 @@ CREATE TABLE usage_energy (
 
 CREATE INDEX usage_energy_of_hour ON usage_energy (hour);
 
+-- What of it is known by the minute, for some days: looks that were further apart tell no minute.
+CREATE TABLE usage_energy_minute (
+    minute     INTEGER NOT NULL,
+    gpu_uuid   TEXT    NOT NULL,
+    worker_id  TEXT    NOT NULL,
+    phase      TEXT    NOT NULL,
+    endpoint   TEXT    NOT NULL,
+    mj         INTEGER NOT NULL CHECK (mj >= 0),
+    sampled_mj INTEGER NOT NULL CHECK (sampled_mj BETWEEN 0 AND mj),
+    PRIMARY KEY (minute, gpu_uuid, worker_id, phase)
+) STRICT, WITHOUT ROWID;
+
 -- The highest threshold of each budget that people were told of, and in which period.
 CREATE TABLE budget_told (
     budget   TEXT    PRIMARY KEY NOT NULL CHECK (budget <> ''),

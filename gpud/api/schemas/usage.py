@@ -43,7 +43,7 @@ class UsageLine(Document):
     key: str
     """The endpoint, worker, API key, GPU, phase, day (`2026-11-21`), hour (`2026-11-21T14`), minute
     (`2026-11-21T14:05`) or second (`2026-11-21T14:05:09`), UTC. Names in brackets are of what is nobody's,
-    such as `(idle)` by key."""
+    such as `(idle)` by key. `(untimed)` is energy that cannot be told by so short a time."""
     label: str
     """Of an API key."""
     gpu_ms: int
@@ -58,8 +58,8 @@ class UsageLine(Document):
     cost_micros: int
     """Price of the billable GPU time in millionths of `currency`."""
     energy_mj: int
-    """Millijoules that GPUs drew, whatever the phase, as their drivers counted; 0 where none tells, and by
-    minute and second."""
+    """Millijoules that GPUs drew, whatever the phase, as their drivers counted; 0 where none tells. By minute
+    as far as GPUs were read every minute, by second not at all: the rest is on the line `(untimed)`."""
     sampled_mj: int
     """What of `energy_mj` was reckoned from power, where a driver counts no energy."""
     energy_cost_micros: int

@@ -91,6 +91,11 @@ def _usage(values: Values, context: Context) -> int:
     if len(rows) > 1 and isinstance(total, dict):
         rows = [*rows, {**total, "key": "total"}]
     context.print_table(_columns(by, text_at(report, "currency")), rows, empty="No GPU time was used.")
+    if any(text_at(row, "key") == "(untimed)" for row in rows):
+        context.note(
+            "(untimed) is energy that cannot be told by the "
+            f"{by}: GPUs are read every few seconds, and minutes are kept for two weeks."
+        )
     if rows and not number_at(report, "gpu_hour_micros") and not number_at(rows[-1], "cost_micros"):
         context.note("The price of a GPU hour is 0: set prices.gpu_hour_micros in gpud.toml.")
     return exits.OK

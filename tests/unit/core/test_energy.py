@@ -17,9 +17,11 @@ from gpud.core.energy import (
     active_ns,
     drawn,
     holders,
+    parts_of,
     shared_out,
 )
 from gpud.core.metering import Phase
+from gpud.core.usage import HOUR_NS, MINUTE_NS
 from tests.unit.core.test_usage import S, segment
 
 WHOLE = {"GPU-a": 1_000_000}
@@ -97,3 +99,24 @@ def test_parts_of_what_is_shared_out_sum_to_it(whole: int, weights: list[tuple[s
 def test_a_tariff_prices_energy_rounded_half_to_even(mj: int, micros: int, mg: int) -> None:
     tariff = EnergyTariff(kwh_micros=300_000, co2_g_per_kwh=350)
     assert (tariff.cost_micros(mj), tariff.co2_mg(mj)) == (micros, mg)
+
+
+@given(
+    st.integers(0, 10**15),
+    st.integers(1, 3 * MINUTE_NS),
+    st.integers(-(10**12), 10**18),
+)
+def test_the_time_between_two_looks_is_cut_at_full_minutes_and_nowhere_else(
+    start_ns: int, ns: int, ahead_ns: int
+) -> None:
+    parts = parts_of(start_ns, start_ns + ns, ahead_ns=ahead_ns)
+    assert parts[0].start_ns == start_ns
+    assert parts[-1].end_ns == start_ns + ns
+    assert all(one.end_ns == other.start_ns for one, other in pairwise(parts))
+    for part in parts:
+        last_ns = part.end_ns - 1 + ahead_ns
+        assert part.hour == last_ns // HOUR_NS
+        if part.minute is None:
+            assert ns > MINUTE_NS
+        else:
+            assert part.minute == (part.start_ns + ahead_ns) // MINUTE_NS == last_ns // MINUTE_NS

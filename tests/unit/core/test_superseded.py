@@ -32,6 +32,7 @@ _DRAWN = st.builds(
     gpu_uuid=_GPUS,
     holder=st.sampled_from([NOBODY, Holder("wk_1", "llm")]),
     hour=st.integers(0, 1),
+    minute=st.none() | st.integers(0, 1),
     mj=st.integers(1, 9),
     sampled_mj=st.integers(0, 9),
 )
@@ -52,8 +53,9 @@ def _written(
             case GpuWatched(watch=watch):
                 newest[watch.gpu_uuid, watch.start_boot_ns] = watch.end_boot_ns
             case EnergyDrawn():
-                mj[change.gpu_uuid, change.holder, change.hour] += change.mj
-                sampled_mj[change.gpu_uuid, change.holder, change.hour] += change.sampled_mj
+                key = change.gpu_uuid, change.holder, change.hour, change.minute
+                mj[key] += change.mj
+                sampled_mj[key] += change.sampled_mj
             case _:
                 pass
     return newest, mj, sampled_mj, [change for change in changes if isinstance(change, BudgetTold)]

@@ -81,6 +81,19 @@ def test_everything_that_is_counted_is_somebodys_or_nobodys() -> None:
     assert sum(box.drawn.values()) == 3_001
 
 
+def test_what_is_drawn_over_the_end_of_a_minute_is_both_minutes_and_of_a_long_silence_nones() -> None:
+    box = _Box(Gpu(uuid=A, name="x", memory_mib=1000))
+    box.segment(0, 60)
+    box.look(54, a=1_000)
+    box.look(64, a=2_001)
+    box.look(200, a=3_001)
+    minutes = Counter[tuple[str, int | None]]()
+    for row in box.rows:
+        assert isinstance(row, EnergyDrawn)
+        minutes[row.holder.worker_id, row.minute] += row.mj
+    assert minutes == {("wk_1", 0): 600, ("", 1): 401, ("", None): 1_000}
+
+
 def test_a_driver_that_is_loaded_anew_neither_takes_back_nor_invents() -> None:
     box = _Box(Gpu(uuid=A, name="x", memory_mib=1000))
     box.look(0, a=900_000)
