@@ -31,7 +31,7 @@ def start_daemon(engine: Engine, request: pytest.FixtureRequest) -> Iterator[Dae
     default = engine
 
     def start(*, wait: str = "/readyz", engine: Engine | None = None, **options: Any) -> DaemonProcess:
-        daemon = DaemonProcess(engine or default, **options)
+        daemon = DaemonProcess(engine or default, **{"forked": True, **options})
         made.append(daemon)
         return daemon.start(wait=wait) if wait else daemon
 

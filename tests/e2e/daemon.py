@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from docker.errors import APIError, NotFound
 
+from tests.e2e.forked import ForkedProcess
 from tests.e2e.http_client import Reply, Stream, UnixConnection, exchange
 from tests.e2e.waiting import until
 
@@ -65,6 +66,7 @@ class DaemonProcess:
         engine: Where its containers run.
         settings: Sections of gpud.toml, on top of what every test needs.
         env: On top of this process's environment.
+        forked: Fork it from a process that has its modules already; with an `env` it is started as users do.
         data_dir: A folder of its own when None.
     """
 
@@ -75,6 +77,7 @@ class DaemonProcess:
         settings: Settings | None = None,
         env: Mapping[str, str] | None = None,
         data_dir: Path | None = None,
+        forked: bool = False,
     ) -> None:
         self.engine = engine
         self.folder = Path(tempfile.mkdtemp(prefix="gpud-e2e-"))
@@ -94,8 +97,9 @@ class DaemonProcess:
             self.settings.setdefault(section, {}).update(values)
         self.config.write_text(as_toml(self.settings))
         self._env = os.environ | {"PYTHONUNBUFFERED": "1"} | dict(env or {})
+        self._forked = forked and not env
         self.log_path = self.folder / "gpud.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | ForkedProcess | None = None
         self._key = ""
         self._making_key = threading.Lock()
 
@@ -103,16 +107,20 @@ class DaemonProcess:
 
     def start(self, *, wait: str = "/readyz") -> DaemonProcess:
         """Start it, and wait until `wait` (`/livez` or `/readyz`) answers 200; empty does not wait."""
+        arguments = ["serve", "--config", str(self.config)]
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gpud", "serve", "--config", str(self.config)],
-                cwd=ROOT,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            if self._forked:
+                self.process = ForkedProcess(arguments, cwd=ROOT, log_path=self.log_path)
+            else:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "gpud", *arguments],
+                    cwd=ROOT,
+                    env=self._env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
         if wait:
             until(lambda: self._answers(wait), what=f"{wait} answers 200", within_s=_START_TIMEOUT_S)
         return self

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture(scope="module")
 def daemon(engine: Engine) -> Iterator[DaemonProcess]:
     """One daemon for the whole module: what is refused leaves no trace that could matter to the next."""
-    shared = DaemonProcess(engine, settings=static_gpus(2))
+    shared = DaemonProcess(engine, settings=static_gpus(2), forked=True)
     yield shared.start()
     shared.clean_up()
 

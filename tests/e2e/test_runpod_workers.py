@@ -139,7 +139,7 @@ def site(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     image = ensure_base_image(engine)
     settings = static_gpus(1)
     settings["paths"] = {"volume_roots": [str(cache_dir()), str(HERE), str(gate)]}
-    daemon = DaemonProcess(engine, settings=settings)
+    daemon = DaemonProcess(engine, settings=settings, forked=True)
     supervised(daemon)
     try:
         daemon.deploy(queue_spec("plain", image, "plain", gate=gate))
