@@ -26,9 +26,10 @@ def _started(script: str, processes: int) -> subprocess.Popen[bytes]:
 
 
 def test_those_who_hear_the_hang_up_end_by_it_and_others_are_killed() -> None:
-    for script, ends_by in (("sleep 301 & sleep 302", -1), ("trap '' HUP; sleep 303 & sleep 304; :", -9)):
+    hears, is_deaf = "sleep 301 & sleep 302", "trap '' HUP; sleep 303 & sleep 304; :"
+    for script, hang_up_s, ends_by in ((hears, 20, -1), (is_deaf, 0.3, -9)):
         process = _started(script, 3)
-        assert end_session(process.pid, _EVERY_GROUP, hang_up_s=0.3)
+        assert end_session(process.pid, _EVERY_GROUP, hang_up_s=hang_up_s)
         assert session_members(process.pid, _EVERY_GROUP) == ()
         assert process.wait(20) == ends_by
 
