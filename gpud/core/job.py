@@ -7,14 +7,15 @@ All times are milliseconds of the job timeline (`core.timeline`), which no chang
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from enum import StrEnum
-from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpud.core.backoff import retry_delay_ms
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gpud.core.ids import EndpointName, JobId
 
 EXTRA_DELIVERIES = 10
@@ -125,19 +126,37 @@ class Job:
 
 
 _NAMES = tuple(field.name for field in fields(Job))
-_PLACES = {name: place for place, name in enumerate(_NAMES)}
-_values_of = attrgetter(*_NAMES)
-_setters = tuple(getattr(Job, name).__set__ for name in _NAMES)
+
+
+class _Draft:
+    """A job that is being written: it has the same slots, and becomes a `Job` when all are set."""
+
+    __slots__ = _NAMES
+
+
+def _make_drafting() -> Callable[[Job], _Draft]:
+    """Spell out a function that copies every field, as `dataclasses` spells out `__init__`.
+
+    A loop over the fields takes six times as long, and every job is copied twice at least.
+    """
+    lines = [f"    draft.{name} = job.{name}" for name in _NAMES]
+    text = "\n".join(["def drafted(job):", "    draft = Draft()", *lines, "    return draft"])
+    made: dict[str, Any] = {"Draft": _Draft}
+    exec(text, made)  # noqa: S102 - of the names of a class that stands above
+    drafted: Callable[[Job], _Draft] = made["drafted"]
+    return drafted
+
+
+_drafted = _make_drafting()
 
 
 def changed(job: Job, **changes: object) -> Job:
-    """Do what `dataclasses.replace` does in half the time: every job passes here twice, at least."""
-    values = list(_values_of(job))
+    """Do what `dataclasses.replace` does in a tenth of the time: each job passes here three times or more."""
+    draft: Any = _drafted(job)
     for name, value in changes.items():
-        values[_PLACES[name]] = value
-    new = object.__new__(Job)
-    for write, value in zip(_setters, values, strict=True):
-        write(new, value)
+        setattr(draft, name, value)
+    draft.__class__ = Job
+    new: Job = draft
     return new
 
 
@@ -241,9 +260,9 @@ def settled(job: Job, said: Delivered, *, now_ms: int, fraction: float, kept: Re
         kept: For its row's end.
     """
     attempt = job.attempt if said.ending.counted else job.attempt - 1
-    held = replace(job, attempt=attempt, instance="", error=said.error or job.error)
+    held = changed(job, attempt=attempt, instance="", error=said.error or job.error)
     if said.ending is Ending.COMPLETED:
-        return _over(replace(held, error=""), JobState.COMPLETED, "", now_ms, kept)
+        return _over(changed(held, error=""), JobState.COMPLETED, "", now_ms, kept)
     if job.cancel_requested:
         return _over(held, JobState.CANCELLED, "cancelled", now_ms, kept)
     if not said.may_retry:
@@ -255,7 +274,7 @@ def settled(job: Job, said: Delivered, *, now_ms: int, fraction: float, kept: Re
     if job.deadline_ms and now_ms >= job.deadline_ms:
         return _over(held, JobState.TIMED_OUT, "deadline", now_ms, kept, dead=True)
     wait_ms = retry_delay_ms(said.ending.counted, attempt, fraction=fraction, asked_ms=said.after_ms)
-    return replace(
+    return changed(
         held,
         state=JobState.IN_QUEUE,
         reason=said.reason or said.ending.value,
@@ -269,7 +288,7 @@ def cancelled(job: Job, *, now_ms: int, kept: Retention) -> Job:
     if job.state is JobState.IN_QUEUE:
         return _over(job, JobState.CANCELLED, "cancelled", now_ms, kept)
     if job.state is JobState.IN_PROGRESS:
-        return replace(job, cancel_requested=True)
+        return changed(job, cancel_requested=True)
     return job
 
 
@@ -290,14 +309,14 @@ def orphaned(job: Job, *, now_ms: int, kept: Retention) -> Job | None:
         return None
     error = f"The endpoint {job.endpoint} was deleted while the job waited."
     over = _over(job, JobState.FAILED, "endpoint_deleted", now_ms, kept, dead=True)
-    return replace(over, error=error)
+    return changed(over, error=error)
 
 
 def redriven(job: Job, *, now_ms: int) -> Job | None:
     """The job put back by hand, with a new budget; None unless it FAILED or TIMED_OUT."""
     if job.state not in (JobState.FAILED, JobState.TIMED_OUT):
         return None
-    return replace(
+    return changed(
         job,
         state=JobState.IN_QUEUE,
         reason="",
@@ -330,7 +349,7 @@ def _over(job: Job, state: JobState, reason: str, now_ms: int, kept: Retention, 
         keep_ms = kept.cancelled_ms
     else:
         keep_ms = kept.sync_ms if job.sync else kept.result_ms
-    return replace(
+    return changed(
         job,
         state=state,
         reason=reason,

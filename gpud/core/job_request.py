@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from gpud.core.ids import JobId
-from gpud.core.job import Job, JobState
+from gpud.core.ids import EndpointName, JobId
+from gpud.core.job import Job, JobState, changed
 from gpud.errors import InvalidRequest
-
-if TYPE_CHECKING:
-    from gpud.core.ids import EndpointName
 
 DAY_MS = 24 * 3_600_000
 TTL_MS = (10_000, 7 * DAY_MS)
@@ -82,6 +78,20 @@ def job_id(at_ms: int, random_id: str, *, sync: bool) -> JobId:
     return JobId(f"{'sync-' if sync else ''}{time}-{random_id.partition('_')[2]}")
 
 
+_NOTHING_YET = Job(
+    seq=0,
+    id=JobId(""),
+    endpoint=EndpointName(""),
+    owner="",
+    state=JobState.IN_QUEUE,
+    created_at_ms=0,
+    available_at_ms=0,
+    expires_at_ms=0,
+    execution_timeout_ms=0,
+    ttl_ms=0,
+)
+
+
 def accepted(
     id_: JobId,
     *,
@@ -97,12 +107,12 @@ def accepted(
 ) -> Job:
     """The job as it is accepted; its row gives it its `seq` when that is 0."""
     wait_ms = min(policy.ttl_ms, policy.deadline_ms or policy.ttl_ms)
-    return Job(
+    return changed(
+        _NOTHING_YET,
         seq=seq,
         id=id_,
         endpoint=endpoint,
         owner=owner,
-        state=JobState.IN_QUEUE,
         created_at_ms=now_ms,
         available_at_ms=now_ms,
         expires_at_ms=now_ms + wait_ms,

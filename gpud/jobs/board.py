@@ -102,9 +102,9 @@ class JobBoard:
         for (name, group_key), seq in found.group_holders.items():
             self.lane(name).ready.holders[group_key] = seq
 
-    def delivery_over(self, change: Change) -> None:
+    def delivery_over(self, job: Job) -> None:
         """Take note of a delivery that ended, whatever became of the job."""
-        job, lane = change.after, self.lane(change.after.endpoint)
+        lane = self.lane(job.endpoint)
         self.running.pop(job.id, None)
         lane.running -= 1
         if job.state is JobState.IN_QUEUE:

@@ -128,10 +128,10 @@ class JobQueue(JobBoard):
             IdempotencyMismatch: The key was used with another request.
         """
         if self._store.writes_at_once(asked.payload):
-            return await self._submit(asked)
-        return await whole(self._submit(asked))
+            return await self._submit(asked, early=asked.idempotency is None)
+        return await whole(self._submit(asked, early=False))
 
-    async def _submit(self, asked: Submission) -> tuple[Job, bool]:
+    async def _submit(self, asked: Submission, *, early: bool) -> tuple[Job, bool]:
         self._refuse_excess(asked)
         now_ms = self.now_ms()
         job = accepted(
@@ -149,7 +149,6 @@ class JobQueue(JobBoard):
         # Counted from here on, so that a burst cannot pass the limit while it is being written.
         lane = self.lane(asked.endpoint)
         lane.began_to_wait(job)
-        early = asked.idempotency is None and self._store.writes_at_once(asked.payload)
 
         def written(_job: Job, replayed: bool) -> None:
             if replayed:
@@ -243,7 +242,8 @@ class JobQueue(JobBoard):
     ) -> Claim | None:
         lane = self.lane(endpoint)
         while not self.stopped:
-            await self._refill(endpoint, lane)
+            if lane.ready.incomplete:
+                await self._refill(endpoint, lane)
             first = lane.ready.first
             if first is None or (first.solo and not solo):
                 return None
@@ -344,7 +344,7 @@ class JobQueue(JobBoard):
     async def _complete(self, job: Job, result: Payload | None) -> Job | None:
         def over(after: Job | None) -> None:
             if after is not None:
-                self.delivery_over(Change(before=job, after=after))
+                self.delivery_over(after)
 
         now_ms = self.now_ms()
         keep_ms = self.kept.sync_ms if job.sync else self.kept.result_ms
@@ -361,7 +361,7 @@ class JobQueue(JobBoard):
     async def _settle(self, job: Job, said: Delivered, result: Payload | None, log_tail: str) -> Job | None:
         def over(after: Job | None) -> None:
             if after is not None:
-                self.delivery_over(Change(before=job, after=after))
+                self.delivery_over(after)
 
         return await self._store.settle(
             self.metering.charged(job),

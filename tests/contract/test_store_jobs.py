@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from gpud.adapters.sqlite.store import Store
     from gpud.core.job import Job
-    from gpud.ports.jobs import Change
 
 FAILED = Delivered(ending=Ending.FAILED, error="boom")
 
@@ -226,13 +225,13 @@ async def test_what_another_run_had_under_way_waits_again_and_keeps_its_attempt(
 
 
 async def test_what_ends_a_job_is_written_with_what_follows_from_it_or_not_at_all(store: Store) -> None:
-    seen: list[Change] = []
+    seen: list[Job] = []
 
-    def on_end(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
+    def on_end(connection: sqlite3.Connection, ended: Sequence[Job]) -> None:
         assert connection.in_transaction
-        if any(change.after.priority == 9 for change in changes):
+        if any(job.priority == 9 for job in ended):
             raise RuntimeError("refused")
-        seen.extend(changes)
+        seen.extend(ended)
 
     store.jobs.writer.on_end = on_end
     jobs = [await running(store, new_job(n)) for n in range(3)]
@@ -241,7 +240,7 @@ async def test_what_ends_a_job_is_written_with_what_follows_from_it_or_not_at_al
     await settle(store, jobs[2], FAILED)
     waiting = await submit(store, new_job(4))
     await store.jobs.change(waiting.id, partial(cancelled, now_ms=NOW, kept=KEPT), now_ms=NOW)
-    assert [change.after.state for change in seen] == [
+    assert [job.state for job in seen] == [
         JobState.COMPLETED,
         JobState.FAILED,
         JobState.CANCELLED,

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Sequence
 
-    from gpud.ports.jobs import Change
+    from gpud.core.job import Job
+
 
 OUTPUT_BYTES_MAX = 16_000
 """A larger result is not in the message; whoever wants it asks for the job."""
@@ -37,11 +38,11 @@ class JobCalls:
         self._now_ms = now_ms
         self._noted = noted
 
-    def note_ends(self, connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
+    def note_ends(self, connection: sqlite3.Connection, ended: Sequence[Job]) -> None:
         """Tell who wants to know that jobs ended (`JobWriter.on_end`)."""
-        told = [change.after for change in changes if change.after.webhook]
-        if len(told) < len(changes) and connection.execute(SQL["webhook_count"]).fetchone()[0]:
-            told = [change.after for change in changes]
+        told = [job for job in ended if job.webhook]
+        if len(told) < len(ended) and connection.execute(SQL["webhook_count"]).fetchone()[0]:
+            told = list(ended)
         for job in told:
             message = job_message(
                 job,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from gpud.adapters.sqlite.batches import Kind, Mixed
 from gpud.adapters.sqlite.statements import SQL, execute_rows
-from gpud.ports.jobs import Change
 
 if TYPE_CHECKING:
     import sqlite3
@@ -39,7 +38,7 @@ class AcceptJob(Kind):
     def together(cls, operations: Sequence[AcceptJob], connection: sqlite3.Connection) -> list[int]:
         """Write all of them."""
         execute_rows(connection, "job_insert", [step.row for step in operations])
-        execute_rows(connection, "job_payload_put", [step.payload for step in operations])
+        execute_rows(connection, "job_payload_insert", [step.payload for step in operations])
         return [step.seq for step in operations]
 
 
@@ -112,6 +111,6 @@ class CompleteJob(Kind):
         for endpoint, count in Counter(step.after.endpoint for step in over).items():
             total = {"endpoint": endpoint, "ending": "completed", "count": count}
             connection.execute(SQL["job_total_add"], total)
-        changes = [Change(before=step.before, after=step.after) for step in over]
-        over[0].writer.tell_ends(changes, connection)
-        return [step.after for step in over]
+        ended = [step.after for step in over]
+        over[0].writer.tell_ends(ended, connection)
+        return ended

@@ -32,7 +32,7 @@ class JobWriter:
     """
 
     def __init__(self) -> None:
-        self.on_end: Callable[[sqlite3.Connection, Sequence[Change]], None] | None = None
+        self.on_end: Callable[[sqlite3.Connection, Sequence[Job]], None] | None = None
 
     def insert(
         self,
@@ -171,16 +171,16 @@ class JobWriter:
             kept=tuple(left),
         )
 
-    def tell_ends(self, changes: Sequence[Change], connection: sqlite3.Connection) -> None:
+    def tell_ends(self, ended: Sequence[Job], connection: sqlite3.Connection) -> None:
         """Have what follows from the ends of jobs written with them."""
-        if self.on_end is not None and changes:
-            self.on_end(connection, changes)
+        if self.on_end is not None and ended:
+            self.on_end(connection, ended)
 
     def _note_end(self, change: Change, connection: sqlite3.Connection) -> None:
         after = change.after
         total = {"endpoint": after.endpoint, "ending": after.state.value.lower(), "count": 1}
         connection.execute(SQL["job_total_add"], total)
-        self.tell_ends((change,), connection)
+        self.tell_ends((after,), connection)
 
 
 def _waiting(connection: sqlite3.Connection) -> dict[EndpointName, WaitingTotals]:

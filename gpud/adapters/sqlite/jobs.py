@@ -93,11 +93,14 @@ class SqliteJobStore(SqliteJobUpkeep):
             IdempotencyMismatch: The key was used with another request.
             StorageFull: Nothing was written.
         """
-        try:
-            row = await self._row(payload)
-        except BaseException:
-            otherwise()
-            raise
+        if self.writes_at_once(payload):
+            row = _in_row(payload)
+        else:
+            try:
+                row = await self._filed(payload)
+            except BaseException:
+                otherwise()
+                raise
         if job.seq and idempotency is None:
             step = AcceptJob(job.seq, new_job_params(job, job.seq), row(job.seq, "input"))
 
@@ -335,11 +338,21 @@ class SqliteJobStore(SqliteJobUpkeep):
 
     async def _row(self, payload: Payload) -> PayloadRow:
         """A payload's row; a large one is on disk, as a file, when this returns."""
-        size, content, ref = len(payload.content), payload.content, None
-        if not self.writes_at_once(payload):
-            ref = await self._blobs.put(payload.content)
+        return _in_row(payload) if self.writes_at_once(payload) else await self._filed(payload)
+
+    async def _filed(self, payload: Payload) -> PayloadRow:
+        ref = await self._blobs.put(payload.content)
 
         def row(seq: int, kind: str) -> tuple[object, ...]:
-            return (seq, kind, payload.content_type, size, None if ref else content, ref)
+            return (seq, kind, payload.content_type, len(payload.content), None, ref)
 
         return row
+
+
+def _in_row(payload: Payload) -> PayloadRow:
+    content = payload.content
+
+    def row(seq: int, kind: str) -> tuple[object, ...]:
+        return (seq, kind, payload.content_type, len(content), content, None)
+
+    return row

@@ -25,6 +25,10 @@ INSERT INTO job (
     'IN_QUEUE', '', 0, 0, 0, 0, 0, 0, 0, '', '', 0, 0, 0, '', 0
 );
 
+-- name: job_payload_insert
+-- Of a job that is new: nothing can be there.
+INSERT INTO job_payload (job_seq, kind, content_type, size, content, ref) VALUES (?, ?, ?, ?, ?, ?);
+
 -- name: job_payload_put
 INSERT INTO job_payload (job_seq, kind, content_type, size, content, ref) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (job_seq, kind) DO UPDATE SET

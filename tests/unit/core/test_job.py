@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
 import pytest
@@ -137,8 +137,16 @@ def test_a_changed_job_is_what_replace_would_make_and_the_old_one_stays() -> Non
     before = a_job()
     kept = replace(before)
     assert changed(before, attempt=2, worker_id="wk_a") == replace(before, attempt=2, worker_id="wk_a")
+    after = changed(before)
+    assert type(after) is Job
+    assert (after, hash(after)) == (before, hash(before))
+    with pytest.raises(FrozenInstanceError):
+        after.attempt = 3  # type: ignore[misc]
+    every: dict[str, Any] = {field.name: object() for field in fields(Job)}
+    everything = changed(before, **every)
+    assert all(getattr(changed(everything), name) is value for name, value in every.items())
     assert before == kept
-    with pytest.raises(KeyError):
+    with pytest.raises(AttributeError):
         changed(before, no_such_field=1)
 
 
