@@ -98,7 +98,7 @@ class StateFeed:
             v.endpoint.name: await texts.of(v.endpoint.name, v, endpoint_state) for v in views
         }
         workers: dict[str, str] = {
-            w.id: await texts.of(w.id, w, worker_document) for v in views for w in v.workers
+            w.id: await texts.of(w.id, w, worker_document) for w in control.live_workers()
         }
         standbys: dict[str, str] = {
             s.id: await texts.of(f"standby {s.id}", s, standby_document) for v in views for s in v.standbys

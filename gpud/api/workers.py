@@ -17,24 +17,53 @@ from gpud.api.schemas.fleet import (
 )
 from gpud.api.schemas.standby import StandbyList, StandbysQuery, standby_document
 from gpud.api.services import SERVICES
-from gpud.errors import NotFound
+from gpud.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from gpud.core.worker import Worker
+
 
 async def list_workers(request: web.Request) -> web.StreamResponse:
-    """Workers of the whole box, newest first."""
-    query = query_of(request, WorkersQuery)
-    workers = await request.app[SERVICES].reads.list_workers(
-        endpoint=query.endpoint,
-        include_gone=query.include_gone,
-        after=position_of(query.cursor),
-        limit=query.limit + 1,
-    )
-    page = workers[: query.limit]
-    following = cursor_for(page[-1].id) if len(workers) > len(page) else None
+    """Workers of the whole box, newest first: live ones as the fleet sees them now, as everywhere else."""
+    query, services = query_of(request, WorkersQuery), request.app[SERVICES]
+    live = services.control.live_workers()
+    if query.include_gone:
+        recorded = await services.reads.list_workers(
+            endpoint=query.endpoint,
+            include_gone=True,
+            after=position_of(query.cursor),
+            limit=query.limit + 1,
+        )
+        seen = {worker.id: worker for worker in live}
+        found = tuple(seen.get(worker.id, worker) for worker in recorded)
+        page = found[: query.limit]
+        following = cursor_for(page[-1].id) if len(found) > len(page) else None
+    else:
+        before = _before(position_of(query.cursor))
+        found = tuple(
+            worker
+            for worker in reversed(live)
+            if query.endpoint in ("", worker.endpoint) and (before is None or _age(worker) < before)
+        )
+        page = found[: query.limit]
+        following = cursor_for("{}.{}".format(*_age(page[-1]))) if len(found) > len(page) else None
     return answer(WorkerPage(items=tuple(worker_document(worker) for worker in page), next=following))
+
+
+def _age(worker: Worker) -> tuple[int, str]:
+    return worker.created_at_ms, worker.id
+
+
+def _before(position: str) -> tuple[int, str] | None:
+    if not position:
+        return None
+    moment, _, worker_id = position.partition(".")
+    if not (moment.isascii() and moment.isdigit() and len(moment) < 16):
+        why = "must be `next` of an earlier answer"
+        raise InvalidRequest(f"cursor: {why}.", fields={"cursor": why})
+    return int(moment), worker_id
 
 
 async def show_worker(request: web.Request) -> web.StreamResponse:

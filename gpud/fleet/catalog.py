@@ -16,7 +16,7 @@ from gpud.core.records import EndpointDeleted, EndpointSaved
 from gpud.core.revision import revision_of
 from gpud.core.standby import StandbyMode, StandbySeen
 from gpud.core.starts import StartRecord
-from gpud.core.worker import Cause, Worker, WorkerEvent
+from gpud.core.worker import Cause, Worker, WorkerEvent, WorkerState
 from gpud.errors import Conflict, DependencyDown, InvalidSpec, NotFound
 from gpud.fleet.revisions import find_revision
 from gpud.fleet.state import StartLimits
@@ -210,6 +210,11 @@ class Catalog:
         await self._hands.reconciler.change(apply)
 
     # -- workers and GPUs ----------------------------------------------------------------------
+
+    def live_workers(self) -> tuple[Worker, ...]:
+        """Every live worker, oldest first."""
+        live = (one for one in self._hands.state.workers.values() if one.state is not WorkerState.GONE)
+        return tuple(sorted(live, key=lambda one: (one.created_at_ms, one.id)))
 
     def worker(self, worker_id: str) -> Worker:
         """One live worker."""

@@ -162,6 +162,10 @@ class FleetControl(Protocol):
         """
         ...
 
+    def live_workers(self) -> tuple[Worker, ...]:
+        """Every live worker (not GONE), those of deleted endpoints too, oldest first."""
+        ...
+
     def worker(self, worker_id: str) -> Worker:
         """One live worker.
 

@@ -137,6 +137,14 @@ async def _broken(site: ApiSite, odd: str) -> None:
         facts={"error": error, "retry_in_s": 300},
         until_ms=site.clock.at_ms() + 300_000,
     )
+    site.control.add_worker(
+        WorkerId("wk_" + "e" * 16),
+        name,
+        state=WorkerState.RELEASING,
+        cause=Cause.EXITED,
+        detail=error,
+        failed=True,
+    )
     show(
         site,
         name,
@@ -145,12 +153,4 @@ async def _broken(site: ApiSite, odd: str) -> None:
         desired=1,
         waits=(wait,),
         last_error=error,
-    )
-    site.control.add_worker(
-        WorkerId("wk_" + "e" * 16),
-        name,
-        state=WorkerState.RELEASING,
-        cause=Cause.EXITED,
-        detail=error,
-        failed=True,
     )

@@ -76,15 +76,38 @@ async def add_workers(site: ApiSite, count: int, endpoint: str = "llm") -> list[
 async def test_workers_are_listed_newest_first_in_pages(site: ApiSite) -> None:
     workers = await add_workers(site, 5)
     (other,) = await add_workers(site, 1, "other")
-    seen: list[str] = []
-    cursor: str | None = ""
-    while cursor is not None:
-        page = await get(site, "/v1/workers", endpoint="llm", limit="2", cursor=cursor)
-        seen += [one["id"] for one in page["items"]]
-        cursor = page["next"]
-    assert seen == [worker.id for worker in reversed(workers)]
-    page = await get(site, "/v1/workers")
-    assert {one["id"] for one in page["items"]} == {other.id, *seen}
+    site.control.workers |= {worker.id: worker for worker in (*workers, other)}
+    for more in ({}, {"include_gone": "true"}):
+        seen: list[str] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            page = await get(site, "/v1/workers", endpoint="llm", limit="2", cursor=cursor, **more)
+            seen += [one["id"] for one in page["items"]]
+            cursor = page["next"]
+        assert seen == [worker.id for worker in reversed(workers)]
+        page = await get(site, "/v1/workers", **more)
+        assert {one["id"] for one in page["items"]} == {other.id, *seen}
+    async with site.client.get("/v1/workers?cursor=bm90IG91cnM", headers=site.admin) as response:
+        assert response.status == 400
+
+
+async def test_a_list_shows_workers_as_the_fleet_sees_them_which_may_be_ahead_of_the_disk(
+    site: ApiSite,
+) -> None:
+    recorded, unrecorded = await add_workers(site, 2)
+    ready = replace(recorded, state=WorkerState.READY, generation=4, cause=Cause.PROBE_PASSED)
+    site.control.workers |= {ready.id: ready}
+    for more in ({}, {"include_gone": "true"}):
+        rows = (await get(site, "/v1/workers", **more))["items"]
+        assert next(one["state"] for one in rows if one["id"] == ready.id) == "ready"
+    del site.control.deployed[EndpointName("llm")]  # it drains
+    (worker,) = (await get(site, "/v1/workers"))["items"]
+    assert (worker["id"], worker["state"]) == (ready.id, "ready")
+    (worker,) = (await get(site, "/v1/state"))["workers"]
+    assert (worker["id"], worker["state"]) == (ready.id, "ready")
+    assert unrecorded.id in {
+        one["id"] for one in (await get(site, "/v1/workers", include_gone="true"))["items"]
+    }
 
 
 async def test_a_worker_that_has_ended_is_shown_as_it_was_recorded(site: ApiSite) -> None:

@@ -127,6 +127,9 @@ class FakeFleetControl:
             in_flight=0,
         )
 
+    def live_workers(self) -> tuple[Worker, ...]:
+        return tuple(sorted(self.workers.values(), key=lambda one: (one.created_at_ms, one.id)))
+
     def worker(self, worker_id: str) -> Worker:
         worker = self.workers.get(WorkerId(worker_id))
         if worker is None:
