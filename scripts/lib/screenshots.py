@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from gpud.settings import LogSettings
 from gpud.telemetry import set_up_logging
 from tests.contract.browser import WIDE, Desk, running_desk
+from tests.contract.dashboard_estate import HOOK
 from tests.contract.dashboard_past import CHAT_WORKER
 
 if TYPE_CHECKING:
@@ -28,7 +29,12 @@ _PAGES = {
     "events": "events",
     "usage": "usage",
     "keys": "keys",
-    "deploy": "deploy",
+    "deploy": "deploy?template=vllm",
+    "images": "images",
+    "budgets": "budgets",
+    "webhooks": "webhooks",
+    "webhook": f"webhooks/{HOOK}",
+    "audit-log": "audit-log",
     "endpoint": "endpoints/chat",
     "starts": "endpoints/chat/starts",
     "worker": f"workers/{CHAT_WORKER}",

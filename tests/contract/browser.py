@@ -15,6 +15,7 @@ from gpud.money_settings import PriceSettings
 from gpud.ports.readings import Readings
 from gpud.settings import Settings
 from tests.contract.api_site import ApiSite, running_api
+from tests.contract.dashboard_estate import BUDGETS, endow
 from tests.contract.dashboard_past import remember
 from tests.contract.dashboard_world import HOSTILE, furnish, readings
 
@@ -155,12 +156,13 @@ async def running_desk(log_root: Path, odd: str = HOSTILE) -> AsyncIterator[Desk
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(state, "LOOK_PERIOD_S", 0.05)
         async with (
-            running_api(Settings(prices=PRICES), readings=seen, log_root=log_root) as site,
+            running_api(Settings(prices=PRICES, budgets=BUDGETS), readings=seen, log_root=log_root) as site,
             running_browser() as browser,
         ):
             places.append(site)
             await furnish(site, odd)
             await remember(site, log_root, history, odd)
+            await endow(site, odd)
             yield Desk(site, browser, log_root)
 
 

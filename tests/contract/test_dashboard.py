@@ -5,24 +5,37 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
+import structlog.testing
+from aiohttp import web
 
 from gpud.core.ids import EndpointName, GpuUuid, WorkerId
 from gpud.core.job import JobState
 from gpud.core.records import EventRecorded
 from gpud.core.worker import WorkerState
+from gpud.ports.control import EndpointCondition
 from tests.contract.api_site import running_api
 from tests.contract.browser import WIDE, Desk, cut_lines, needs_chromium, running_desk
+from tests.contract.dashboard_agreement import (
+    KINDS,
+    empty_of_states,
+    fill_with_states,
+    told_by_api,
+    told_by_cli,
+    told_by_page,
+)
+from tests.contract.dashboard_estate import ENTRIES, HOOK, OLD_HOOK, PASSWORD
 from tests.contract.dashboard_past import CHAT_WORKER, add_job, fail_job, write_line
 from tests.contract.dashboard_world import HOSTILE, deploy, show
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
-    from playwright.async_api import Page
+    from playwright.async_api import Page, Route
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), needs_chromium]
 
@@ -203,8 +216,14 @@ PAGES = [
     "logs?endpoint=chat",
     "events",
     "usage",
+    "budgets",
+    "images",
+    "webhooks",
+    f"webhooks/{HOOK}",
+    "webhooks/jobs",
+    "audit-log",
     "keys",
-    "deploy",
+    "deploy?template=vllm",
     "endpoints/chat",
     "endpoints/broken",
     "endpoints/broken/edit",
@@ -226,6 +245,7 @@ async def test_no_page_is_wider_than_a_telephone_and_all_that_is_used_has_a_name
         for path in PAGES:
             await page.goto(f"{desk.url}#/{path}")
             await page.get_by_role("heading", level=1).wait_for()
+            await page.wait_for_function("() => !/Asking…|Loading…/.test(document.body.innerText)")
             assert await page.evaluate("document.documentElement.scrollWidth") <= 375, path
             assert await page.evaluate(NAMELESS) == [], path
         await page.get_by_role("button", name="Menu").click()
@@ -414,3 +434,221 @@ async def test_a_terminal_passes_keys_and_output_both_ways(desk: Desk) -> None:
         command.end(3)
         await page.get_by_text("The command ended with code 3.").wait_for()
         await page.set_viewport_size(WIDE)
+
+
+async def asked(desk: Desk, path: str) -> Any:
+    """What the API says."""
+    async with desk.site.client.get(path, headers=desk.site.admin) as response:
+        assert response.status == 200, await response.text()
+        return await response.json()
+
+
+async def test_page_command_line_and_api_tell_the_same_state_in_the_same_word(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert desk.site.client.server.runner is not None
+    unix = web.UnixSite(desk.site.client.server.runner, str(tmp_path / "api.sock"))
+    await unix.start()
+    monkeypatch.setenv("GPUD_SOCKET", str(tmp_path / "api.sock"))
+    await fill_with_states(desk.site)
+    try:
+        with structlog.testing.capture_logs():  # a daemon's log is not in its client's output
+            async with desk.look() as page:
+                for kind in KINDS:
+                    api = await told_by_api(desk.site, kind)
+                    as_json, in_table = await told_by_cli(kind, capfd)
+                    shown = await told_by_page(desk, page, kind)
+                    assert api == as_json == in_table == shown
+                    expected: dict[str, set[str]] = {"endpoint": set(EndpointCondition), "job": set(JobState)}
+                    assert expected.get(kind, set()) <= set(api.values())
+    finally:
+        empty_of_states(desk.site)
+        await unix.stop()
+
+
+async def test_images_say_who_needs_them_and_are_brought_and_removed(desk: Desk) -> None:
+    async with desk.look("images") as page:
+        await page.get_by_role("cell", name="mine:1").first.wait_for()
+        assert HOSTILE in await text_of(page)
+        table = page.get_by_role("table", name="Images")
+        for one in (await asked(desk, "/v1/images"))["items"]:
+            row = table.get_by_role("row").filter(has_text=one["id"].removeprefix("sha256:")[:12])
+            shown = re.sub(r"\s+", " ", await row.inner_text())
+            assert f"{one['size_bytes'] / (1 << 30):.1f} GiB" in shown
+            assert (" ".join(one["endpoints"]) or "nobody") in shown
+            assert ("gpud did not pull it" in shown) == (one["used_at"] is None)
+            assert await row.get_by_role("button").count() == (0 if one["endpoints"] else 1)
+        assert "6.0 GiB of 14.0 GiB, 9 of 22 layers" in await text_of(page)
+        form = page.locator("form", has=page.get_by_role("heading", name="Prewarm"))
+        await form.get_by_label("Image").fill("team/next:2")
+        await form.get_by_label("Registry").select_option("ghcr")
+        await form.get_by_role("button", name="Prewarm").click()
+        await form.get_by_text("There is no registry named 'ghcr'").wait_for()  # this fleet has none
+        await form.get_by_label("Registry").select_option("")
+        await form.get_by_role("button", name="Prewarm").click()
+        await page.get_by_role("article", name="Pull of team/next:2@").wait_for()
+        await page.get_by_role("button", name="Show what nobody needs").click()
+        gone = page.get_by_role("table", name="What would go")
+        await gone.get_by_text("would go").first.wait_for()
+        assert "kept: pinned" in re.sub(r"\s+", " ", await gone.inner_text())
+        await page.get_by_role("button", name="Remove team/old@").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+        await table.get_by_role("row").filter(has_text="team/old").wait_for(state="detached")
+    for pin in [one for one in desk.site.control.running_pulls if one.startswith("team/")]:
+        del desk.site.control.running_pulls[pin]
+
+
+async def test_a_registry_is_stored_listed_and_forgotten_and_its_password_is_never_shown(desk: Desk) -> None:
+    async with desk.look("images") as page:
+        table = page.get_by_role("table", name="Registries")
+        await table.get_by_role("cell", name="ghcr.io").wait_for()
+        form = page.locator("form", has=page.get_by_role("heading", name="New credential"))
+        password = form.get_by_label("Password or token")
+        assert await password.get_attribute("type") == "password"
+        assert await password.get_attribute("autocomplete") == "new-password"
+        for label, value in (("Name", "Not A Name"), ("Host", "quay.io"), ("Username", "me")):
+            await form.get_by_label(label, exact=True).fill(value)
+        await password.fill(PASSWORD)
+        await form.get_by_role("button", name="Store").click()
+        await form.get_by_text("must have 1 to 40 characters").wait_for()
+        assert await form.get_by_label("Name", exact=True).get_attribute("aria-invalid") == "true"
+        await form.get_by_label("Name", exact=True).fill("quay")
+        await form.get_by_role("button", name="Store").click()
+        await table.get_by_role("cell", name="quay.io").wait_for()
+        assert PASSWORD not in await page.content()
+        assert await password.input_value() == ""
+        stored = await desk.site.store.access.registry("quay")
+        assert stored is not None
+        assert stored.password == PASSWORD
+        await page.get_by_role("button", name="Forget quay").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Forget").click()
+        await table.get_by_role("cell", name="quay.io").wait_for(state="detached")
+
+
+async def test_a_webhook_is_made_its_deliveries_are_told_and_sent_again(desk: Desk) -> None:
+    async with desk.look("webhooks") as page:
+        row = page.get_by_role("row").filter(has_text="app.example")
+        await row.get_by_text("failing").wait_for()
+        assert HOSTILE in await row.inner_text()
+        old = await page.get_by_role("row").filter(has_text="old.example").inner_text()
+        assert "disabled" in old
+        assert "Its receiver answered 410" in old
+        await page.get_by_label("Address").fill("https://127.0.0.1/")
+        await page.get_by_label("Is told").fill("worker.failed nonsense.*")
+        await page.get_by_role("button", name="Make a webhook").click()
+        await page.locator(".wrong").first.wait_for()
+        await page.get_by_label("Address").fill("https://93.184.215.14/made")
+        await page.get_by_label("Is told").fill("worker.failed, job.*")
+        await page.get_by_role("button", name="Make a webhook").click()
+        secret = await page.locator(".token").inner_text()
+        await page.get_by_role("link", name="https://93.184.215.14/made").click()
+        await page.get_by_role("heading", name="https://93.184.215.14/made").wait_for()
+        assert secret.startswith("whsec_")
+        assert secret not in await page.content()
+        await page.get_by_role("button", name="Test").click()
+        await page.get_by_role("heading", name="msg_").wait_for()
+        await page.locator(".word", has_text="waiting").wait_for()
+        assert '"type": "webhook.test"' in await text_of(page)
+        await page.goto(f"{desk.url}#/webhooks/{HOOK}")
+        told = (await asked(desk, f"/v1/webhooks/{HOOK}/deliveries"))["items"]
+        assert {one["state"] for one in told} == {"waiting", "delivered", "failed"}
+        await page.get_by_role("link", name=told[0]["id"]).wait_for()
+        for one in told:
+            row = page.get_by_role("row").filter(has_text=one["id"])
+            assert await row.locator(".word").inner_text() == one["state"]
+        failed = next(one["id"] for one in told if one["state"] == "failed")
+        await page.get_by_role("link", name=failed).click()
+        await page.get_by_role("row").filter(has_text="It answered 500.").last.get_by_text("Answer").click()
+        assert HOSTILE in await page.locator("td pre").inner_text()
+        await page.get_by_role("button", name=f"Send {failed} again").click()
+        await page.locator(".word", has_text="waiting").wait_for()
+        await page.goto(f"{desk.url}#/webhooks/{OLD_HOOK}")
+        await page.get_by_role("button", name="Enable").click()
+        await page.get_by_role("button", name="Disable").wait_for()
+        assert (await asked(desk, f"/v1/webhooks/{OLD_HOOK}"))["enabled"]
+
+
+async def test_budgets_say_what_the_api_says(desk: Desk) -> None:
+    async with desk.look("budgets") as page:
+        await page.get_by_role("article").first.wait_for()
+        for one in (await asked(desk, "/v1/budgets"))["items"]:
+            card = page.get_by_role("article", name=f"Budget of {one['id']}")
+            shown = re.sub(r"\s+", " ", await card.inner_text())
+            assert await card.locator(".word").inner_text() == one["state"]
+            assert f"{one['used_percent']:g} %" in shown
+            assert ", ".join(f"{percent} %" for percent in one["warn_percent"]) in shown
+            assert f"{one['detail']} {one['refuses']}".strip() in shown
+
+
+async def test_the_audit_log_is_searched_page_by_page_and_by_administrators_alone(desk: Desk) -> None:
+    async with desk.look("audit-log") as page:
+        await page.get_by_label("Caller").fill("key_abcdefghijkl")
+        await page.get_by_label("Operation").fill("exec_worker")
+        await page.keyboard.press("Enter")
+        rows = page.get_by_role("table", name="Audit log").locator("tbody tr")
+        await page.get_by_text("put_endpoint").wait_for(state="detached")
+        assert HOSTILE in await rows.first.inner_text()
+        assert "from 192.0.2.7" in await rows.first.inner_text()
+        await page.get_by_label("Caller").fill("")
+        await page.get_by_label("Operation").fill("")
+        await page.get_by_label("Subject").fill("endpoints/chat")
+        await page.keyboard.press("Enter")
+        change = rows.first.get_by_role("group")
+        (newest, *_) = (await asked(desk, "/v1/audit-log?subject=endpoints/chat"))["items"]
+        await change.get_by_text(f"{newest['before'][:8]} > {newest['after'][:8]}").click()
+        assert newest["after"] in await change.inner_text()
+        await page.get_by_label("Subject").fill("")
+        await page.keyboard.press("Enter")
+        await page.get_by_text(f"entry {ENTRIES - 1}", exact=True).wait_for()
+        for number in (ENTRIES - 60, 1):
+            await page.get_by_role("button", name="Older").click()
+            await page.get_by_text(f"entry {number}", exact=True).wait_for()
+        await page.get_by_role("button", name="Newer").click()
+        await page.get_by_text(f"entry {ENTRIES - 60}", exact=True).wait_for()
+
+
+async def test_a_template_fills_the_form_and_is_deployed_as_it_is(desk: Desk) -> None:
+    template = next(one for one in (await asked(desk, "/v1/templates"))["items"] if one["name"] == "vllm")
+    async with desk.look("deploy") as page:
+        await page.get_by_label("Start from the template").select_option("vllm")
+        await page.get_by_text(template["about"], exact=True).wait_for()
+        assert await page.get_by_label("image", exact=True).input_value() == template["image"]
+        assert await page.get_by_label("sleep.preset").input_value() == "vllm"
+        async with page.expect_request(lambda sent: sent.method == "POST") as sent:
+            await page.get_by_role("button", name="Deploy").click()
+        assert json.loads((await sent.value).post_data or "") == template["spec"]
+        await page.get_by_role("heading", name="vllm", exact=True).wait_for()
+    del desk.site.control.deployed[EndpointName("vllm")]
+
+
+async def test_what_a_key_may_is_asked_again_and_a_lost_part_says_what_to_do(desk: Desk) -> None:
+    refusals = 2
+
+    async def refuse(call: Route) -> None:
+        nonlocal refusals
+        refusals -= 1
+        await (call.fulfill(status=503, json={"detail": "not now"}) if refusals >= 0 else call.fallback())
+
+    async with desk.look(key="") as page:
+        assert await page.get_by_label("API key").get_attribute("autocomplete") == "current-password"
+        assert await page.locator("input[autocomplete=username]").count() == 1
+        await page.evaluate(f"sessionStorage.setItem('gpud.key', {desk.key!r})")
+        await page.route("**/v1/own-key", refuse)
+        await page.route("**/assets/budgets-*", lambda call: call.abort())
+        await page.goto(f"{desk.url}?again#/endpoints/whisper")
+        await page.locator("button:enabled", has_text="Delete").wait_for()
+        assert refusals < 0
+        await page.get_by_role("link", name="Budgets").click()
+        await page.get_by_text("load the page anew").wait_for()
+
+
+async def test_the_colours_are_the_system_s_or_those_that_were_chosen(desk: Desk) -> None:
+    dark, light = "rgb(17, 22, 20)", "rgb(246, 247, 246)"
+    async with desk.look(key=desk.key, dark=True) as page:
+        for chosen, expected in (("auto", dark), ("light", light), ("dark", dark)):
+            await page.get_by_label("Colours").select_option(chosen)
+            assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == expected
+        await page.emulate_media(color_scheme="light")
+        assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == dark
+        await page.get_by_label("Colours").select_option("auto")
+        assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == light

@@ -18,12 +18,22 @@ import { StartsPage } from "./pages/starts";
 import { UsagePage } from "./pages/usage";
 import { WorkerPage } from "./pages/worker";
 import { route } from "./router";
+import { late } from "./ui/late";
 import { Empty } from "./ui/parts";
 import { Shell } from "./ui/shell";
+import { showTitle } from "./ui/title";
 import "./style/base.css";
 import "./style/shell.css";
 import "./style/parts.css";
 import "./style/pages.css";
+
+// Those that are looked at now and then.
+const AuditLogPage = late(() => import("./pages/auditlog").then((found) => found.AuditLogPage));
+const BudgetsPage = late(() => import("./pages/budgets").then((found) => found.BudgetsPage));
+const ImagesPage = late(() => import("./pages/images").then((found) => found.ImagesPage));
+const WebhooksPage = late(() => import("./pages/webhooks").then((found) => found.WebhooksPage));
+const WebhookPage = late(() => import("./pages/webhook").then((found) => found.WebhookPage));
+const WebhookDeliveryPage = late(() => import("./pages/webhook").then((found) => found.WebhookDeliveryPage));
 
 function App() {
   return key.value ? <SignedIn key={key.value} /> : <SignIn />;
@@ -31,14 +41,13 @@ function App() {
 
 function SignedIn() {
   useEffect(() => {
-    learnScopes().catch(() => undefined);
-    return followState();
+    const ends = [learnScopes(), followState()];
+    return () => ends.forEach((end) => end());
   }, []);
   const place = route.value.parts.join("/");
   const first = useRef(true);
   useEffect(() => {
-    const heading = document.querySelector("h1");
-    document.title = heading?.textContent ? `${heading.textContent} · gpud` : "gpud";
+    showTitle();
     if (first.current) first.current = false;
     else {
       document.getElementById("main")?.focus({ preventScroll: true });
@@ -68,6 +77,15 @@ function Page(): ComponentChildren {
       return <EventsPage />;
     case "usage":
       return <UsagePage />;
+    case "images":
+      return <ImagesPage />;
+    case "budgets":
+      return <BudgetsPage />;
+    case "webhooks":
+      if (second && third) return <WebhookDeliveryPage key={third} webhook={second} id={third} />;
+      return second ? <WebhookPage key={second} id={second} /> : <WebhooksPage />;
+    case "audit-log":
+      return <AuditLogPage />;
     case "keys":
       return <KeysPage />;
     case "deploy":

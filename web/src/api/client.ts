@@ -58,9 +58,28 @@ export function signOut(why = ""): void {
   scopes.value = null;
 }
 
-/** What the kept key may do, asked once after a reload. */
-export async function learnScopes(): Promise<void> {
-  scopes.value = (await get<OwnKey>("/v1/own-key")).scopes;
+const LEARN_FIRST_MS = 500;
+const LEARN_LATEST_MS = 15_000;
+
+/** Ask what the kept key may do, again until the API has said so; ends when the returned function is called. */
+export function learnScopes(): () => void {
+  let ended = false;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const learn = (pauseMs: number): void => {
+    get<OwnKey>("/v1/own-key").then(
+      (own) => {
+        if (!ended) scopes.value = own.scopes;
+      },
+      () => {
+        if (!ended) timer = setTimeout(learn, pauseMs, Math.min(pauseMs * 2, LEARN_LATEST_MS));
+      },
+    );
+  };
+  if (scopes.value === null) learn(LEARN_FIRST_MS);
+  return () => {
+    ended = true;
+    clearTimeout(timer);
+  };
 }
 
 export function get<T>(path: string): Promise<T> {

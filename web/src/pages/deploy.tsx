@@ -1,15 +1,17 @@
 // Deploys an endpoint or changes one; whether a spec is right is for the API to say, field by field.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiProblem, call, may } from "../api/client";
-import type { DryRun, Endpoint } from "../api/types";
-import { go, link } from "../router";
+import type { DryRun, Endpoint, Template, TemplateList } from "../api/types";
+import { go, link, route, setQuery } from "../router";
 import { DryRunResult } from "../spec/dryrun";
 import { FieldRow } from "../spec/fields";
 import { type Field, type Section, specSections } from "../spec/schema";
 import { changesFrom, type Json, type Spec, specFrom, type Texts, textOf, valueAt } from "../spec/values";
 import { tell } from "../ui/actions";
+import { Choice } from "../ui/choice";
 import { useLoaded } from "../ui/loading";
 import { Fault } from "../ui/parts";
+import { plain } from "../ui/plain";
 import { Told } from "../ui/told";
 
 const FIRST = [
@@ -40,12 +42,38 @@ function useSections(): { sections: readonly Section[] | null; error: unknown } 
 
 export function DeployPage() {
   const { sections, error } = useSections();
+  const templates = useLoaded<TemplateList>("/v1/templates");
+  const wanted = route.value.query.get("template") ?? "";
+  const chosen = templates.data?.items.find((one) => one.name === wanted);
+  const isSure = !wanted || templates.data !== null || templates.error !== null;
   return (
     <>
       <h1>Deploy</h1>
-      <Fault error={error} />
-      {sections && <SpecForm sections={sections} before={null} />}
+      <Fault error={error ?? templates.error} />
+      {templates.data && <TemplateChoice templates={templates.data.items} chosen={chosen} />}
+      {wanted && templates.data && !chosen && <Fault error={`There is no template named ${wanted}. Choose one of the list, or fill in the form.`} />}
+      {sections && isSure && <SpecForm key={chosen?.name ?? ""} sections={sections} before={null} start={(chosen?.spec ?? {}) as Spec} />}
     </>
+  );
+}
+
+function TemplateChoice({ templates, chosen }: { templates: readonly Template[]; chosen: Template | undefined }) {
+  const choose = (template: string): void => setQuery({ template });
+  return (
+    <section class="card" aria-label="Template">
+      <div class="filters">
+        <Choice name="Start from the template" value={chosen?.name ?? ""} words={["", ...templates.map((one) => one.name)]} empty="none" onChoice={choose} />
+        <p class="about">{chosen ? plain(chosen.about) : "Specs of common servers, which come with gpud. A choice fills in the form anew."}</p>
+      </div>
+      {chosen && (
+        <details>
+          <summary>
+            As a file for <code>gpud apply -f</code>
+          </summary>
+          <pre>{plain(chosen.text)}</pre>
+        </details>
+      )}
+    </section>
   );
 }
 
@@ -69,11 +97,13 @@ interface FormProps {
   sections: readonly Section[];
   /** The spec to change; null for a new endpoint. */
   before: Spec | null;
+  /** What the form of a new endpoint begins with. */
+  start?: Spec;
 }
 
-function SpecForm({ sections, before }: FormProps) {
+function SpecForm({ sections, before, start = {} }: FormProps) {
   const fields = sections.flatMap((section) => section.fields);
-  const [texts, setTexts] = useState<Texts>(() => textsAtFirst(fields, before));
+  const [texts, setTexts] = useState<Texts>(() => textsAtFirst(fields, before ?? start));
   const [fault, setFault] = useState<unknown>(null);
   const [foreseen, setForeseen] = useState<DryRun | null>(null);
   const [busy, setBusy] = useState(false);
@@ -121,8 +151,9 @@ function SpecForm({ sections, before }: FormProps) {
       {sections.map((section) => {
         const more = section.fields.filter((field) => !FIRST.includes(field.path));
         const wrong = more.some((field) => faultOf(field.path));
+        const isFilled = more.some((field) => valueAt(start, field.path) !== undefined);
         return (
-          <details key={section.name} open={wrong || undefined}>
+          <details key={section.name} open={wrong || isFilled || undefined}>
             <summary>
               <code>{section.name || "more"}</code> <Told text={section.text} />
             </summary>
@@ -148,9 +179,9 @@ function SpecForm({ sections, before }: FormProps) {
   );
 }
 
-function textsAtFirst(fields: readonly Field[], before: Spec | null): Texts {
-  if (!before) return {};
-  return Object.fromEntries(fields.map((field) => [field.path, textOf(field, valueAt(before, field.path))]));
+function textsAtFirst(fields: readonly Field[], spec: Spec): Texts {
+  const filled = fields.filter((field) => valueAt(spec, field.path) !== undefined);
+  return Object.fromEntries(filled.map((field) => [field.path, textOf(field, valueAt(spec, field.path))]));
 }
 
 function wholeSpec(fields: readonly Field[], texts: Texts, before: Spec | null): Spec {

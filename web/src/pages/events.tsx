@@ -3,8 +3,8 @@ import { useEffect, useState } from "preact/hooks";
 import { get, withQuery } from "../api/client";
 import { follow } from "../api/streams";
 import type { Event as BoxEvent, EventPage } from "../api/types";
-import { endpoints } from "../live/state";
 import { link, route, setQuery } from "../router";
+import { EndpointChoice } from "../ui/choice";
 import { Age, Cell, Empty, Fault, Table } from "../ui/parts";
 import { plain, shortened } from "../ui/plain";
 
@@ -16,15 +16,7 @@ export function EventsPage() {
     <>
       <h1>Events</h1>
       <form class="filters">
-        <label>
-          Endpoint
-          <select value={endpoint} onChange={(event) => setQuery({ endpoint: event.currentTarget.value })}>
-            <option value="">all</option>
-            {endpoints.value.map((one) => (
-              <option key={one.name}>{one.name}</option>
-            ))}
-          </select>
-        </label>
+        <EndpointChoice value={endpoint} onChoice={(name) => setQuery({ endpoint: name })} />
       </form>
       <EventList key={endpoint} query={{ endpoint }} />
     </>

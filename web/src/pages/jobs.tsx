@@ -1,12 +1,12 @@
 // Jobs: where each is and why, and what can be done about it.
-import { useState } from "preact/hooks";
 import { call, withQuery } from "../api/client";
 import type { Job, JobPage } from "../api/types";
 import { spellDuration } from "../live/clock";
-import { endpoints } from "../live/state";
 import { link, route, setQuery } from "../router";
 import { Action } from "../ui/actions";
+import { Choice, EndpointChoice } from "../ui/choice";
 import { useLoaded } from "../ui/loading";
+import { Paging, usePlace } from "../ui/paging";
 import { Age, Cell, Empty, Fault, Table, Word } from "../ui/parts";
 import { plain } from "../ui/plain";
 
@@ -29,24 +29,8 @@ function JobFilters({ query }: { query: URLSearchParams }) {
   const set = (changes: Record<string, string>): void => setQuery({ ...Object.fromEntries(query), ...changes });
   return (
     <form class="filters">
-      <label>
-        Endpoint
-        <select value={query.get("endpoint") ?? ""} onChange={(event) => set({ endpoint: event.currentTarget.value })}>
-          <option value="">all</option>
-          {endpoints.value.map((one) => (
-            <option key={one.name}>{one.name}</option>
-          ))}
-        </select>
-      </label>
-      <label>
-        State
-        <select value={query.get("state") ?? ""} onChange={(event) => set({ state: event.currentTarget.value })}>
-          <option value="">all</option>
-          {STATES.map((one) => (
-            <option key={one}>{one}</option>
-          ))}
-        </select>
-      </label>
+      <EndpointChoice value={query.get("endpoint") ?? ""} onChoice={(name) => set({ endpoint: name })} />
+      <Choice name="State" value={query.get("state") ?? ""} words={["", ...STATES]} onChoice={(state) => set({ state })} />
       <label class="check">
         <input type="checkbox" checked={query.has("dead")} onChange={(event) => set({ dead: event.currentTarget.checked ? "true" : "" })} />
         Dead letters only
@@ -56,10 +40,9 @@ function JobFilters({ query }: { query: URLSearchParams }) {
 }
 
 function JobList({ query }: { query: URLSearchParams }) {
-  const [cursors, setCursors] = useState<readonly string[]>([]);
-  const cursor = cursors.at(-1) ?? "";
+  const place = usePlace();
   const { data, error, again } = useLoaded<JobPage>(
-    withQuery("/v1/jobs", { ...Object.fromEntries(query), limit: 50, cursor }),
+    withQuery("/v1/jobs", { ...Object.fromEntries(query), limit: 50, cursor: place.cursor }),
     PERIOD_MS,
   );
   if (!data) return error ? <Fault error={error} /> : <p class="soft">Asking…</p>;
@@ -78,18 +61,7 @@ function JobList({ query }: { query: URLSearchParams }) {
           No such job. <code>POST /v2/ENDPOINT/run</code> makes one.
         </Empty>
       )}
-      <div class="row">
-        {cursors.length > 0 && (
-          <button type="button" onClick={() => setCursors(cursors.slice(0, -1))}>
-            Newer
-          </button>
-        )}
-        {data.next && (
-          <button type="button" onClick={() => setCursors([...cursors, data.next ?? ""])}>
-            Older
-          </button>
-        )}
-      </div>
+      <Paging place={place} next={data.next} />
     </>
   );
 }

@@ -1,10 +1,12 @@
 // API keys: who has one, what it may do; make one, disable one.
 import { useState } from "preact/hooks";
-import { ApiProblem, call, may } from "../api/client";
+import { call } from "../api/client";
 import type { KeyPage, NewKey } from "../api/types";
 import { Action } from "../ui/actions";
+import { ForAdmins } from "../ui/allowed";
+import { FormFault } from "../ui/form";
 import { useLoaded } from "../ui/loading";
-import { Age, Cell, Empty, Fault, Table } from "../ui/parts";
+import { Age, Cell, Fault, Table } from "../ui/parts";
 
 const SCOPES = ["read", "write", "admin", "exec", "metrics", "invoke:*"];
 
@@ -12,7 +14,9 @@ export function KeysPage() {
   return (
     <>
       <h1>Keys</h1>
-      {may("admin") ? <Keys /> : <Empty>Only a key with the scope admin sees keys.</Empty>}
+      <ForAdmins what="sees keys">
+        <Keys />
+      </ForAdmins>
     </>
   );
 }
@@ -111,11 +115,7 @@ function NewKeyForm({ again }: { again: () => void }) {
           Make a key
         </button>
       </div>
-      {error instanceof ApiProblem && Object.keys(error.fields).length > 0 ? (
-        <Fault error={Object.entries(error.fields).map(([path, why]) => `${path}: ${why}`).join("; ")} />
-      ) : (
-        <Fault error={error} />
-      )}
+      <FormFault error={error} fields={[]} />
       {made?.token && (
         <p role="status">
           The key, shown this once: <code class="token">{made.token}</code>

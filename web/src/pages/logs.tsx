@@ -2,12 +2,14 @@
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { LogLine } from "../api/types";
 import { type Asked, FIRST, LogLines } from "../live/logs";
-import { endpoints } from "../live/state";
 import { link, route, setQuery } from "../router";
+import { Choice, EndpointChoice } from "../ui/choice";
 import { Empty, Fault } from "../ui/parts";
 import { plain, shortened } from "../ui/plain";
 
 const SINCE_MIN: Record<string, number> = { "15 min": 15, "1 h": 60, "6 h": 360, "1 d": 1440, "7 d": 10_080 };
+const SINCE = ["", ...Object.keys(SINCE_MIN)];
+const STREAMS = ["", "stdout", "stderr", "gpud"];
 
 export function LogsPage() {
   const query = route.value.query;
@@ -36,33 +38,9 @@ function LogFilters({ query }: { query: URLSearchParams }) {
   };
   return (
     <form class="filters" role="search" onSubmit={submit}>
-      <label>
-        Endpoint
-        <select value={query.get("endpoint") ?? ""} onChange={(event) => set({ endpoint: event.currentTarget.value, worker: "", job: "" })}>
-          <option value="">all</option>
-          {endpoints.value.map((one) => (
-            <option key={one.name}>{one.name}</option>
-          ))}
-        </select>
-      </label>
-      <label>
-        Stream
-        <select value={query.get("stream") ?? ""} onChange={(event) => set({ stream: event.currentTarget.value })}>
-          <option value="">all</option>
-          <option>stdout</option>
-          <option>stderr</option>
-          <option>gpud</option>
-        </select>
-      </label>
-      <label>
-        Since
-        <select value={query.get("since") ?? ""} onChange={(event) => set({ since: event.currentTarget.value })}>
-          <option value="">the beginning</option>
-          {Object.keys(SINCE_MIN).map((one) => (
-            <option key={one}>{one}</option>
-          ))}
-        </select>
-      </label>
+      <EndpointChoice value={query.get("endpoint") ?? ""} onChoice={(name) => set({ endpoint: name, worker: "", job: "" })} />
+      <Choice name="Stream" value={query.get("stream") ?? ""} words={STREAMS} onChoice={(stream) => set({ stream })} />
+      <Choice name="Since" value={query.get("since") ?? ""} words={SINCE} empty="the beginning" onChoice={(since) => set({ since })} />
       <label class="grow">
         Search
         <input type="search" value={grep} maxLength={1000} onInput={(event) => setGrep(event.currentTarget.value)} />

@@ -22,9 +22,11 @@ export function SignIn() {
     <main class="signin" id="main">
       <form onSubmit={(event) => void submit(event)}>
         <h1>gpud</h1>
+        <input class="unseen" name="username" autocomplete="username" value="gpud" aria-label="Account" aria-hidden="true" tabIndex={-1} readOnly />
         <label for="key">API key</label>
         <input
           id="key"
+          name="password"
           type="password"
           autocomplete="current-password"
           spellcheck={false}
@@ -40,7 +42,8 @@ export function SignIn() {
         <Fault error={error ?? signedOutWhy.value} />
         <p class="soft">
           Needs the scope <code>read</code>; to change things, <code>write</code> as well. On the box,{" "}
-          <code>gpud key create --scope admin</code> makes one. The key stays in this tab and is forgotten with it.
+          <code>gpud key create --scope admin</code> makes one. The page keeps it in this tab and forgets it with it; a password
+          manager may keep it for longer.
         </p>
       </form>
     </main>

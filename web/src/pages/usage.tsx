@@ -3,9 +3,9 @@ import { useMemo } from "preact/hooks";
 import { withQuery } from "../api/client";
 import type { Usage, UsageLine } from "../api/types";
 import { nowMs, spellDuration, spellEnergy, spellGrams, spellMicros } from "../live/clock";
-import { endpoints } from "../live/state";
 import { link, route, setQuery } from "../router";
 import { Chart, type Series } from "../ui/chart";
+import { Choice, EndpointChoice } from "../ui/choice";
 import { useLoaded } from "../ui/loading";
 import { Cell, Empty, Fault, Table } from "../ui/parts";
 
@@ -32,37 +32,10 @@ export function UsagePage() {
       <form class="filters">
         <Choice name="Last" value={span} words={Object.keys(SPANS)} onChoice={(word) => set({ span: word })} />
         <Choice name="By" value={by} words={BYS} onChoice={(word) => set({ by: word })} />
-        <Choice
-          name="Endpoint"
-          value={endpoint}
-          words={["", ...endpoints.value.map((one) => one.name)]}
-          onChoice={(word) => set({ endpoint: word })}
-        />
+        <EndpointChoice value={endpoint} onChoice={(name) => set({ endpoint: name })} />
       </form>
       <Report key={`${span} ${by} ${endpoint}`} span={span} by={by} endpoint={endpoint} />
     </>
-  );
-}
-
-interface ChoiceProps {
-  name: string;
-  value: string;
-  words: readonly string[];
-  onChoice: (word: string) => void;
-}
-
-function Choice({ name, value, words, onChoice }: ChoiceProps) {
-  return (
-    <label>
-      {name}
-      <select value={value} onChange={(event) => onChoice(event.currentTarget.value)}>
-        {words.map((one) => (
-          <option key={one} value={one}>
-            {one || "all"}
-          </option>
-        ))}
-      </select>
-    </label>
   );
 }
 

@@ -1,6 +1,7 @@
 // A chart over time, drawn by uPlot, which is loaded when the first chart is shown. The same numbers stand in a table.
 import { useEffect, useRef } from "preact/hooks";
 import type uPlot from "uplot";
+import { theme } from "./theme";
 
 export interface Series {
   label: string;
@@ -36,7 +37,9 @@ export function Chart({ label, times, series, bars = false, height = 200 }: Char
     const media = matchMedia("(prefers-color-scheme: dark)");
     const redraw = (): void => plot.current?.redraw();
     media.addEventListener("change", redraw);
+    const unwatch = theme.subscribe(redraw);
     return () => {
+      unwatch();
       gone = true;
       media.removeEventListener("change", redraw);
       resize.disconnect();
@@ -76,7 +79,7 @@ function options(
   height: number,
 ): uPlot.Options {
   // Colours are asked for at each drawing, so that they follow the page's.
-  const colour = (name: string) => () => getComputedStyle(box).getPropertyValue(name).trim();
+  const colour = (name: string) => () => colourOf(box, name);
   const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
   const first = series[0];
   const paths = bars && UPlot.paths.bars ? { paths: UPlot.paths.bars({ size: [0.8, 60] }) } : {};
@@ -99,6 +102,14 @@ function options(
       })),
     ],
   };
+}
+
+/** A colour of the style sheet as it is now: light-dark() is decided only where a colour is used. */
+function colourOf(box: HTMLElement, name: string): string {
+  box.style.color = `var(${name})`;
+  const { color } = getComputedStyle(box);
+  box.style.color = "";
+  return color;
 }
 
 /** What the pointer is at, in words. */

@@ -1,31 +1,28 @@
 // What is around every page: the way to the others, how the line to the daemon is, and what is wrong with it.
-import { effect, signal } from "@preact/signals";
+import { signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { signOut } from "../api/client";
 import { daemon, known, line, refusal } from "../live/state";
 import { link, route } from "../router";
 import { NoticeBox, QuestionBox } from "./actions";
+import { THEMES, theme } from "./theme";
 
 const PAGES = [
   ["", "Overview"],
   ["gpus", "GPUs"],
+  ["images", "Images"],
   ["jobs", "Jobs"],
   ["logs", "Logs"],
   ["events", "Events"],
   ["usage", "Usage"],
+  ["budgets", "Budgets"],
+  ["webhooks", "Webhooks"],
   ["keys", "Keys"],
+  ["audit-log", "Audit log"],
   ["deploy", "Deploy"],
 ] as const;
 
-const THEMES = ["auto", "light", "dark"] as const;
-const KEPT_AS = "gpud.theme";
-const theme = signal<string>(localStorage.getItem(KEPT_AS) ?? "auto");
 const open = signal(false);
-
-effect(() => {
-  document.documentElement.dataset.theme = theme.value;
-  localStorage.setItem(KEPT_AS, theme.value);
-});
 
 export function Shell({ children }: { children: ComponentChildren }) {
   const here = route.value.parts[0] ?? "";
