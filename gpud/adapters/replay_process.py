@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gpud.adapters.cron_calendar import CronCalendar
 from gpud.adapters.sqlite import rows
 from gpud.core.history import ArrivalBatch
+from gpud.core.standby import Rung, StandbyBudget
 from gpud.core.whatif import Outcome, StartSample, WhatIf
 from gpud.errors import Unavailable
 from gpud.fleet.replay import replay
@@ -74,7 +75,9 @@ def _spelled(question: WhatIf) -> bytes:
         "batches": [
             {**asdict(batch), "packed": base64.b64encode(batch.packed).decode()} for batch in question.batches
         ],
-        "cold_starts": [asdict(start) for start in question.cold_starts],
+        "starts": [asdict(start) for start in question.starts],
+        "standbys": asdict(question.standbys),
+        "unavailable": dict(question.unavailable),
     }
     for name in ("since_ms", "until_ms", "box_starts", "endpoint_starts"):
         document[name] = getattr(question, name)
@@ -87,7 +90,9 @@ def _read(document: dict[str, Any]) -> WhatIf:
         endpoints=tuple(map(rows.endpoint_of, document.pop("endpoints"))),
         gpus=tuple(map(rows.gpu_status_of, document.pop("gpus"))),
         batches=tuple(ArrivalBatch(**batch) for batch in batches),
-        cold_starts=tuple(StartSample(**start) for start in document.pop("cold_starts")),
+        starts=tuple(StartSample(**start) for start in document.pop("starts")),
+        standbys=StandbyBudget(**document.pop("standbys")),
+        unavailable={Rung(rung): why for rung, why in document.pop("unavailable").items()},
         **document,
     )
 

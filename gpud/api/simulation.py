@@ -16,7 +16,9 @@ from gpud.api.schemas.spec import EndpointSpecDocument, spec_document
 from gpud.api.services import SERVICES
 from gpud.core.audit_log import Audited
 from gpud.core.history import arrivals_of
-from gpud.core.whatif import WhatIf, cold_starts_of, what_happened, within
+from gpud.core.standby import Rung, StandbyBudget
+from gpud.core.whatif import WhatIf, what_happened, within
+from gpud.core.whatif_rungs import assumptions, samples_of
 from gpud.errors import InvalidSpec, NotFound, Unavailable
 from gpud.ports.store import UsageBy
 
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 
     from gpud.api.services import Services
     from gpud.core.endpoint import Endpoint
-    from gpud.core.whatif import Outcome
+    from gpud.core.ids import EndpointName
+    from gpud.core.whatif import Outcome, StartSample
 
 _WEEK_MS = 7 * 86_400_000
 _DAY_MS = 86_400_000
@@ -52,6 +55,7 @@ async def simulate_endpoint(request: web.Request) -> web.StreamResponse:
             actual=shown[0],
             present=shown[1],
             changed=shown[2] if len(shown) > 2 else None,
+            assumed=list(assumptions(question.starts, endpoint.spec)),
         )
     )
 
@@ -83,20 +87,33 @@ async def _question(
             f"No request of {name} is on record from {timestamp(since_ms)} to {timestamp(until_ms)}. Those "
             "of the last minute are not yet; history.keep_days in gpud.toml says how long they are kept."
         )
-    phases = await reads.starts(name, since_ms=since_ms, until_ms=until_ms)
-    if not phases:
-        phases = await reads.starts(name, since_ms=0, until_ms=until_ms)
+    starts = await _starts(services, name, since_ms=since_ms, until_ms=until_ms)
+    if not starts:
+        starts = await _starts(services, name, since_ms=0, until_ms=until_ms)
     scaling = services.settings.scaling
+    waits = services.control.endpoint(name).waits
+    unparked = next((wait.detail for wait in waits if wait.reason == "standby_unavailable"), "")
     return WhatIf(
         endpoints=endpoints,
         gpus=tuple(view.status for view in await services.control.gpus()),
         batches=batches,
-        cold_starts=cold_starts_of(phases),
+        starts=starts,
         since_ms=since_ms,
         until_ms=until_ms,
         box_starts=scaling.starts,
         endpoint_starts=scaling.endpoint_starts,
+        standbys=StandbyBudget(**services.settings.standby.model_dump()),
+        unavailable={Rung.PARKED: unparked} if unparked else {},
     )
+
+
+async def _starts(
+    services: Services, name: EndpointName, *, since_ms: int, until_ms: int
+) -> tuple[StartSample, ...]:
+    reads = services.reads
+    ready = await reads.starts(name, since_ms=since_ms, until_ms=until_ms)
+    woken = await reads.starts(name, since_ms=since_ms, until_ms=until_ms, woken=True)
+    return samples_of(ready, woken)
 
 
 async def _actual(services: Services, question: WhatIf) -> Outcome:
@@ -105,10 +122,12 @@ async def _actual(services: Services, question: WhatIf) -> Outcome:
         by=UsageBy.ENDPOINT, endpoint=name, since_ms=since_ms, until_ms=until_ms
     )
     starts = await services.reads.starts(name, since_ms=since_ms, until_ms=until_ms)
+    wakes = await services.reads.starts(name, since_ms=since_ms, until_ms=until_ms, woken=True)
     return what_happened(
         within(arrivals_of(question.batches), since_ms=since_ms, until_ms=until_ms),
         cold_starts=len(starts),
         gpu_s=sum(row.gpu_ns for row in usage) / 1e9,
+        wakes=len(wakes),
     )
 
 

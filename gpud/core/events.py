@@ -52,7 +52,8 @@ RECORDED: dict[str, str] = {
     "worker.lost": "The engine did not answer a stop for five minutes; its GPUs stay leased.",
     "worker.paused": "An idle worker's processes are frozen; it keeps its GPUs.",
     "worker.pulling": "A worker waits for its image.",
-    "worker.ready": "A worker answers; the milliseconds of each phase of its start, `slower` if unusual.",
+    "worker.ready": "A worker answers; the milliseconds of each phase of its start, `slower` if unusual, the "
+    "rung of the `standby` that it was.",
     "worker.requested": "One more worker is wanted: `why`, and how many requests waited or were under way.",
     "worker.reserved": "A worker has its GPUs.",
     "worker.slept": "A worker sleeps and its GPUs are free.",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gpud.core.worker import Worker
     from gpud.core.world import EndpointSeen, World
 
-_FALLS_ASLEEP_S = 1.0
+FALLS_ASLEEP_S = 1.0
 """What is on its way to sleep must get there before it can come back; an order of size."""
 _OF_SLEEP = frozenset({WorkerState.DOZING, WorkerState.SLEEPING})
 _CAUSE = {Rung.PAUSED: Cause.PAUSED, Rung.SLEEPING: Cause.PUT_TO_SLEEP}
@@ -75,7 +75,7 @@ def _back_in_s(seen: EndpointSeen, worker: Worker) -> float:
     if worker.state is WorkerState.PAUSED:
         return seen.wake_times.usual_s(Rung.PAUSED)
     awake_s = seen.wake_times.usual_s(Rung.SLEEPING)
-    return awake_s + _FALLS_ASLEEP_S if worker.state is WorkerState.DOZING else awake_s
+    return awake_s + FALLS_ASLEEP_S if worker.state is WorkerState.DOZING else awake_s
 
 
 def staying_asleep(seen: EndpointSeen, workers: Sequence[Worker], in_flight: Mapping[WorkerId, int]) -> int:

@@ -180,6 +180,7 @@ class Chronicle:
             memory = self._state.recall(worker.endpoint)
             if timeline.stood_by is not None:
                 memory.note_wake(worker.revision, timeline.stood_by, start.from_gpus_ns)
+                facts["standby"] = timeline.stood_by
             if slowdown := memory.note_start(start):
                 facts["slower"] = told(slowdown)
         self._record("worker.ready", facts, endpoint=worker.endpoint, worker_id=worker.id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from gpud.core import cold_start
 from gpud.core.balancing import Rotation, pick
@@ -16,37 +16,35 @@ from gpud.core.history import arrivals_of
 from gpud.core.ids import WorkerId
 from gpud.core.reconcile import plan
 from gpud.core.routing import RouteWorker
-from gpud.core.standby import StandbySeen
+from gpud.core.standby import ClaimStandby, DropStandby, NewStandby
 from gpud.core.starts import BackoffPolicy, after_failure, after_ready
 from gpud.core.whatif import outcome_of, within
 from gpud.core.windows import NO_WINDOW
 from gpud.core.worker import Cause, Worker, WorkerEvent, WorkerState, advance
 from gpud.core.world import NewWorker
 from gpud.errors import InvariantBroken
+from gpud.fleet.replayed_bill import ReplayedBill
+from gpud.fleet.replayed_starts import ReplayedStarts
 from gpud.fleet.replayed_traffic import ReplayedRequest, ReplayedTraffic
 from gpud.fleet.state import FleetState, StartLimits
 from gpud.fleet.windows import WindowWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from gpud.core.endpoint import Endpoint
     from gpud.core.standby import StandbyChange
-    from gpud.core.whatif import Outcome, StartSample, WhatIf
+    from gpud.core.whatif import Outcome, WhatIf
     from gpud.ports.calendar import Calendar
 
 _PASSES_MAX = 200
-_NO_STANDBYS = StandbySeen()
 _TICK_S = 1.0
 _PATIENT_TICK_S = 5.0
 _PATIENT_AFTER_S = 10.0
 _SERVED_TICK_SHARE = 0.1
 """While nobody waits, rounds are this share of a cold start or idle timeout apart: a week of rounds at each
 change of the load would take minutes, and move no wait by more."""
-_STOP_S = 1.0
 _BUCKET_S = 0.1
-_RUNS = frozenset({WorkerState.STARTING, WorkerState.READY, WorkerState.NOT_READY, WorkerState.DRAINING})
-"""States in which a worker is on the bill."""
 
 
 def replay(question: WhatIf, calendar: Calendar) -> tuple[Outcome, ...]:
@@ -72,19 +70,19 @@ class _Replay:
     def __init__(self, question: WhatIf, endpoint: Endpoint, calendar: Calendar) -> None:
         self._question = question
         self._endpoint = endpoint
-        self._spec = endpoint.spec
-        self._end_s = (question.until_ms - question.since_ms) / 1000
+        self._spec, self._end_s = endpoint.spec, (question.until_ms - question.since_ms) / 1000
         self._limits = StartLimits(box=question.box_starts, endpoint=question.endpoint_starts)
-        self._cold_starts = _cycle(question.cold_starts)
+        self._carried = ReplayedStarts(question, endpoint)
+        self._bill = ReplayedBill(endpoint.spec.gpus.count)
         self._state = state = FleetState()
         state.engine_up = True
         state.endpoints[endpoint.name] = endpoint
         state.images_present.add(endpoint.image.pin)
         state.gpus = {status.gpu.uuid: status for status in question.gpus}
         self._memory = state.recall(endpoint.name)
-        for start in question.cold_starts[-20:]:
-            took_s = start.setup_s + start.start_s
-            self._memory.note_start(_a_start_of(self._endpoint, took_s))
+        for start in self._carried.cold[-20:]:
+            self._memory.note_start(_a_start_of(endpoint, start.setup_s + start.start_s))
+        self._memory.wake_times = self._carried.wake_times()
         shortest_s = min(self._memory.cold_start_s, self._spec.scale.idle_timeout_s)
         self._served_tick_s = min(_PATIENT_TICK_S, max(0.1, _SERVED_TICK_SHARE * shortest_s))
         self._windows = WindowWatch(calendar, self, state)
@@ -92,16 +90,13 @@ class _Replay:
         self._rotation = Rotation()
         self._cursor = ""
         self._efforts: dict[WorkerId, WorkerState] = {}
-        self._launches: dict[WorkerId, StartSample] = {}
-        self._started: dict[WorkerId, tuple[float, StartSample]] = {}
         self._timers: list[tuple[float, int, ReplayedRequest | None, WorkerId, float, Cause]] = []
         self._number = self._sequence = 0
         self._moved = False
         self._woken = False
         self._round_due_s: float | None = 0.0
         self._waits_s: list[float] = []
-        self._unserved = self._became_ready = 0
-        self._gpu_s = 0.0
+        self._unserved = self._became_ready = self._wakes = 0
 
     # -- the clock that the windows look at ------------------------------------------------------
 
@@ -144,13 +139,13 @@ class _Replay:
     def _sum_up(self) -> Outcome:
         now_s = self._counts.now_s = self._end_s
         self._waits_s.extend(now_s - request.at_s for request in self._counts.queue)
-        for worker_id in list(self._started):
-            self._off_the_bill(worker_id)
+        self._bill.close(now_s=now_s)
         return outcome_of(
             self._waits_s,
             unserved=self._unserved + len(self._counts.queue),
             cold_starts=self._became_ready,
-            gpu_s=self._gpu_s,
+            gpu_s=self._bill.gpu_s,
+            wakes=self._wakes,
         )
 
     # -- requests --------------------------------------------------------------------------------
@@ -262,7 +257,7 @@ class _Replay:
                 verify_gpus=False,
                 no_shrink_until_s=0.0,
                 starts=self._limits,
-                standing=_NO_STANDBYS,
+                standing=self._carried.seen(),
             )
             answer = plan(world)
             state.remember(answer)
@@ -272,26 +267,54 @@ class _Replay:
         raise InvariantBroken("The plan did not settle: two rules undo each other.")
 
     def _apply(self, change: NewWorker | WorkerEvent | StandbyChange) -> bool:
-        now_s = self._counts.now_s
-        if isinstance(change, NewWorker):
-            self._number += 1
-            made = Worker(
-                id=WorkerId(f"wk_{self._number:016d}"),
-                endpoint=self._endpoint.name,
-                revision=self._endpoint.revision,
-                state=WorkerState.PENDING,
-                generation=1,
-                since_s=now_s,
-                created_at_ms=self.at_ms(),
-                port=1,
-            )
-            self._state.workers[made.id] = made
-            self._state.made_for[made.id] = self._endpoint
-            return True
-        if not isinstance(change, WorkerEvent):  # what standbys spare is in the recorded starts
+        match change:
+            case WorkerEvent():
+                return self._move(change)
+            case NewWorker():
+                self._insert(self._new_id())
+            case NewStandby():
+                made = self._new_id()
+                self._carried.make(change, made, now_s=self._counts.now_s)
+                self._at(self._counts.now_s + self._carried.prepared_in_s, made, Cause.PROBE_PASSED)
+            case DropStandby():
+                return self._carried.drop(change.standby_id)
+            case ClaimStandby():
+                return self._claim(change)
+            case _:
+                assert_never(change)
+        return True
+
+    def _new_id(self) -> WorkerId:
+        self._number += 1
+        return WorkerId(f"wk_{self._number:016d}")
+
+    def _insert(self, worker_id: WorkerId) -> None:
+        self._state.workers[worker_id] = Worker(
+            id=worker_id,
+            endpoint=self._endpoint.name,
+            revision=self._endpoint.revision,
+            state=WorkerState.PENDING,
+            generation=1,
+            since_s=self._counts.now_s,
+            created_at_ms=self.at_ms(),
+            port=1,
+        )
+        self._state.made_for[worker_id] = self._endpoint
+
+    def _claim(self, change: ClaimStandby) -> bool:
+        """Make a worker of a standby, with the GPUs that its container reaches."""
+        standby = self._carried.claim(change.standby_id)
+        if standby is None:
             return False
+        if change.replaces is not None:
+            self._move(WorkerEvent(worker_id=change.replaces, cause=Cause.UNWANTED))
+        self._insert(standby.id)
+        reserved = WorkerEvent(worker_id=standby.id, cause=Cause.GPUS_RESERVED, gpu_uuids=standby.gpu_uuids)
+        return self._move(reserved)
+
+    def _move(self, change: WorkerEvent) -> bool:
         before = self._state.workers.get(change.worker_id)
-        after = before and advance(before, change, now_s=now_s)
+        after = before and advance(before, change, now_s=self._counts.now_s)
         if before is None or after is None:
             return False
         self._moved = True
@@ -300,28 +323,34 @@ class _Replay:
         return True
 
     def _note(self, before: Worker, after: Worker) -> None:
-        if after.state is WorkerState.READY and before.state is WorkerState.STARTING:
-            self._became_ready += 1
-            took_s = self._counts.now_s - self._started[after.id][0]
-            took_s += self._started[after.id][1].setup_s
-            self._memory.note_start(_a_start_of(self._endpoint, took_s))
-            self._memory.starts = after_ready()
+        now_s = self._counts.now_s
+        if after.state is WorkerState.READY and before.state in (WorkerState.STARTING, WorkerState.WAKING):
+            self._note_ready(before)
         if after.failed and not before.failed:
             self._memory.starts = after_failure(
                 self._memory.starts,
                 BackoffPolicy(),
                 error=after.detail,
                 permanent=False,
-                now_s=self._counts.now_s,
+                now_s=now_s,
                 jitter=0.5,
             )
-        if after.state not in _RUNS:
-            self._off_the_bill(after.id)
+        self._bill.follow(after, now_s=now_s)
 
-    def _off_the_bill(self, worker_id: WorkerId) -> None:
-        started = self._started.pop(worker_id, None)
-        if started is not None:
-            self._gpu_s += (self._counts.now_s - started[0]) * self._spec.gpus.count
+    def _note_ready(self, before: Worker) -> None:
+        """It serves: from nothing, from a standby, or again."""
+        rung, memory = self._carried.rung_of(before), self._memory
+        took_s = self._counts.now_s - before.since_s
+        if before.state is WorkerState.STARTING:
+            took_s += self._carried.setup_s(before.id)
+            self._became_ready += 1
+            memory.note_start(_a_start_of(self._endpoint, took_s))
+            memory.starts = after_ready()
+        else:
+            self._wakes += 1
+        if rung is not None:
+            memory.note_wake(self._endpoint.revision, rung, int(took_s * 1e9))
+        self._carried.forget(before.id)
 
     # -- what the executor would do ----------------------------------------------------------------
 
@@ -330,30 +359,16 @@ class _Replay:
         if worker.state is WorkerState.GONE:
             del self._state.workers[worker.id]
             self._efforts.pop(worker.id, None)
+            self._carried.forget(worker.id)
             for kept in (self._state.made_for, self._state.idle_since_s):
                 kept.pop(worker.id, None)
             return
         if self._efforts.get(worker.id) is worker.state:
             return
         self._efforts[worker.id] = worker.state
-        now_s = self._counts.now_s
-        match worker.state:
-            case WorkerState.CREATING:
-                start = next(self._cold_starts)
-                self._launches[worker.id] = start
-                self._at(now_s + start.setup_s, worker.id, Cause.CONTAINER_STARTED)
-            case WorkerState.STARTING:
-                start = self._launches.pop(worker.id)
-                self._started[worker.id] = (now_s, start)
-                self._at(now_s + start.start_s, worker.id, Cause.PROBE_PASSED)
-            case WorkerState.STOPPING:
-                self._at(now_s + _STOP_S, worker.id, Cause.CONTAINER_STOPPED)
-            case WorkerState.FAILED:
-                self._at(now_s, worker.id, Cause.CONTAINER_STOPPED)
-            case WorkerState.RELEASING:
-                self._at(now_s, worker.id, Cause.RELEASED)
-            case _:
-                pass
+        if (effort := self._carried.effort(worker)) is not None:
+            takes_s, comes_to = effort
+            self._at(self._counts.now_s + takes_s, worker.id, comes_to)
 
     def _at(
         self, at_s: float, worker_id: WorkerId, cause: Cause, request: ReplayedRequest | None = None
@@ -368,12 +383,10 @@ class _Replay:
         if request is not None:
             self._end(request, worker_id, since_s)
             return
+        if self._carried.prepared(worker_id, now_s=self._counts.now_s):
+            self._woken = True
+            return
         self._woken |= self._apply(WorkerEvent(worker_id=worker_id, cause=cause, address="replay"))
-
-
-def _cycle(cold_starts: Sequence[StartSample]) -> Iterator[StartSample]:
-    while True:
-        yield from cold_starts
 
 
 def _a_start_of(endpoint: Endpoint, took_s: float) -> cold_start.ColdStart:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from gpud.core.usage import UsageBy, UsageRow
 
@@ -188,8 +188,14 @@ class ReadModel(Protocol):
         """The record of an endpoint's requests, in stretches that reach into a period."""
         ...
 
-    async def starts(self, endpoint: str, *, since_ms: int, until_ms: int) -> tuple[dict[str, float], ...]:
-        """The phases of each start that ended well in a period, in milliseconds, oldest first."""
+    async def starts(
+        self, endpoint: str, *, since_ms: int, until_ms: int, woken: bool = False
+    ) -> tuple[dict[str, Any], ...]:
+        """The phases of each start that ended well in a period, in milliseconds, oldest first.
+
+        `standby` is the rung that it began from, if any. With `woken` of each way back from a rung instead,
+        which `rung` names.
+        """
         ...
 
     async def audit(self) -> tuple[str, ...]:

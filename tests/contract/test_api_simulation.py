@@ -27,7 +27,14 @@ PATH = "/v1/endpoints/echo/simulate"
 async def site() -> AsyncIterator[ApiSite]:
     """An endpoint with six calls of the last day, an hour apart, each of which started a worker."""
     async with running_api() as site:
-        body = {"name": "echo", "image": "echo:1", "port": 8000, "scale": {"max_workers": 1}}
+        body = {
+            "name": "echo",
+            "image": "echo:1",
+            "port": 8000,
+            "scale": {"max_workers": 1},
+            "pause": {"after_idle_s": 1000},
+            "sleep": {"preset": "vllm", "after_idle_s": 2000},
+        }
         made = await site.client.post("/v1/endpoints", json=body, headers=site.admin)
         assert made.status == 201
         now_ms = site.clock.at_ms()
@@ -42,8 +49,15 @@ async def site() -> AsyncIterator[ApiSite]:
             worker_id="wk_x",
             facts={"reserve_ms": 1.0, "create_ms": 400.0, "start_ms": 599.0, "ready_ms": 29_000.0},
         )
+        woken = EventRecorded(
+            kind="worker.woken",
+            at_ms=now_ms - HOUR_MS,
+            endpoint="echo",
+            worker_id="wk_x",
+            facts={"rung": "sleeping", "wait_ms": 5.0, "wake_ms": 3000.0, "ready_ms": 500.0},
+        )
         recorded = ArrivalsRecorded(endpoint=ECHO, batch=stretch.batch())
-        await site.store.fleet.record([recorded, ready])
+        await site.store.fleet.record([recorded, ready, woken])
         yield site
 
 
@@ -62,12 +76,15 @@ async def _ask(site: ApiSite, body: dict[str, Any], *, status: int = 200) -> dic
 async def test_other_settings_are_told_beside_what_happened(site: ApiSite) -> None:
     told = await _ask(site, {"scale": {"idle_timeout_s": 7200}})
     actual, present, changed = told["actual"], told["present"], told["changed"]
-    assert (actual["requests"], actual["wait_ms_p50"], actual["cold_starts"]) == (6, 30_000, 1)
+    assert (actual["requests"], actual["wait_ms_p50"]) == (6, 30_000)
+    assert (actual["cold_starts"], actual["wakes"]) == (1, 1)
     assert (present["requests"], present["cold_starts"]) == (6, 6)
     assert 29_900 <= present["wait_ms_p50"] <= 30_100
-    assert changed["cold_starts"] == 1
-    assert changed["wait_ms_p50"] == 0
-    assert changed["gpu_ms"] > 5 * HOUR_MS > present["gpu_ms"]
+    assert (changed["cold_starts"], changed["wakes"]) == (1, 5)
+    assert changed["wait_ms_p50"] == 3500, "it sleeps between the calls, and wakes as it did once"
+    assert 3 * HOUR_MS < changed["gpu_ms"] < 4 * HOUR_MS
+    assert present["gpu_ms"] < 1 * HOUR_MS
+    assert told["assumed"] == ["No way back from paused is on record: 0.001 s are assumed."]
 
 
 async def test_without_other_settings_the_present_ones_are_replayed_alone(site: ApiSite) -> None:

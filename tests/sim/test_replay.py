@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,7 +18,10 @@ from gpud.adapters.cron_calendar import CronCalendar
 from gpud.core.endpoint import PolicyName, ScalePolicy
 from gpud.core.history import arrivals_of
 from gpud.core.ids import EndpointName
-from gpud.core.whatif import WhatIf, cold_starts_of, what_happened
+from gpud.core.standby import StandbyMode, StandbyPolicy
+from gpud.core.step_policy import PausePolicy, SleepPolicy, SleepPreset
+from gpud.core.whatif import WhatIf, what_happened
+from gpud.core.whatif_rungs import samples_of
 from gpud.core.windows import WarmWindow
 from gpud.fleet.history import WRITE_EVERY_S
 from gpud.fleet.replay import replay
@@ -45,27 +48,29 @@ POLICIES = {
 }
 
 
-def _traffic(seed: int) -> list[tuple[float, float]]:
+def _traffic(seed: int, hours: float) -> list[tuple[float, float]]:
     """Quiet stretches and busy ones: when requests come, and how long they take."""
     dice = random.Random(seed)
     requests, at_s = [], 5.0
-    while at_s < HOURS * 3600 - 300:
+    while at_s < hours * 3600 - 300:
         busy = dice.random() < 0.4
-        until_s = at_s + dice.uniform(120, 600)
+        until_s = min(at_s + dice.uniform(120, 600), hours * 3600 - 15)
         while (at_s := at_s + dice.expovariate(0.3 if busy else 0.01)) < until_s:
             requests.append((at_s, dice.uniform(1.0, 8.0)))
     return requests
 
 
-def _live(sim: Sim, policy: ScalePolicy, seed: int) -> tuple[WhatIf, whatif.Outcome]:
+def _live(
+    sim: Sim, policy: ScalePolicy, seed: int, *, hours: float = HOURS, **rungs: Any
+) -> tuple[WhatIf, whatif.Outcome]:
     """Run the daemon under the traffic; what its record says of it."""
     sim.runtime.boot_s = COLD_S
-    sim.deploy("echo", policy)
+    sim.deploy("echo", policy, **rungs)
     began_ms = sim.ask(sim.box.clock.at_ms)
-    for at_s, takes_s in _traffic(seed):
+    for at_s, takes_s in _traffic(seed, hours):
         sim.run(for_s=max(0.0, at_s - sim.now_s))
         sim.request("echo", takes_s=takes_s)
-    sim.run(for_s=HOURS * 3600 - sim.now_s)
+    sim.run(for_s=hours * 3600 - sim.now_s)
     gpu_s = sim.usage_ns("echo") / 1e9
     until_ms = sim.ask(sim.box.clock.at_ms)
     sim.run(for_s=WRITE_EVERY_S + 10)
@@ -73,20 +78,45 @@ def _live(sim: Sim, policy: ScalePolicy, seed: int) -> tuple[WhatIf, whatif.Outc
     reads, endpoint = sim.up.store.reads, sim.up.fleet.state.endpoints[ECHO]
     batches = sim.do(reads.arrivals(ECHO, since_ms=began_ms, until_ms=until_ms))
     starts = sim.do(reads.starts(ECHO, since_ms=began_ms, until_ms=until_ms))
+    woken = sim.do(reads.starts(ECHO, since_ms=began_ms, until_ms=until_ms, woken=True))
     arrivals = arrivals_of(batches)
     assert sum(arrival.requests for arrival in arrivals) == len(sim.requests), "nothing is lost on the way"
-    actual = what_happened(arrivals, cold_starts=len(starts), gpu_s=gpu_s)
+    actual = what_happened(arrivals, cold_starts=len(starts), gpu_s=gpu_s, wakes=len(woken))
     question = WhatIf(
         endpoints=(endpoint,),
         gpus=tuple(sim.up.fleet.state.gpus.values()),
         batches=batches,
-        cold_starts=cold_starts_of(starts),
+        starts=samples_of(starts, woken),
         since_ms=began_ms,
         until_ms=until_ms,
         box_starts=4,
         endpoint_starts=2,
     )
     return question, actual
+
+
+RUNGS: dict[str, dict[str, Any]] = {
+    "paused": {"pause": PausePolicy(after_idle_s=20)},
+    "asleep": {"sleep": SleepPolicy(preset=SleepPreset.VLLM, after_idle_s=20)},
+    "parked": {"standby": StandbyPolicy(mode=StandbyMode.PARKED)},
+}
+"""Fields of the spec that bring workers onto rungs; the policy is the same for all."""
+
+
+@pytest.mark.parametrize("name", RUNGS)
+def test_a_replay_goes_through_the_rungs_that_the_endpoint_has(name: str) -> None:
+    with Sim(7, gpus=3, shuffle=False) as sim:
+        sim.runtime.start_s = 3.0
+        policy = ScalePolicy(max_workers=2, idle_timeout_s=200)
+        question, actual = _live(sim, policy, 7, hours=0.7, **RUNGS[name])
+        (told,) = replay(question, CronCalendar())
+    assert (told.requests, told.unserved, actual.unserved) == (actual.requests, 0, 0)
+    assert abs(told.cold_starts - actual.cold_starts) <= max(1, 0.1 * actual.cold_starts)
+    assert abs(told.wakes - actual.wakes) <= max(1, 0.1 * actual.wakes)
+    assert (actual.wakes >= 5) == (name != "parked")
+    assert told.gpu_s == pytest.approx(actual.gpu_s, rel=0.05)
+    assert told.wait_s_p50 == pytest.approx(actual.wait_s_p50, abs=0.5)
+    assert told.wait_s_p95 == pytest.approx(actual.wait_s_p95, abs=1.0)
 
 
 @pytest.mark.parametrize("name", POLICIES)

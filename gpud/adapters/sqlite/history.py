@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpud.adapters.sqlite.rows import to_json
 from gpud.adapters.sqlite.statements import SQL
@@ -61,8 +61,9 @@ def arrivals(
 
 
 def starts(
-    connection: sqlite3.Connection, endpoint: str, *, since_ms: int, until_ms: int
-) -> tuple[dict[str, float], ...]:
-    """The phases of each start that ended well in a period, in milliseconds, oldest first."""
-    params = {"endpoint": endpoint, "since_ms": since_ms, "until_ms": until_ms}
+    connection: sqlite3.Connection, endpoint: str, *, since_ms: int, until_ms: int, woken: bool
+) -> tuple[dict[str, Any], ...]:
+    """What was recorded of each start that ended well in a period, or of each way back from a rung."""
+    kind = "worker.woken" if woken else "worker.ready"
+    params = {"endpoint": endpoint, "since_ms": since_ms, "until_ms": until_ms, "kind": kind}
     return tuple(json.loads(row["facts"]) for row in connection.execute(SQL["starts_between"], params))

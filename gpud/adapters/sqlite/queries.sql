@@ -623,9 +623,9 @@ DELETE FROM prediction WHERE endpoint = :name;
 SELECT endpoint, gaps, shadow FROM prediction ORDER BY endpoint;
 
 -- name: starts_between
--- How often the workers of an endpoint became ready, and how long each start took.
+-- How often the workers of an endpoint became ready, or came back from a rung, and how long each took.
 SELECT facts FROM event
-WHERE endpoint = :endpoint AND endpoint <> '' AND kind = 'worker.ready' AND at_ms >= :since_ms AND at_ms < :until_ms
+WHERE endpoint = :endpoint AND endpoint <> '' AND kind = :kind AND at_ms >= :since_ms AND at_ms < :until_ms
 ORDER BY seq;
 
 -- name: cold_start_save

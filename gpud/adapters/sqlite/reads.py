@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpud.adapters.sqlite import history, metered_rows, rows
 from gpud.adapters.sqlite.auditing import audit_holdings, audit_workers
@@ -171,9 +171,11 @@ class SqliteReadModel:
         read = partial(history.arrivals, endpoint=endpoint, since_ms=since_ms, until_ms=until_ms)
         return await self._read(read)
 
-    async def starts(self, endpoint: str, *, since_ms: int, until_ms: int) -> tuple[dict[str, float], ...]:
+    async def starts(
+        self, endpoint: str, *, since_ms: int, until_ms: int, woken: bool = False
+    ) -> tuple[dict[str, Any], ...]:
         """The phases of each start that ended well in a period, in milliseconds, oldest first."""
-        read = partial(history.starts, endpoint=endpoint, since_ms=since_ms, until_ms=until_ms)
+        read = partial(history.starts, endpoint=endpoint, since_ms=since_ms, until_ms=until_ms, woken=woken)
         return await self._read(read)
 
     async def audit(self) -> tuple[str, ...]:

@@ -41,7 +41,9 @@ class OutcomeDocument(Document):
     wait_ms_p95: int
     wait_ms_max: int
     cold_starts: int
-    """Workers that became ready."""
+    """Workers that became ready, from nothing or from a standby."""
+    wakes: int
+    """How often a worker came back from being paused or asleep."""
     gpu_ms: int
     """Billable GPU milliseconds."""
     cost_micros: int
@@ -61,6 +63,8 @@ class SimulationDocument(Document):
     """A replay with the present settings: how well the replay meets what happened."""
     changed: OutcomeDocument | None
     """A replay with the other settings; null when none were asked for."""
+    assumed: list[str]
+    """Starts that the replay makes up because none is on record, with the time they take there."""
 
 
 def outcome_document(outcome: Outcome, *, gpu_hour_micros: int) -> OutcomeDocument:
@@ -73,6 +77,7 @@ def outcome_document(outcome: Outcome, *, gpu_hour_micros: int) -> OutcomeDocume
         wait_ms_p95=round(outcome.wait_s_p95 * 1000),
         wait_ms_max=round(outcome.wait_s_max * 1000),
         cold_starts=outcome.cold_starts,
+        wakes=outcome.wakes,
         gpu_ms=gpu_ns // 1_000_000,
         cost_micros=cost_micros(gpu_ns, price_micros_per_gpu_hour=gpu_hour_micros),
     )

@@ -74,7 +74,8 @@ def _columns(currency: str) -> tuple[Column, ...]:
         Column("UNSERVED", _count("unserved"), right=True),
         Column("P50 WAIT", _ms("wait_ms_p50"), right=True),
         Column("P95 WAIT", _ms("wait_ms_p95"), right=True),
-        Column("COLD STARTS", _count("cold_starts"), right=True),
+        Column("STARTS", _count("cold_starts"), right=True),
+        Column("WAKES", _count("wakes"), right=True),
         Column("GPU HOURS", lambda row: f"{number_at(row, 'gpu_ms') / 3_600_000:,.3f}", right=True),
         Column(f"COST {currency}", lambda row: f"{number_at(row, 'cost_micros') / 1e6:,.2f}", right=True),
     )
@@ -110,6 +111,9 @@ def _simulate(values: Values, context: Context) -> int:
         f"{text_at(report, 'endpoint')} from {text_at(report, 'since')} to {text_at(report, 'until')}"
     )
     context.print_table(_columns(text_at(report, "currency")), rows, empty="")
+    assumed = value_at(report, "assumed")
+    for line in assumed if isinstance(assumed, list) else ():
+        context.note(str(line))
     if "changed" not in {name for name, value in report.items() if value}:
         context.note("Say what to change, such as --idle-timeout 5m or --max-workers 2.")
     return exits.OK
@@ -128,9 +132,10 @@ COMMANDS = (
         ),
         details=(
             "Replays the record of arrivals and durations through the same decisions that gpud makes, with "
-            "starts that take as long as the recorded ones, on a box where no other endpoint holds a GPU. "
-            "The replay of the present settings beside what happened says how far to trust it: other "
-            "endpoints, failures and changed settings are in what happened alone."
+            "starts, and ways back from a rung, that take as long as the recorded ones, on a box where no "
+            "other endpoint holds a GPU; it says so where none is on record. The replay of the present "
+            "settings beside what happened says how far to trust it: other endpoints, failures and changed "
+            "settings are in what happened alone."
         ),
         examples=(
             "gpud simulate llm --idle-timeout 300 --max-workers 2",

@@ -24,6 +24,7 @@ def _outcome(**changes: Any) -> dict[str, Any]:
         "wait_ms_p95": 61_000,
         "wait_ms_max": 90_000,
         "cold_starts": 40,
+        "wakes": 17,
         "gpu_ms": 7_200_000,
         "cost_micros": 3_500_000,
     }
@@ -38,6 +39,7 @@ REPORT: dict[str, Any] = {
     "actual": _outcome(),
     "present": _outcome(cold_starts=41),
     "changed": _outcome(cold_starts=3, gpu_ms=10_800_000),
+    "assumed": ["No way back from sleeping is on record: 2 s are assumed."],
 }
 
 
@@ -48,6 +50,8 @@ def test_what_happened_stands_above_what_would_have(gpud: Gpud, daemon: CannedDa
     happened, replayed, changed = ran.out.splitlines()[-3:]
     assert "happened" in happened
     assert "40" in happened
+    assert "17" in happened
+    assert "2 s are assumed" in ran.err
     assert "replayed as it is" in replayed
     assert "with the changes" in changed
     assert "3.000" in changed

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from gpud.core.history import Arrival
-from gpud.core.whatif import Outcome, StartSample, cold_starts_of, outcome_of, what_happened, within
+from gpud.core.whatif import Outcome, outcome_of, what_happened, within
 
 
 def test_what_happened_counts_each_request_of_a_line() -> None:
@@ -22,12 +22,3 @@ def test_without_requests_nobody_waited() -> None:
 def test_a_period_takes_its_first_moment_and_leaves_its_last() -> None:
     record = [Arrival(at_ms=at_ms) for at_ms in (9, 10, 19, 20)]
     assert [arrival.at_ms for arrival in within(record, since_ms=10, until_ms=20)] == [10, 19]
-
-
-def test_starts_are_read_from_their_phases() -> None:
-    phases = [
-        {"image_ms": 9e9, "reserve_ms": 100.0, "create_ms": 200.0, "start_ms": 300.0, "ready_ms": 4000.0},
-        {"detail": 1.0},
-    ]
-    assert cold_starts_of(phases) == (StartSample(setup_s=0.6, start_s=4.0),)
-    assert cold_starts_of([]) == (StartSample(setup_s=0.0, start_s=60.0),)
