@@ -7,6 +7,8 @@ from enum import StrEnum
 from statistics import median
 from typing import TYPE_CHECKING
 
+from gpud.core.wanted import UNKNOWN, Wanted
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -120,6 +122,7 @@ class ColdStart:
         at_ms: Unix wall time at which the worker was ready.
         woken: The rung that it was woken from; empty for a start from nothing.
         phases_ns: By phase; FIRST_BYTE once a request that waited was answered.
+        wanted: What it was for.
     """
 
     worker_id: WorkerId
@@ -128,6 +131,7 @@ class ColdStart:
     at_ms: int
     woken: str = ""
     phases_ns: Mapping[StartPhase, int] = field(default_factory=dict)
+    wanted: Wanted = UNKNOWN
 
     @property
     def total_ns(self) -> int:

@@ -54,7 +54,7 @@ RECORDED: dict[str, str] = {
     "worker.pulling": "A worker waits for its image.",
     "worker.ready": "A worker answers; the milliseconds of each phase of its start, `slower` if unusual, the "
     "rung of the `standby` that it was.",
-    "worker.requested": "One more worker is wanted: `why`, and how many requests waited or were under way.",
+    "worker.requested": "One more worker is wanted: `why`, `detail` in words, how many waited or ran.",
     "worker.reserved": "A worker has its GPUs.",
     "worker.slept": "A worker sleeps and its GPUs are free.",
     "worker.started": "A worker's container runs; it is probed until it answers.",

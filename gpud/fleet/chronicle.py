@@ -172,6 +172,7 @@ class Chronicle:
                 revision=worker.revision,
                 at_ms=self._clock.at_ms(),
                 phases_ns=phases_ns,
+                wanted=timeline.wanted,
             )
             self._state.started[worker.id] = start
             self._state.start_timings[worker.id] = server_timing(phases_ns)
@@ -210,6 +211,7 @@ class Chronicle:
                 at_ms=self._clock.at_ms(),
                 woken=marks.rung,
                 phases_ns=phases_ns,
+                wanted=marks.wanted,
             )
             self._state.started[worker.id] = start
             self._state.start_timings[worker.id] = server_timing(phases_ns)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, assert_never
 
 from gpud.core.ids import WorkerId
 from gpud.core.records import WorkerInserted, WorkerMoved
 from gpud.core.standby import ClaimStandby, DropStandby, NewStandby
+from gpud.core.wanted import ROLLOUT, Wanted, told
 from gpud.core.worker import Cause, Worker, WorkerEvent, WorkerState, advance
 from gpud.core.world import NewWorker
 from gpud.fleet.state import StartTimeline
@@ -77,8 +79,10 @@ class Moves:
             case NewWorker() | NewStandby() | ClaimStandby() if self.closed:
                 return False
             case NewWorker():
-                why = "rollout" if change.revision is not None else self._why(change.endpoint)
-                self._insert(change, WorkerId(self._ids.new_id("wk")), now_s, {"why": why})
+                wanted = self._wanted(change.endpoint)
+                if change.revision is not None:
+                    wanted = replace(wanted, why=ROLLOUT)
+                self._insert(change, WorkerId(self._ids.new_id("wk")), now_s, wanted)
             case NewStandby():
                 self.standbys.make(change)
             case ClaimStandby():
@@ -92,15 +96,15 @@ class Moves:
         standby = self.standbys.claim(change)
         if standby is None:
             return False
-        asked_ns = self._clock.boot_ns()
+        asked_ns, wanted = self._clock.boot_ns(), self._wanted(standby.endpoint)
         if change.replaces is not None:
             before = self.state.timelines.get(change.replaces)
-            asked_ns = before.reached_ns.get(WorkerState.PENDING, asked_ns) if before else asked_ns
+            if before is not None:
+                asked_ns, wanted = before.reached_ns.get(WorkerState.PENDING, asked_ns), before.wanted
             detail = f"{standby.id} starts instead: it stood by {standby.rung}."
             self.move(WorkerEvent(worker_id=change.replaces, cause=Cause.UNWANTED, detail=detail), now_s)
         new = NewWorker(endpoint=standby.endpoint, revision=standby.revision)
-        facts: dict[str, object] = {"why": self._why(standby.endpoint), "standby": standby.rung}
-        self._insert(new, standby.id, now_s, facts)
+        self._insert(new, standby.id, now_s, wanted, standby=standby.rung)
         timeline = self.state.timelines[standby.id]
         timeline.reached_ns[WorkerState.PENDING], timeline.stood_by = asked_ns, standby.rung
         reserved = WorkerEvent(worker_id=standby.id, cause=Cause.GPUS_RESERVED, gpu_uuids=standby.gpu_uuids)
@@ -120,15 +124,24 @@ class Moves:
         moved = WorkerMoved(worker=after, from_state=worker.state, from_generation=worker.generation)
         self._journal.add(moved)
         self._chronicle.note_move(worker, after, change, now_s)
+        if after.state is WorkerState.WAKING:
+            self.state.wakes[after.id].wanted = self._wanted(after.endpoint)
         self.standbys.follow_worker(after)
         return True
 
-    def _why(self, name: EndpointName) -> str:
-        """What wanted one more worker of an endpoint: the rule whose word the decision is."""
-        decision = self.decisions.get(name)
-        return decision.reason if decision is not None else ""
+    def _wanted(self, name: EndpointName) -> Wanted:
+        """What wants one more worker of an endpoint: the rule whose word the decision is, and the load."""
+        decision, load = self.decisions.get(name), self.state.loads.get(name, AT_REST)
+        return Wanted(
+            why=decision.reason.value if decision is not None else "",
+            waiting=load.waiting,
+            jobs=load.jobs,
+            in_flight=load.in_flight,
+        )
 
-    def _insert(self, new: NewWorker, worker_id: WorkerId, now_s: float, why: Mapping[str, object]) -> None:
+    def _insert(
+        self, new: NewWorker, worker_id: WorkerId, now_s: float, wanted: Wanted, **facts: object
+    ) -> None:
         name = new.endpoint
         endpoint = self.state.endpoints[name]
         if new.revision != endpoint.revision:
@@ -145,8 +158,8 @@ class Moves:
         )
         self.state.workers[worker.id] = worker
         self.state.made_for[worker.id] = endpoint
-        self.state.timelines[worker.id] = StartTimeline({WorkerState.PENDING: self._clock.boot_ns()})
+        begun_ns = {WorkerState.PENDING: self._clock.boot_ns()}
+        self.state.timelines[worker.id] = StartTimeline(begun_ns, wanted=wanted)
         self._journal.add(WorkerInserted(worker=worker))
-        load = self.state.loads.get(name, AT_REST)
-        facts = {"revision": endpoint.revision, **why, "waiting": load.waiting, "in_flight": load.in_flight}
+        facts = {"revision": endpoint.revision, **asdict(wanted), **facts, "detail": told(wanted)}
         self._record("worker.requested", facts, endpoint=name, worker_id=worker.id)

@@ -21,6 +21,7 @@ from gpud.core.standby import Rung
 from gpud.core.starts import StartRecord
 from gpud.core.tallying import tallied
 from gpud.core.wake_times import UNMEASURED, WakeTimes
+from gpud.core.wanted import UNKNOWN, Wanted
 from gpud.core.worker import HOLDS_GPUS, WorkerState
 from gpud.core.world import World
 from gpud.fleet.pictures import Pictures
@@ -58,6 +59,7 @@ class StartTimeline:
         pulled_ns: When its image was here; 0 if it was from the start.
         listening_ns: When it took a connection; 0 until then.
         stood_by: The rung it began from; None for a start from nothing.
+        wanted: What it is for.
     """
 
     reached_ns: dict[WorkerState, int] = field(default_factory=dict)
@@ -66,6 +68,7 @@ class StartTimeline:
     pulled_ns: int = 0
     listening_ns: int = 0
     stood_by: Rung | None = None
+    wanted: Wanted = UNKNOWN
 
     def marks(self, *, ready_ns: int) -> Marks:
         """The timeline of a worker that is ready now."""
@@ -92,12 +95,14 @@ class WakeMarks:
         rung: Where it was.
         asked_ns: The request that it is for came; when it was decided on, without one.
         begun_ns: It was decided on.
+        wanted: What it is for.
     """
 
     rung: str
     asked_ns: int
     begun_ns: int
     left_ns: int = 0
+    wanted: Wanted = UNKNOWN
 
 
 _COLD_START_DEFAULT_S = 60.0

@@ -73,6 +73,7 @@ class LoadWithJobs:
         return replace(
             load,
             waiting=load.waiting + waiting,
+            jobs=waiting,
             peak=max(load.peak + waiting, peak + load.in_flight),
             oldest_wait_s=max(load.oldest_wait_s, oldest_s),
             last_busy_s=self._clock.now_s() if waiting else load.last_busy_s,

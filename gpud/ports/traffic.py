@@ -21,6 +21,7 @@ class EndpointLoad:
 
     Args:
         waiting: Held now; clients that left are not counted.
+        jobs: Of these, jobs in the queue.
         in_flight: At workers now.
         peak: Most waiting plus in flight at any one moment since this was last taken, now included.
         oldest_wait_s: Age of the oldest held request; 0 without one.
@@ -32,6 +33,7 @@ class EndpointLoad:
     """
 
     waiting: int = 0
+    jobs: int = 0
     in_flight: int = 0
     peak: int = 0
     oldest_wait_s: float = 0.0

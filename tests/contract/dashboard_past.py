@@ -22,6 +22,7 @@ from gpud.core.records import (
 )
 from gpud.core.revision import RevisionRecord, RevisionState
 from gpud.core.stats_history import StatsHistory, UseSample
+from gpud.core.wanted import Wanted
 from gpud.core.worker import Worker, WorkerState
 from gpud.ports.jobs import Payload
 from tests.contract.dashboard_world import GIB, HOSTILE
@@ -91,6 +92,9 @@ async def _starts(site: ApiSite, chat: Endpoint) -> None:
             revision=chat.revision,
             at_ms=now_ms - (8 - number) * HOUR_MS,
             phases_ns={phase: ms * _MS_NS for phase, ms in phases_ms.items() if ms},
+            wanted=Wanted(why="min_workers")
+            if number % 3 == 0
+            else Wanted(why="queue_delay", waiting=number),
         )
         await site.store.fleet.record([ColdStartSaved(start=start)])
 

@@ -14,6 +14,7 @@ from gpud.core.records import ColdStartSaved
 from gpud.core.revision import RevisionRecord, RevisionState
 from gpud.core.rollout import Rollout, RolloutStep
 from gpud.core.waiting import WaitReason
+from gpud.core.wanted import Wanted
 from gpud.errors import DependencyDown, ImagePullFailed, RegistryDenied
 from gpud.ports.control import EndpointCondition
 from gpud.ports.images import LocalImage, PullProgress
@@ -353,6 +354,8 @@ async def test_starts_are_told_by_phase_beside_those_before(site: ApiSite) -> No
     slow, usual = body["items"]
     assert (slow["total_ms"], slow["usual_ms"], slow["listen_ms"]) == (2520.0, 120.0, 2500.0)
     assert slow["slower"]["culprit"] == "listen"
+    said = "1 request and 2 jobs waited. Rule: concurrency."
+    assert (slow["why"], slow["wanted"]) == ("concurrency", said)
     assert usual["slower"] is None
     assert (usual["first_byte_ms"], usual["worker_id"]) == (None, "wk_8")
     assert (await call(site, "GET", "/v1/endpoints/nobody/starts"))[0] == 404
@@ -365,4 +368,5 @@ def _start(number: int, *, listen_ms: int) -> ColdStart:
         revision=Revision("r1"),
         at_ms=1_700_000_000_000 + number,
         phases_ns={StartPhase.CREATE: 20_000_000, StartPhase.LISTEN: listen_ms * 1_000_000},
+        wanted=Wanted(why="concurrency", waiting=3, jobs=2),
     )

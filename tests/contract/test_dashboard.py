@@ -327,6 +327,7 @@ async def test_a_cold_start_is_taken_apart(desk: Desk) -> None:
         assert "1 min 30 s" in shown
         assert "pull 1 min 1 s" in shown
         assert "Slower than usual" in shown
+        assert "Woken by: 7 requests waited. Rule: queue_delay." in shown
         assert await page.get_by_role("article").count() == 8
 
 

@@ -11,6 +11,7 @@ from gpud.core.gpu import GpuHealth
 from gpud.core.ids import EndpointName
 from gpud.core.standby import Rung
 from gpud.core.step_policy import PausePolicy, SleepPolicy, SleepPreset
+from gpud.core.wanted import told
 from gpud.core.worker import WorkerState
 from tests.sim.clients import Outcome
 from tests.sim.final import check_books, check_calm
@@ -61,6 +62,10 @@ def test_twenty_of_twenty_requests_are_answered_by_the_worker_that_is_woken(rung
             assert _until(sim, _STATE[rung]) == worker
         assert len(sim.box.lifetimes) == 1
         assert len(sim.events("worker.woken")) == 2
+        woken = sim.do(sim.up.store.reads.cold_starts("echo", limit=9))[:2]
+        assert [(start.woken, told(start.wanted)) for start in woken] == [
+            (rung, "1 request waited. Rule: concurrency.")
+        ] * 2
         check_books(sim)
 
 

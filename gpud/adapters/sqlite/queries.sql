@@ -629,8 +629,8 @@ WHERE endpoint = :endpoint AND endpoint <> '' AND kind = :kind AND at_ms >= :sin
 ORDER BY seq;
 
 -- name: cold_start_save
-INSERT INTO cold_start (worker_id, at_ms, endpoint, revision, woken, phases_ns)
-VALUES (:worker_id, :at_ms, :endpoint, :revision, :woken, :phases_ns)
+INSERT INTO cold_start (worker_id, at_ms, endpoint, revision, woken, phases_ns, wanted)
+VALUES (:worker_id, :at_ms, :endpoint, :revision, :woken, :phases_ns, :wanted)
 ON CONFLICT (worker_id, at_ms) DO UPDATE SET phases_ns = excluded.phases_ns;
 
 -- name: cold_start_forget

@@ -29,6 +29,7 @@ from gpud.core.request_rules import RequestRules
 from gpud.core.rollout_policy import RolloutPolicy, RolloutStrategy, SmokeRequest
 from gpud.core.standby import Rung, Standby, StandbyMode, StandbyPolicy, StandbyState
 from gpud.core.step_policy import Hook, PausePolicy, SleepPolicy, SleepPreset
+from gpud.core.wanted import Wanted
 from gpud.core.windows import WarmWindow
 from gpud.core.worker import Cause, Worker, WorkerState
 from gpud.errors import GpudError, StoreUnusable
@@ -307,6 +308,7 @@ def cold_start_params(start: ColdStart) -> Params:
         "at_ms": start.at_ms,
         "woken": start.woken,
         "phases_ns": to_json(dict(start.phases_ns)),
+        "wanted": to_json(asdict(start.wanted)),
     }
 
 
@@ -319,6 +321,7 @@ def cold_start_of(row: sqlite3.Row) -> ColdStart:
         at_ms=row["at_ms"],
         woken=row["woken"],
         phases_ns={StartPhase(phase): ns for phase, ns in json.loads(row["phases_ns"]).items()},
+        wanted=Wanted(**json.loads(row["wanted"])),
     )
 
 

@@ -535,6 +535,7 @@ CREATE TABLE "cold_start" (
     -- The rung that the worker was woken from; empty for a start from nothing.
     woken     TEXT    NOT NULL CHECK (woken IN ('', 'paused', 'sleeping')),
     phases_ns TEXT    NOT NULL CHECK (phases_ns LIKE '{%}'),
+    wanted    TEXT    NOT NULL DEFAULT '{}' CHECK (wanted LIKE '{%}'),
     PRIMARY KEY (worker_id, at_ms)
 ) STRICT, WITHOUT ROWID;
 

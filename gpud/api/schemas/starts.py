@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from gpud.api.schemas.base import Document, PageLimit, Query, Timestamp, timestamp
 from gpud.core.cold_start import COMPARED_MAX, StartPhase, slowdown_of, told, usual_total_ns
+from gpud.core.wanted import told as told_why
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +45,11 @@ class StartDocument(Document):
     ready_at: Timestamp
     woken: str
     """The rung that the worker was woken from, `paused` or `sleeping`; empty for a start from nothing."""
+    why: str
+    """What woke it, in a word: the scale reason such as `concurrency`, `min_workers` or `warm_window`, or
+    `rollout`; empty for starts of earlier versions."""
+    wanted: str
+    """The same in words, with how many requests and jobs waited then."""
     total_ms: float
     """From the wish for a worker to its first good answer."""
     usual_ms: float | None
@@ -101,6 +107,8 @@ def _start_document(start: ColdStart, earlier: Sequence[ColdStart]) -> StartDocu
     return StartDocument(
         worker_id=start.worker_id,
         woken=start.woken,
+        why=start.wanted.why,
+        wanted=told_why(start.wanted),
         revision=start.revision,
         ready_at=timestamp(start.at_ms),
         total_ms=_ms(start.total_ns),

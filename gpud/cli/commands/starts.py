@@ -39,6 +39,8 @@ def start_text(start: Mapping[str, object]) -> str:
         total += f"; usually {_taken(start, 'usual_ms')}"
     parts = [f"{phase.replace('_', ' ')} {_taken(start, f'{phase}_ms')}" for phase in _told_phases(start)]
     lines = [total, ", ".join(parts)]
+    if text_at(start, "wanted"):
+        lines.append(f"Woken by: {text_at(start, 'wanted')}")
     slow = value_at(start, "slower")
     if isinstance(slow, dict):
         lines.append(text_at(slow, "detail"))
@@ -68,6 +70,7 @@ _COLUMNS = (
     *(_cell(phase) for phase in _PHASES),
     Column("FIRST BYTE", lambda start: _taken(start, "first_byte_ms") if start.get("first_byte_ms") else ""),
     Column("SLOWER", lambda start: text_at(start, "slower", "culprit") if start.get("slower") else ""),
+    Column("WOKEN BY", lambda start: text_at(start, "wanted")),
 )
 
 COMMANDS = (

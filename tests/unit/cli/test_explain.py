@@ -24,6 +24,8 @@ START = {
     "worker_id": "wk_1",
     "revision": "3f2a1b0c9d8e",
     "ready_at": documents.ago(minutes=3),
+    "why": "concurrency",
+    "wanted": "1 request waited. Rule: concurrency.",
     "total_ms": 4210.5,
     "usual_ms": 1210.0,
     "wait_ms": 0.2,
@@ -94,6 +96,7 @@ def test_the_last_start_is_told_by_phase_with_what_was_slow(gpud: Gpud, daemon: 
     out = gpud("explain", "llm").out
     for words in ("usually 1", "engine start 187 ms", "first byte 12 ms", "listen took 4.00 s instead"):
         assert words in out
+    assert "Woken by: 1 request waited. Rule: concurrency." in out
     assert "evict" not in out, "a phase that took no time is left out"
 
 
@@ -103,6 +106,7 @@ def test_starts_are_listed_with_their_culprits(gpud: Gpud, daemon: CannedDaemon)
     assert ran.code == 0
     assert "The last start: Slower than usual" in ran.out
     assert "187 ms" in ran.out
+    assert ran.out.count("1 request waited. Rule: concurrency.") == 2
     assert len(json.loads(gpud("endpoint", "starts", "llm", "--json").out)["items"]) == 2
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gpud.core.endpoint import ScalePolicy
+from gpud.core.wanted import told
 from gpud.core.worker import WorkerState
 from tests.sim.clients import Outcome
 from tests.sim.sim import Sim
@@ -78,3 +79,7 @@ def test_a_start_says_what_wanted_it() -> None:
         kept, called = sim.events("worker.requested")
         assert (kept["why"], kept["waiting"]) == ("min_workers", 0)
         assert (called["why"], called["waiting"]) == ("concurrency", 1)
+        assert called["detail"] == "1 request waited. Rule: concurrency."
+        for name, requested in (("kept", kept), ("called", called)):
+            (start,) = sim.do(sim.up.store.reads.cold_starts(name, limit=9))
+            assert told(start.wanted) == requested["detail"]

@@ -709,6 +709,8 @@ export interface Start {
   revision: string;
   ready_at: string;
   woken: string;
+  why: string;
+  wanted: string;
   total_ms: number;
   usual_ms: number | null;
   wait_ms: number;

@@ -71,6 +71,7 @@ function StartCard({ start, longest }: { start: Start; longest: number }) {
         ))}
         {start.first_byte_ms !== null && <span class="soft">first byte {spellDuration(start.first_byte_ms / 1000)} later</span>}
       </p>
+      {start.wanted && <p class="soft">Woken by: {start.wanted}</p>}
       {start.slower && <p class="slower">{start.slower.detail}</p>}
     </article>
   );
