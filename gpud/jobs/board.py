@@ -150,6 +150,11 @@ class JobBoard:
         self.running[job.id] = job
         self.lane(job.endpoint).running += 1
 
+    def lost_sight_of(self, job: Job) -> None:
+        """Nobody here is at a job IN_PROGRESS any more: its lease lapses, which gives it back."""
+        if self.running.pop(job.id, None) is not None:
+            self.lane(job.endpoint).running -= 1
+
     def came_due(self, jobs: Sequence[Job]) -> None:
         """Take note of scheduled jobs whose time has come."""
         for job in jobs:

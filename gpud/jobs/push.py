@@ -117,7 +117,7 @@ class Push:
         try:
             await recovery.run()
         except BaseException:
-            self.queue.running.pop(job.id, None)  # its lease lapses, which gives it back
+            self.queue.lost_sight_of(job)
             raise
         finally:
             self.queue.metering.over(job.id, place)
@@ -203,7 +203,7 @@ class Push:
             await delivery.run()
         except BaseException:
             if delivery is not None:
-                self.queue.running.pop(delivery.job.id, None)  # its lease lapses, which gives it back
+                self.queue.lost_sight_of(delivery.job)
             raise
         finally:
             if delivery is not None:

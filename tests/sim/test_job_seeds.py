@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from gpud.core.ids import JobId
+    from gpud.ports.work import Handover, WorkerAnswer
 
 _SEEDS = (*range(50), 124, 159)
 """The last two once kept a webhook waiting for as long as the clock had been set back."""
@@ -242,6 +243,41 @@ def test_what_a_worker_does_while_no_daemon_is_there_is_not_done_again(stop: str
         assert (job.state, job.attempt, job.deliveries) == (JobState.COMPLETED, 1, 2)
         assert world.workers.told == 2
         assert not world.workers.breaches
+    finally:
+        world.close()
+
+
+def test_a_job_whose_delivery_breaks_in_the_daemon_itself_is_counted_once_more_and_no_more() -> None:
+    world = JobWorld(0)
+    world.workers.faulty = world.pullers.faulty = world.receiver.troubled = False
+    deliver = world.workers.deliver
+
+    async def breaks(handover: Handover, on_chunk: Callable[[bytes], None]) -> WorkerAnswer:
+        if handover.claim.job.deliveries == 1:
+            raise RuntimeError("a fault of the daemon")
+        return await deliver(handover, on_chunk)
+
+    world.workers.deliver = breaks  # type: ignore[method-assign]
+    policy = JobPolicy(execution_timeout_ms=60_000)
+    content = json.dumps({"does": "ok", "lasts_s": 1.0}).encode()
+    asked = Submission(endpoint=LLM, owner="local", payload=Payload(content=content), policy=policy)
+
+    async def through() -> Job:
+        found = await world.ask(lambda jobs: jobs.queue.submit(asked))
+        await asyncio.sleep(1.0)
+        assert world.life is not None
+        lane = world.life.jobs.queue.lane(LLM)
+        assert lane.running == len(world.life.jobs.queue.running) == 0
+        await asyncio.sleep(120.0)
+        assert lane.running == 0
+        job = await world.ask(lambda jobs: jobs.queue.store.job(found[0].id))
+        assert isinstance(job, Job)
+        return job
+
+    try:
+        world.do(world.begin())
+        job = world.do(through())
+        assert (job.state, job.attempt, job.deliveries) == (JobState.COMPLETED, 1, 2)
     finally:
         world.close()
 
