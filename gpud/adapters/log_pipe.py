@@ -110,6 +110,7 @@ class Pipe:
     def _bring(self, source: Source, raw: bytes) -> None:
         now_s = time.monotonic()
         if self._resumption.passed and not self._limit.take(len(raw), now_s):
+            self._break_off()
             self._unsaid_lines += source.count(raw)
             self._unsaid_bytes += len(raw)
             if now_s - self._said_s >= _SAY_DROPS_EVERY_S:
@@ -129,6 +130,21 @@ class Pipe:
             if over or not known(line[0], stream):
                 found.append((line[0], stream, line[1], line[2]))
         return found
+
+    def _break_off(self) -> None:
+        """End lines whose rest is being dropped: what comes after the drop may be another line.
+
+        What may be the beginning of a secret goes too, since its end is not seen any more.
+        """
+        spare = self._redactor.longest_bytes
+        begun = self._assembler.flush()
+        self._write(
+            [
+                (stamp, stream, held[: max(len(held) - spare, 0)] + b" [the rest was dropped]", lost)
+                for stamp, stream, held, lost in begun
+                if not self._resumption.known(stamp, stream)
+            ]
+        )
 
     def _flush(self) -> None:
         known = self._resumption.known
