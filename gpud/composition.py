@@ -122,6 +122,7 @@ class Parts:
             limits=limits_of(settings.jobs),
             free_share=partial(free_share, settings.paths.data_dir),
             workers_url=door.url_or_empty,
+            secret=store.worker_secret,
         )
         self.jobs.queue.require_budget = lambda endpoint, key: require_budget_of_job(
             self.dispatcher.table, endpoint, key, clock.now_s()

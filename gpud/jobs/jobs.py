@@ -42,6 +42,7 @@ class Jobs:
         free_share: Share of the disk that is free.
         workers_url: Of the listener for workers; empty while there is none.
         hold_s: How long a worker's poll for jobs waits.
+        secret: Of the install, for the tokens of deliveries; empty makes them good for this run alone.
     """
 
     def __init__(
@@ -57,10 +58,11 @@ class Jobs:
         free_share: Callable[[], float] = lambda: 1.0,
         workers_url: Callable[[], str] = lambda: "",
         hold_s: float = HOLD_S,
+        secret: bytes = b"",
     ) -> None:
         self.queue = JobQueue(store, clock, ids, kept=kept, limits=limits, free_share=free_share)
         self.by_hand = ByHand(self.queue, clock)
-        self.tokens = JobTokens(secrets.token_bytes(32))
+        self.tokens = JobTokens(secret or secrets.token_bytes(32))
         self._slots = slots
         self._workers_url = workers_url
         self._hold_s = hold_s

@@ -13,14 +13,14 @@ _HEX_CHARS = 40
 
 
 class JobTokens:
-    """Made from a secret of this run of the daemon, so none outlives it.
+    """Made from the install's secret, so a worker that goes on over a restart of the daemon keeps its token.
 
     Args:
-        secret: Random bytes.
+        secret: Of the install.
     """
 
     def __init__(self, secret: bytes) -> None:
-        self._secret = secret
+        self._secret = hmac.digest(secret, b"gpud job tokens", "sha256")
 
     def of(self, job: Job) -> str:
         """The token of a job's present delivery."""

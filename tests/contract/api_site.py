@@ -60,6 +60,9 @@ class ApiSite:
         return {"Authorization": f"Bearer {token}"}
 
 
+SECRET = b"of the install"
+
+
 @asynccontextmanager
 async def running_api(
     settings: Settings | None = None,
@@ -88,7 +91,7 @@ async def running_api(
             ids=ids,
         )
         dispatcher = Dispatcher(clock)
-        jobs = Jobs(store.jobs, dispatcher, HttpJobCarrier(), clock=clock, ids=ids)
+        jobs = Jobs(store.jobs, dispatcher, HttpJobCarrier(), clock=clock, ids=ids, secret=SECRET)
         await jobs.load()
         app = build_api(
             control=control,

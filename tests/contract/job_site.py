@@ -18,7 +18,7 @@ from gpud.core.job_spec import JobNeeds
 from gpud.core.routing import Route, RouteWorker, RoutingTable
 from gpud.core.worker import Worker, WorkerState
 from gpud.jobs.jobs import Jobs
-from tests.contract.api_site import ApiSite, running_api
+from tests.contract.api_site import SECRET, ApiSite, running_api
 from tests.fakes.clock import SeededIds
 
 if TYPE_CHECKING:
@@ -132,16 +132,21 @@ class JobSite:
 
         await self.api.jobs.start(self._tasks, self.fates, spec_of)
 
-    async def ended_after_restart(self, job_id: str) -> Job:
+    async def ended_after_restart(
+        self, job_id: str, meanwhile: Callable[[Jobs], Awaitable[None]] | None = None
+    ) -> Job:
         """Have the daemon end and another one start beside its workers; the job once that one saw its end."""
         await self.api.jobs.stop(0.0)
         self.fates.known = {one.worker_id: _as_the_fleet_knows(one) for one in self._workers}
         clock, ids = self.api.clock, SeededIds(7)
-        jobs = Jobs(self.queue.store, self.api.dispatcher, HttpJobCarrier(), clock=clock, ids=ids)
+        carrier = HttpJobCarrier()
+        jobs = Jobs(self.queue.store, self.api.dispatcher, carrier, clock=clock, ids=ids, secret=SECRET)
         await jobs.load(lambda _: True)
         spec = self.api.control.deployed[LLM].spec
         await jobs.start(self._tasks, self.fates, lambda _: spec)
         try:
+            if meanwhile is not None:
+                await meanwhile(jobs)
             async with asyncio.timeout(20):
                 while True:
                     changed = jobs.queue.news.next_of(JobId(job_id))
@@ -151,6 +156,7 @@ class JobSite:
                     await changed
         finally:
             await jobs.stop(0.0)
+            await carrier.close()
 
     async def post(
         self, path: str, body: Any = None, *, headers: dict[str, str] | None = None

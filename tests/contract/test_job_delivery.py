@@ -16,12 +16,15 @@ from gpud.core.job import Delivered, Ending, JobState
 from gpud.core.worker import WorkerState
 from gpud.jobs import delivery
 from gpud.jobs.queue import JobQueue
+from gpud.ports.jobs import Payload
 from tests.contract.job_site import LLM, JobSite, echo, job_site
 from tests.fakes.clock import SeededIds
 from tests.unit.core.making import worker as a_worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from gpud.jobs.jobs import Jobs
 
 
 @pytest.fixture
@@ -436,6 +439,35 @@ async def test_a_worker_that_does_not_know_its_job_any_more_gets_it_again_and_is
     assert (job.state, job.attempt, job.deliveries) == (JobState.COMPLETED, 1, 2)
     assert asked == [(job_id, "1")]
     assert site.fates.recycled == []
+
+
+async def test_a_worker_that_runs_on_over_a_restart_tells_progress_with_the_token_it_has(
+    site: JobSite,
+) -> None:
+    async def work(_: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def tell(_: web.Request) -> web.StreamResponse:
+        if not told.is_set():
+            return web.json_response({"status": "running"}, status=202)
+        return web.json_response("late", headers={"X-Gpud-Delivery": "1"})
+
+    async def tell_progress(jobs: Jobs) -> None:
+        (running,) = jobs.queue.running.values()
+        assert jobs.tokens.fits(site.seen[0]["X-Gpud-Job-Token"], running)
+        assert await jobs.queue.store.put_progress(running, Payload(content=b"0.5"))
+        told.set()
+
+    told = asyncio.Event()
+    await site.deploy(status_path="/outcome")
+    await site.worker(work, tell=tell)
+    job_id = await site.run()
+    await until_seen(site, 1)
+    job = await site.ended_after_restart(job_id, tell_progress)
+    assert (job.state, job.attempt, job.deliveries) == (JobState.COMPLETED, 1, 1)
+    result = await site.queue.store.payload(job.seq, "result")
+    assert result.content == b'"late"'
 
 
 async def test_a_job_that_should_run_alone_waits_for_that_only_so_long(
