@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from gpud.core.ids import ENDPOINT_NAME, WORKER_ID, EndpointName, GpuUuid, Revision, WorkerId
+from gpud.errors import DependencyDown
 from gpud.ports.containers import ContainerStatus, EngineInfo, SeenContainer
 
 if TYPE_CHECKING:
@@ -47,7 +48,21 @@ def seen_container(inspected: Mapping[str, Any], *, install_id: str, network: st
 
     Both the install id and every label of a worker must be there, so that a container somebody
     else labelled by hand is never taken for ours.
+
+    Raises:
+        DependencyDown: The engine describes it in a way that nobody can read.
     """
+    try:
+        return _seen_container(inspected, install_id=install_id, network=network)
+    except (KeyError, TypeError, ValueError) as error:
+        name = inspected.get("Name") or inspected.get("Id")
+        raise DependencyDown(
+            f"The engine's description of the container {name} cannot be read ({error!r}). If it stays so, "
+            "remove that container with `docker rm -f`, or restart the engine."
+        ) from error
+
+
+def _seen_container(inspected: Mapping[str, Any], *, install_id: str, network: str) -> SeenContainer | None:
     labels = inspected["Config"].get("Labels") or {}
     worker_id, endpoint = labels.get(LABEL_WORKER, ""), labels.get(LABEL_ENDPOINT, "")
     revision, generation = labels.get(LABEL_REVISION, ""), labels.get(LABEL_GENERATION, "")

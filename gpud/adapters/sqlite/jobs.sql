@@ -195,7 +195,7 @@ ORDER BY j.seq LIMIT :limit;
 
 -- name: job_usage_newest
 SELECT max(
-    (SELECT coalesce(max(seq), 0) FROM job), (SELECT coalesce(max(seq), 0) FROM job_usage)
+    coalesce((SELECT max(seq) FROM job), 0), coalesce((SELECT max(seq) FROM job_usage), 0)
 ) AS seq;
 
 -- name: jobs_renew_leases

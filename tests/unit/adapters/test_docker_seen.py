@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpud.adapters.docker_seen import engine_info, seen_container, unix_ns
+from gpud.errors import DependencyDown
 from gpud.ports.containers import ContainerStatus
 
 NEVER = "0001-01-01T00:00:00Z"
@@ -142,6 +143,18 @@ def test_a_process_that_ran_out_of_memory_does_not_make_a_running_container_so()
 )
 def test_a_container_that_lacks_a_right_label_is_not_ours(labels: dict[str, str]) -> None:
     assert seen(labels=labels) is None
+
+
+@pytest.mark.parametrize(
+    "odd", [{"StartedAt": ""}, {"FinishedAt": None, "Status": "exited"}, {"ExitCode": "?"}]
+)
+def test_a_description_that_cannot_be_read_is_the_engines_fault_and_names_the_container(
+    odd: dict[str, Any],
+) -> None:
+    with pytest.raises(DependencyDown, match="the container gpud-x cannot be read"):
+        seen_container(
+            inspected(**{"Status": "exited", **odd}) | {"Name": "gpud-x"}, install_id="me", network="gpud"
+        )
 
 
 def test_a_container_without_labels_or_networks_is_not_a_riddle() -> None:
