@@ -184,3 +184,12 @@ def test_a_job_wakes_an_endpoint_from_zero_and_its_worker_is_replaced_when_the_d
     assert job["worker"] != first
     assert [a["reason"] for a in job["attempts"]] == ["daemon_restarted", ""]
     daemon.audit()
+    (used,) = daemon.get("/v1/usage/jobs")["items"]
+    assert (used["id"], used["worker"], used["state"]) == (job_id, job["worker"], "COMPLETED")
+    assert 0 < used["cold_start_ms"] <= used["queue_ms"]
+    assert used["gpu_ms"] == job["gpu_ms"] >= 3000
+    lines = daemon.cli("usage", "--export", "csv", "--jobs").stdout.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["id", job_id]
+    starts = daemon.get("/v1/endpoints/slow/starts")["items"]
+    assert starts
+    assert {start["wanted"] for start in starts} == {"1 job waited. Rule: concurrency."}
