@@ -39,8 +39,8 @@ _PAGES = {
     "starts": "endpoints/chat/starts",
     "worker": f"workers/{CHAT_WORKER}",
 }
-_ALSO_DARK = ("overview", "usage", "starts")
-_ALSO_NARROW = ("overview", "jobs", "usage")
+_ALSO_DARK = ("overview", "usage", "starts", "budgets", "audit-log")
+_ALSO_NARROW = ("overview", "jobs", "usage", "images", "webhook")
 
 _TO_WEBP = """async png => {
     const image = await createImageBitmap(await (await fetch("data:image/png;base64," + png)).blob());
@@ -74,6 +74,7 @@ async def _picture(desk: Desk, path: str, file: Path, *, dark: bool = False, nar
         height = min(_HEIGHT_MAX, int(await page.evaluate("document.documentElement.scrollHeight")))
         width = page.viewport_size["width"] if page.viewport_size else WIDE["width"]
         await page.set_viewport_size({"width": width, "height": max(height, 500)})
+        await page.evaluate("scrollTo(0, 0)")
         await asyncio.sleep(0.3)
         png = base64.b64encode(await page.screenshot()).decode()
         encoder = await page.context.new_page()

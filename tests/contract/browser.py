@@ -101,6 +101,7 @@ class Seat:
     @asynccontextmanager
     async def watched(self, url: str) -> AsyncIterator[Page]:
         """Go there; nothing must go wrong until the test is over."""
+        self._faults.clear()  # of a test that failed
         await self.page.goto(url)
         yield self.page
         assert await self.page.evaluate("window.hacked") is None

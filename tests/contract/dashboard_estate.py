@@ -34,16 +34,17 @@ BUDGETS = BudgetsSettings(
 
 async def endow(site: ApiSite, odd: str = HOSTILE) -> None:
     """Put everything in; the endpoints are there already."""
-    _images(site, odd)
-    credential = RegistryCredential(host="ghcr.io", username=f"robot {odd}"[:60], password=PASSWORD)
+    hostile = f" {odd}" if odd == HOSTILE else ""  # where no such text would come to stand by itself
+    _images(site, hostile)
+    credential = RegistryCredential(host="ghcr.io", username=f"robot{hostile}"[:60], password=PASSWORD)
     await site.store.access.put_registry("ghcr", credential, site.clock.at_ms() - 90 * _HOUR_MS)
-    await _webhooks(site, odd)
+    await _webhooks(site, odd, hostile)
     await _audit_log(site, odd)
 
 
-def _images(site: ApiSite, odd: str) -> None:
+def _images(site: ApiSite, hostile: str) -> None:
     now_ms = site.clock.at_ms()
-    names = [*IMAGES.values(), "team/old:7", f"mine:1 {odd}"]
+    names = [*IMAGES.values(), "team/old:7", f"mine:1{hostile}"]
     for number, name in enumerate(names):
         digest = f"sha256:{hashlib.sha256(name.encode()).hexdigest()}"
         deployed = [one for one in site.control.deployed.values() if one.spec.image == name]
@@ -62,14 +63,14 @@ def _images(site: ApiSite, odd: str) -> None:
     )
 
 
-async def _webhooks(site: ApiSite, odd: str) -> None:
+async def _webhooks(site: ApiSite, odd: str, hostile: str) -> None:
     now_ms, store = site.clock.at_ms(), site.store.webhooks
     await store.add(
         Webhook(
             id=HOOK,
             url="https://app.example/hooks",
             types=("worker.failed", "budget.threshold"),
-            description=f"for ops {odd}",
+            description=f"for those on call{hostile}",
             created_at_ms=now_ms - 300 * _HOUR_MS,
         ),
         "whsec_" + "A" * 43,

@@ -95,10 +95,10 @@ function Entry({ entry }: { entry: AuditEntry }) {
         {entry.caller}
         <span class="under">from {plain(entry.source)}</span>
       </Cell>
-      <Cell head="Operation">
+      <Cell head="Operation" cls="nowrap">
         <code title={`${entry.method} ${plain(entry.path)}`}>{entry.operation}</code>
       </Cell>
-      <Cell head="Subject">{plain(entry.subject)}</Cell>
+      <Cell head="Subject" cls="thing">{plain(entry.subject)}</Cell>
       <Cell head="Status">{entry.status}</Cell>
       <Cell head="Change" cls="nowrap">
         <Change before={entry.before} after={entry.after} />

@@ -11,6 +11,7 @@ import { StopButton } from "./worker";
 
 export function EndpointPage({ name }: { name: string }) {
   const endpoint = endpointNamed(name);
+  const workers = workersByEndpoint.value.get(name) ?? [];
   if (!endpoint) {
     return (
       <>
@@ -20,6 +21,7 @@ export function EndpointPage({ name }: { name: string }) {
             There is no endpoint named {name}. <a href="#/">All endpoints</a>
           </Empty>
         )}
+        {workers.length > 0 && <WorkerTable workers={workers} />}
       </>
     );
   }
@@ -38,7 +40,7 @@ export function EndpointPage({ name }: { name: string }) {
       {endpoint.rollout && <RolloutNote rollout={endpoint.rollout} />}
       <section aria-labelledby="workers">
         <h2 id="workers">Workers</h2>
-        <WorkerTable workers={workersByEndpoint.value.get(name) ?? []} />
+        <WorkerTable workers={workers} />
       </section>
       <Standbys list={standbys.value.filter((one) => one.endpoint === name)} />
     </>
@@ -148,7 +150,8 @@ function RolloutNote({ rollout }: { rollout: Rollout }) {
 
 const WORKER_HEADS = ["Worker", "State", "Why", "GPUs", "Created", ""];
 
-export function WorkerTable({ workers }: { workers: readonly Worker[] }) {
+/** Workers, with the name of their endpoint where the page is not about one. */
+export function WorkerTable({ workers, named = false }: { workers: readonly Worker[]; named?: boolean }) {
   if (!workers.length) return <Empty>No worker runs. A request, a job or min_workers starts one.</Empty>;
   return (
     <Table label="Workers" heads={WORKER_HEADS}>
@@ -156,6 +159,7 @@ export function WorkerTable({ workers }: { workers: readonly Worker[] }) {
         <tr key={one.id}>
           <Cell head="Worker">
             <a href={link("workers", one.id)}>{one.id}</a>
+            {named && <span class="under">{one.endpoint}</span>}
           </Cell>
           <Cell head="State">
             <Word word={one.state} />

@@ -1,9 +1,10 @@
 // The endpoints and GPUs of the box at a glance.
 import type { EndpointState } from "../api/types";
-import { endpoints, gpus, standbys, workers, workersByEndpoint } from "../live/state";
+import { endpointNamed, endpoints, gpus, standbys, workers, workersByEndpoint } from "../live/state";
 import { link } from "../router";
 import { Cell, Empty, Table, Word } from "../ui/parts";
 import { Plight } from "../ui/waits";
+import { WorkerTable } from "./endpoint";
 import { GpuCards } from "./gpus";
 
 const HEADS = ["Endpoint", "Condition", "Workers", "In flight", "Waiting", "Why"];
@@ -22,6 +23,7 @@ export function Overview() {
         </div>
         {endpoints.value.length ? <EndpointTable /> : <NoEndpoints />}
       </section>
+      <Leaving />
       <section aria-labelledby="gpus">
         <h2 id="gpus">GPUs</h2>
         <GpuCards short />
@@ -92,6 +94,18 @@ function EndpointRow({ endpoint }: { endpoint: EndpointState }) {
         )}
       </Cell>
     </tr>
+  );
+}
+
+/** Workers that finish their requests though their endpoint is deleted: they still hold GPUs. */
+function Leaving() {
+  const left = workers.value.filter((one) => !endpointNamed(one.endpoint));
+  if (!left.length) return null;
+  return (
+    <section aria-labelledby="leaving">
+      <h2 id="leaving">Workers of deleted endpoints</h2>
+      <WorkerTable workers={left} named />
+    </section>
   );
 }
 
