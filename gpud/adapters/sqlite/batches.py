@@ -71,6 +71,8 @@ def commit(operations: Sequence[Operation[Any]], connection: sqlite3.Connection)
     outcomes: list[Any] = [None] * len(operations)
     connection.execute("BEGIN IMMEDIATE")
     try:
+        if len(operations) == 1:
+            return [_run_only(operations[0], connection)]
         for kind, places in _turns(operations):
             if not (kind and _run_together(kind, places, operations, outcomes, connection)):
                 _run_alone(places, operations, outcomes, connection)
@@ -80,6 +82,18 @@ def commit(operations: Sequence[Operation[Any]], connection: sqlite3.Connection)
             connection.execute("ROLLBACK")
         raise
     return outcomes
+
+
+def _run_only(operation: Operation[Any], connection: sqlite3.Connection) -> Any:  # noqa: ANN401 - what it gave
+    """Run the one operation of a batch: the transaction is its savepoint."""
+    try:
+        outcome = operation(connection)
+    except Exception as error:  # noqa: BLE001 - it is handed to whoever asked
+        _require_whole(error, connection)
+        connection.execute("ROLLBACK")
+        return Refused(error)
+    connection.execute("COMMIT")
+    return outcome
 
 
 def _turns(operations: Sequence[Operation[Any]]) -> list[tuple[type[Kind] | None, list[int]]]:
@@ -135,10 +149,15 @@ def _run_together(
 
 def _undo(error: Exception, connection: sqlite3.Connection) -> None:
     """Undo to the savepoint; raises when the whole batch is spoilt."""
+    _require_whole(error, connection)
+    connection.execute("ROLLBACK TO operation")
+
+
+def _require_whole(error: Exception, connection: sqlite3.Connection) -> None:
+    """Raise what spoilt the whole batch."""
     # A full disk or a broken file concerns everyone; some errors also end the transaction.
     if not connection.in_transaction:
         raise error
     code = getattr(error, "sqlite_errorcode", None)
     if code is not None and (code & 0xFF) not in (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_ERROR):
         raise error
-    connection.execute("ROLLBACK TO operation")

@@ -85,7 +85,26 @@ def test_those_that_cannot_be_answered_alike_run_alone_after_what_was_begun_is_u
     assert Insert.batches == [2]
 
 
-def test_a_full_database_refuses_the_whole_batch(connection: sqlite3.Connection) -> None:
+def test_the_only_one_of_a_batch_that_is_refused_leaves_no_trace(connection: sqlite3.Connection) -> None:
+    def halfway(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO t VALUES (1)")
+        raise ValueError("no")
+
+    (outcome,) = commit([halfway], connection)
+    assert isinstance(outcome, Refused)
+    assert isinstance(outcome.error, ValueError)
+    assert not connection.in_transaction
+    assert count(connection) == 0
+    assert commit([Insert(1)], connection) == [1]
+    assert isinstance(commit([Insert(1)], connection)[0], Refused)
+    assert not connection.in_transaction
+    assert count(connection) == 1
+
+
+@pytest.mark.parametrize("others", [[Insert(1), Insert(2)], []])
+def test_a_full_database_refuses_the_whole_batch(
+    connection: sqlite3.Connection, others: list[Insert]
+) -> None:
     connection.execute("CREATE TABLE big (b BLOB)")
     connection.execute("PRAGMA max_page_count = 4").fetchone()
 
@@ -93,6 +112,6 @@ def test_a_full_database_refuses_the_whole_batch(connection: sqlite3.Connection)
         connection.execute("INSERT INTO big VALUES (zeroblob(100000))")
 
     with pytest.raises(sqlite3.OperationalError, match="full"):
-        commit([Insert(1), too_much, Insert(2)], connection)
+        commit([*others[:1], too_much, *others[1:]], connection)
     assert not connection.in_transaction
     assert count(connection) == 0
