@@ -626,7 +626,7 @@ async def test_a_template_fills_the_form_and_is_deployed_as_it_is(desk: Desk) ->
 
 
 async def test_what_a_key_may_is_asked_again_and_a_lost_part_says_what_to_do(desk: Desk) -> None:
-    refusals = 2
+    refusals = 1
 
     async def refuse(call: Route) -> None:
         nonlocal refusals
