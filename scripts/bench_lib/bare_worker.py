@@ -11,7 +11,9 @@ from gpud.core.ids import EndpointName, GpuUuid, Revision, WorkerId
 from gpud.ports.containers import WorkerLaunch
 
 if TYPE_CHECKING:
+    from gpud.adapters.docker_launch import ImageCommand
     from gpud.core.endpoint import PinnedImage
+    from gpud.ports.containers import EntrypointHold
     from tests.e2e.daemon import DaemonProcess
 
 
@@ -28,8 +30,10 @@ def bare_body(
     port: int,
     env: tuple[tuple[str, str], ...] = (),
     runtime: str = "",
+    hold: EntrypointHold | None = None,
+    own: ImageCommand | None = None,
 ) -> dict[str, Any]:
-    """The create request of a worker with one declared GPU."""
+    """The create request of a worker with one declared GPU; `own` is what the image runs, if it is held."""
     worker_id = WorkerId(name.removeprefix("bare-"))
     launch = WorkerLaunch(
         worker_id=worker_id,
@@ -40,6 +44,7 @@ def bare_body(
         port=port,
         env=(*env, ("GPUD_ENDPOINT", "bare"), ("GPUD_WORKER", worker_id)),
         gpu_uuids=(GpuUuid("GPU-static-0"),),
+        hold=hold,
     )
     return create_body(
         launch,
@@ -48,6 +53,7 @@ def bare_body(
         attach=GpuAttach.NONE,
         mounts=(),
         log_max_mib=16,
+        own=own,
         runtime=runtime,
     )
 

@@ -2,11 +2,13 @@
 
 One thread sends all requests and waits for all answers, so that the client's own threads do not share the
 cores with what is measured. The bare arm starts four at a time, which is what gpud allows on two cores, one
-container, and ten: what ten over one is there, is the engine's own.
+container, and ten: what ten over one is there, is the engine's own. Beside parked workers stand containers
+behind the same shim, triggered by hand one right after the other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import socket
 import threading
@@ -14,6 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from bench_lib.bare_parked import wake_bare
 from bench_lib.bare_worker import bare_body, bare_name, runtime_of
 from bench_lib.engine_socket import EngineSocket
 from bench_lib.plain import BURST, PORT
@@ -33,6 +36,8 @@ PARALLEL = 4
 """Starts that the bare arm has the engine do at once."""
 _ANSWER_WITHIN_S = 60.0
 _QUIET_S = 0.3
+_BARE = {"created": "docker_start", "parked": "triggers by hand"}
+"""What stands beside gpud, by rung."""
 
 
 def measure_burst(report: Report, daemon: DaemonProcess, rounds: int, rung: str, app: App) -> None:
@@ -52,16 +57,20 @@ def measure_burst(report: Report, daemon: DaemonProcess, rounds: int, rung: str,
             _until_kept(daemon, names, rung)
             took["bare one"].append(_bare(daemon, app, pin, 1))
             took["bare ten"].append(_bare(daemon, app, pin, BURST))
+        if rung == "parked":
+            with contextlib.closing(EngineSocket(str(daemon.engine.socket_path))) as bare:
+                took["bare one"].append(wake_bare(bare, daemon, app, pin, 1, port=PORT))
+                took["bare ten"].append(wake_bare(bare, daemon, app, pin, BURST, port=PORT))
     metric = f"burst_ten_ms_{rung}_{app.name}"
     report.add(metric, "gpud, one", "ms", took["one"][1:])
     report.add(metric, "gpud", "ms", took["ten"][1:])
     ratio = f"burst_ten_ratio_{rung}_{app.name}"
     report.add(ratio, "gpud, ten over one", "ratio", _ratios(took["ten"], took["one"]))
-    if rung == "created":
-        report.add(metric, "docker_start, one", "ms", took["bare one"][1:])
-        report.add(metric, "docker_start", "ms", took["bare ten"][1:])
-        report.add(ratio, "docker_start, ten over one", "ratio", _ratios(took["bare ten"], took["bare one"]))
-        report.add(ratio, "gpud over docker_start", "ratio", _ratios(took["ten"], took["bare ten"]))
+    if bare_arm := _BARE.get(rung):
+        report.add(metric, f"{bare_arm}, one", "ms", took["bare one"][1:])
+        report.add(metric, bare_arm, "ms", took["bare ten"][1:])
+        report.add(ratio, f"{bare_arm}, ten over one", "ratio", _ratios(took["bare ten"], took["bare one"]))
+        report.add(ratio, f"gpud over {bare_arm}", "ratio", _ratios(took["ten"], took["bare ten"]))
     for name in names:
         assert daemon.api("DELETE", f"/v1/endpoints/{name}").status == 204
     daemon.wait_zero(within_s=60)

@@ -1,10 +1,11 @@
 """The plain path: a start by the engine, beside the bare engine doing the same.
 
-Four arms in an order drawn anew each round: an endpoint that keeps nothing (gpud creates and starts) beside
+Five arms in an order drawn anew each round: an endpoint that keeps nothing (gpud creates and starts) beside
 `create` and `start`; an endpoint that keeps one created container beside `start` of one created ahead. The
-bare arms use the engine's raw socket, one inspect for the address and a probe every millisecond; their
-containers are made from gpud's own request, and a difference in HostConfig stops the run. The static server
-tells on the machine's one monotonic clock when it began and when it listened, so each start is split exactly.
+bare arms use the engine's raw socket, one inspect for the address and a probe every millisecond, and the
+second of them runs twice a round. Their containers are made from gpud's own request, and a difference in
+HostConfig stops the run. The static server tells on the machine's one monotonic clock when it began and when
+it listened, so each start is split exactly.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def measure_plain(report: Report, daemon: DaemonProcess, rounds: int, rng: rando
             "gpud_created": lambda: _gpud(daemon, "ahead", kept=True),
             "docker_create_start": lambda: _bare(bare, daemon, pin, ahead=False),
             "docker_start": lambda: _bare(bare, daemon, pin, ahead=True),
+            "docker_start, again": lambda: _bare(bare, daemon, pin, ahead=True),
         }
         for arm in arms.values():
             arm()  # not counted: page cache, connection pools, the key
@@ -85,6 +87,8 @@ def _report(report: Report, took: dict[str, list[Taken]]) -> None:
         "gpud": ("gpud_created", "docker_start"),
         "gpud, creating too": ("gpud", "docker_create_start"),
         "gpud, creating, over docker_start": ("gpud", "docker_start"),
+        # What two starts by the same arm differ by in one round: nobody can be seen to do better than that.
+        "docker_start, over itself": ("docker_start, again", "docker_start"),
     }
     for subject, (ours, theirs) in pairs.items():
         over = [a.total_ms - b.total_ms for a, b in zip(took[ours], took[theirs], strict=True)]
