@@ -97,7 +97,7 @@ def test_requests_are_answered_by_workers_woken_from_each_rung(
         _deploy(daemon, rung, worker_image, **fields)
         assert daemon.call(rung).status == 200
     kept = {rung: _is(daemon, rung, rung) for rung in _STEPS}
-    assert _leases(daemon) == {kept["paused"]}
+    until(lambda: _leases(daemon) == {kept["paused"]}, what="the sleeper's lease is closed on disk")
     listed = daemon.cli("worker", "ls").stdout
     assert all(rung in listed for rung in _STEPS)
 
@@ -175,7 +175,7 @@ def test_a_gpu_is_free_once_its_memory_is_back_and_what_a_sleeper_keeps_is_nobod
     assert _leases(daemon) == {model}, "until its memory is back"
     nvml.change(uuid, memory_used_bytes=700 * _MIB)
     _is(daemon, "model", "sleeping")
-    assert not _leases(daemon)
+    until(lambda: not _leases(daemon), what="its lease is closed on disk")
 
     _deploy(daemon, "other", worker_image, scale={"idle_timeout_s": 0, "scale_down_delay_s": 0})
     assert daemon.call("other").status == 200, "the sleeper's process and 300 MiB are no reason"
