@@ -59,7 +59,7 @@ class Exchange:
         self._connecting: asyncio.Task[None] | None = None
         self._slot: Slot | None = None
         self._held: Held | None = None
-        self._said_continue = self._resent = False
+        self._said_continue = self._resent = self._moved = False
         self.deadline_s = self.dispatched_s = self.quiet_since_s = 0.0
         self._status = 0
         self._answer: ResponseHead | None = None
@@ -327,14 +327,15 @@ class Exchange:
             return
         broke = f"broke the connection before answering{detail}"
         sendable = self.upload.replayable and self.upload.done and not connection.began_answer
-        if sendable and not self._resent and self.head.idempotent:
+        sendable = sendable and self.head.idempotent
+        if sendable and connection.used and self._slot is not None and not self._resent:
             self._resent = True
-            if connection.used and self._slot is not None:
-                self._connect(self._slot, fresh=True)  # the worker closed an idle connection as it was used
-            else:
-                self._try_elsewhere(broke)
-            return
-        self._tell_unreachable(broke)
+            self._connect(self._slot, fresh=True)  # the worker closed an idle connection as it was used
+        elif sendable and not self._moved:
+            self._moved = True  # a process that dies may take one more connection before it listens no more
+            self._try_elsewhere(broke)
+        else:
+            self._tell_unreachable(broke)
 
     def worker_broke(self, what: str) -> None:
         """The worker sent something that must not be passed on."""

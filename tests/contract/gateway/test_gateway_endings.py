@@ -194,6 +194,27 @@ async def test_a_request_that_may_be_repeated_is_when_nothing_came_back(
     assert sum(len(worker.seen) for worker in workers) == sent
 
 
+async def test_a_get_goes_elsewhere_when_its_worker_dies_on_a_used_and_on_a_fresh_connection(
+    rig: Rig,
+) -> None:
+    """A process that ends closes its connections first; until its socket is closed too, it takes another."""
+
+    async def answer_once(
+        worker: ScriptedWorker, _seen: Seen, _reader: StreamReader, writer: StreamWriter
+    ) -> None:
+        if len(worker.seen) == 1:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        else:
+            writer.close()
+
+    dying, other = await rig.worker(1, answer=answer_once), await rig.worker(2)
+    rig.publish(dying)
+    assert (await rig.get("/e/llm/")).status == 200
+    rig.publish(dying, other)
+    assert [(await rig.get("/e/llm/")).status for _ in range(2)] == [200, 200]
+    assert len(dying.seen) == 3
+
+
 @pytest.mark.parametrize("asked", [False, True])
 async def test_credentials_reach_workers_only_where_the_endpoint_asks_for_them(rig: Rig, asked: bool) -> None:
     worker = await rig.worker()
