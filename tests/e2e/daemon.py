@@ -330,6 +330,19 @@ class DaemonProcess:
         with contextlib.closing(connection):
             return connection.execute(query, parameters).fetchall()
 
+    def on_disk(self) -> None:
+        """Wait until what the API tells of workers and standbys is durable; it tells of moves before that."""
+
+        def same() -> bool:
+            endpoints = self.get("/v1/endpoints?limit=500")["items"]
+            standbys = [each for one in endpoints for each in self.endpoint(one["name"])["standbys"]]
+            told = {each["id"]: each["state"] for each in self.workers() + standbys}
+            kept = self.rows("SELECT id, state FROM worker WHERE state != 'gone'")
+            kept += self.rows("SELECT id, state FROM standby WHERE state != 'claimed'")
+            return told == {row["id"]: row["state"] for row in kept}
+
+        until(same, what="the database says what the API does")
+
     def audit(self) -> None:
         """Ask `gpud audit`; the test ends when the books do not hold."""
         said = self.cli("audit")
