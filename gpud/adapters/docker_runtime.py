@@ -159,7 +159,7 @@ class DockerRuntime:
             if earlier is not None:
                 return earlier
             seen = await early.answer()
-            if seen is None or seen.status is ContainerStatus.CREATED:
+            if seen is None or seen.status is not ContainerStatus.RUNNING:  # as it was during the start
                 seen = await self._look(container_id, launch)
             return replace(seen, create_s=create_s)
         finally:
