@@ -80,7 +80,7 @@ def _a_shell_on_a_terminal(daemon: DaemonProcess, worker_id: str) -> None:
             person.resize(20, 44)
             person.types(b"while test \"$(stty size)\" != '20 44'; do sleep 0.1; done; echo resi''zed\r")
             person.reads(b"resized")
-            person.types(b"sh -c 'echo run''ning; sleep 4001; true'\r")
+            person.types(b"sh -c 'echo run''ning; exec sleep 4001'\r")
             person.reads(b"running")
             person.types(b"\x03")
             person.reads(b"# ")
