@@ -330,7 +330,7 @@ class DaemonProcess:
         with contextlib.closing(connection):
             return connection.execute(query, parameters).fetchall()
 
-    def on_disk(self) -> None:
+    def wait_on_disk(self) -> None:
         """Wait until what the API tells of workers and standbys is durable; it tells of moves before that."""
 
         def same() -> bool:

@@ -66,7 +66,7 @@ def _run(arguments: list[str], cwd: str, log_path: str) -> None:
     os.dup2(log, sys.stderr.fileno())
     os.close(log)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
     sys.exit(run(arguments))

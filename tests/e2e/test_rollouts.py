@@ -137,7 +137,7 @@ def test_a_daemon_killed_while_a_worker_is_on_trial_goes_on_with_that_worker(
         return [row["id"] for row in rows if row["revision"] == deployed["revision"]]
 
     (canary,) = until(started, what="the worker on trial has a container")
-    daemon.on_disk()
+    daemon.wait_on_disk()
     daemon.kill()
     daemon.start()
     assert daemon.endpoint(NAME)["rollout"]["target"] == deployed["revision"]

@@ -234,7 +234,7 @@ def test_standbys_on_every_rung_outlive_a_killed_daemon(
     for rung in RUNGS:
         daemon.deploy(_spec(rung, worker_image, rung))
     kept = {rung: _stands_by(daemon, rung, rung) for rung in RUNGS}
-    daemon.on_disk()
+    daemon.wait_on_disk()
     daemon.kill()
     daemon.start()
     assert {c.name for c in daemon.containers()} == {f"gpud-{standby}" for standby in kept.values()}
@@ -242,7 +242,7 @@ def test_standbys_on_every_rung_outlive_a_killed_daemon(
         reply = daemon.call(rung)
         assert (reply.status, reply.worker) == (200, standby)
     until(lambda: all(w["state"] == "ready" for w in daemon.workers()), what="both are ready")
-    daemon.on_disk()
+    daemon.wait_on_disk()
     daemon.kill()
     daemon.start()
     for rung, standby in kept.items():

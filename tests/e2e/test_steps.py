@@ -113,7 +113,7 @@ def test_requests_are_answered_by_workers_woken_from_each_rung(
         )
         kept[rung] = found[0]["id"]
 
-    daemon.on_disk()
+    daemon.wait_on_disk()
     daemon.kill()
     daemon.start()
     assert {c.name for c in daemon.containers()} == {f"gpud-{worker}" for worker in kept.values()}
